@@ -1,0 +1,62 @@
+#pragma once
+
+#include <Python.h>
+
+#include <exception>
+#include <optional>
+
+#include "dlbridge/capabilities.hpp"
+#include "dlbridge/managed_tensor.hpp"
+#include "dlbridge/source.hpp"
+
+namespace dlbridge {
+
+/// The bridge to NumPy, on its C API: one binary for NumPy 1.26 and 2.x.
+///
+/// Objects are borrowed references to numpy.ndarray. Every function needs the GIL, and
+/// NumPy::import() once before. What fails in Python is thrown as PythonError, with Python's error
+/// set.
+struct NumPy {
+  using Object = PyObject*;
+
+  /// Loads NumPy's C API. False, with Python's error set, when NumPy cannot be imported.
+  static bool import() noexcept;
+
+  /// Whether it is an ndarray, of a subclass perhaps.
+  static bool is_array(PyObject* object) noexcept;
+  /// Whether it is a NumPy scalar such as numpy.float32(3).
+  static bool is_scalar(PyObject* object) noexcept;
+
+  /// A new reference to a 0-d array of the scalar's value; throws PythonError.
+  static PyObject* array_of_scalar(PyObject* scalar);
+
+  static void describe(PyObject* array, Source& source);
+
+  /// A view that holds a reference to the array, so that its memory stays: ndarray.resize refuses
+  /// while there are references.
+  static ManagedTensor acquire(PyObject* array, const Source& source);
+
+  static const Capabilities& capabilities(const Source& source);
+
+  /// A new reference to an array over the tensor's memory, whose base is a capsule that owns it.
+  static PyObject* deliver(ManagedTensor tensor);
+
+  /// The same with a base of the caller's own: steals `base`, also on failure. Returns null with
+  /// Python's error set. `tensor` describes what `base` owns.
+  static PyObject* array_over(const DLTensor& tensor, bool readonly, PyObject* base) noexcept;
+
+  /// The type of a numpy.dtype that DLPack can carry, or nothing.
+  static std::optional<DType> dtype_of(PyObject* descriptor);
+  /// A new reference to the numpy.dtype; null, without an error, where NumPy has none.
+  static PyObject* descriptor_of(DType dtype);
+  /// A new reference to numpy.dtype(object), or null with Python's error set.
+  static PyObject* descriptor_from(PyObject* object);
+};
+
+/// Thrown where a call into Python failed; the error is set in Python and is the one that counts.
+class PythonError : public std::exception {
+ public:
+  [[nodiscard]] const char* what() const noexcept override { return "a Python error is set"; }
+};
+
+}  // namespace dlbridge

@@ -1,0 +1,122 @@
+#include "dlbridge/python_lease.hpp"
+
+#include <atomic>
+#include <new>
+
+namespace dlbridge {
+namespace {
+
+struct Deferred {
+  Deferred* next;
+  void* context;
+  void (*action)(void*);
+};
+
+std::atomic<Deferred*> deferred_releases{nullptr};
+
+thread_local bool holds_gil_while_finalizing = false;
+
+bool gil_is_held() noexcept {
+  // Before 3.12 PyGILState_Check answers yes once the interpreter is gone, so that comes first.
+  // From the start of finalisation on, Py_IsInitialized says no.
+  if (Py_IsInitialized() == 0) {
+    return holds_gil_while_finalizing;
+  }
+  return PyGILState_Check() != 0;
+}
+
+int drain_pending_call(void* /*unused*/) {
+  drain_releases();
+  return 0;
+}
+
+void defer(void* context, void (*action)(void*)) noexcept {
+  auto* entry = new (std::nothrow) Deferred{nullptr, context, action};
+  if (entry == nullptr) {
+    return;  // a leak is all that is left: waiting for the GIL is not an option
+  }
+  Deferred* head = deferred_releases.load(std::memory_order_relaxed);
+  do {
+    entry->next = head;
+  } while (!deferred_releases.compare_exchange_weak(head, entry, std::memory_order_release,
+                                                    std::memory_order_relaxed));
+  if (head == nullptr) {
+    // When the interpreter's list is full, the next call into this library drains instead.
+    Py_AddPendingCall(drain_pending_call, nullptr);
+  }
+}
+
+}  // namespace
+
+void run_with_gil(void* context, void (*action)(void*)) noexcept {
+  if (gil_is_held()) {
+    action(context);
+  } else if (Py_IsInitialized() != 0) {
+    defer(context, action);
+  }
+  // Otherwise the interpreter is going or gone: what the action would touch may be gone as well.
+}
+
+Lease python_lease(PyObject* owned) noexcept {
+  return {owned, [](void* object) noexcept {
+            run_with_gil(object, [](void* context) { Py_DECREF(static_cast<PyObject*>(context)); });
+          }};
+}
+
+void run_foreign_deleter(void* managed) noexcept {
+  run_with_gil(managed, [](void* context) {
+    auto* tensor = static_cast<DLManagedTensorVersioned*>(context);
+    if (tensor->deleter != nullptr) {
+      tensor->deleter(tensor);
+    }
+  });
+}
+
+void run_foreign_legacy_deleter(void* managed) noexcept {
+  run_with_gil(managed, [](void* context) {
+    auto* tensor = static_cast<DLManagedTensor*>(context);
+    if (tensor->deleter != nullptr) {
+      tensor->deleter(tensor);
+    }
+  });
+}
+
+void drain_releases() noexcept {
+  if (deferred_releases.load(std::memory_order_relaxed) == nullptr) {
+    return;
+  }
+  Deferred* newest = deferred_releases.exchange(nullptr, std::memory_order_acquire);
+  Deferred* oldest = nullptr;
+  while (newest != nullptr) {
+    Deferred* next = newest->next;
+    newest->next = oldest;
+    oldest = newest;
+    newest = next;
+  }
+  // A release can run any code; an error that is on its way must survive it.
+  PyObject* type = nullptr;
+  PyObject* value = nullptr;
+  PyObject* traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  while (oldest != nullptr) {
+    Deferred* next = oldest->next;
+    oldest->action(oldest->context);
+    delete oldest;
+    oldest = next;
+  }
+  PyErr_Restore(type, value, traceback);
+}
+
+HoldsGil::HoldsGil() noexcept : entered_(Py_IsInitialized() == 0 && !holds_gil_while_finalizing) {
+  if (entered_) {
+    holds_gil_while_finalizing = true;
+  }
+}
+
+HoldsGil::~HoldsGil() {
+  if (entered_) {
+    holds_gil_while_finalizing = false;
+  }
+}
+
+}  // namespace dlbridge

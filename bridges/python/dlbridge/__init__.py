@@ -1,0 +1,36 @@
+"""dlbridge: tensors across libraries, through DLPack, under a policy.
+
+>>> import dlbridge
+>>> array = dlbridge.to_numpy(tensor)      # a view wherever that is right
+>>> tensor = dlbridge.to_torch(array)
+>>> print(dlbridge.explain(tensor, "numpy"))
+"""
+
+from dlbridge._core import ManagedTensor, __version__, capsule, from_dlpack, to_numpy, to_torch
+from dlbridge._errors import ConversionRefused
+from dlbridge._plan import Plan
+from dlbridge._policy import Policy, host, snapshot, strict, zero_copy
+from dlbridge._targets import explain, to
+
+__all__ = [
+    "ConversionRefused",
+    "ManagedTensor",
+    "Plan",
+    "Policy",
+    "__version__",
+    "capsule",
+    "explain",
+    "from_dlpack",
+    "host",
+    "snapshot",
+    "strict",
+    "to",
+    "to_numpy",
+    "to_torch",
+    "zero_copy",
+]
+
+# The public names belong to the package, wherever they are written.
+for _class in (ConversionRefused, Plan, Policy):
+    _class.__module__ = __name__
+del _class

@@ -1,0 +1,105 @@
+"""The Policy: what a caller allows a conversion to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dlbridge._core import policy_fields
+
+# The fields, their values and the order of both are the core's; see lib/include/dlbridge/policy.hpp.
+_FIELDS: dict[str, tuple[str, ...]] = policy_fields()
+_COPY_CODES = {None: 0, False: 1, True: 2}
+_COPY_SHIFT = 4 * len(_FIELDS)
+
+
+def _checked(name: str, value: Any) -> Any:
+    if name == "copy":
+        if value is not None and not isinstance(value, bool):
+            raise ValueError(f"copy={value!r} is no rule; use one of None, False, True")
+        return value
+    if value not in _FIELDS[name]:
+        listed = ", ".join(repr(each) for each in _FIELDS[name])
+        raise ValueError(f"{name}={value!r} is no rule; use one of {listed}")
+    return value
+
+
+class Policy:
+    """What a conversion may do: detach, resolve, copy, leave the device. Immutable.
+
+    The default of every field is that of the preset ``host``. See the policy table in the manual
+    for what each value means.
+    """
+
+    __slots__ = ("_code", "_values")
+
+    # Read by the C++ core: four bits for each field's value, in order, and two for copy.
+    _code: int
+    _values: tuple[Any, ...]
+
+    def __init__(
+        self,
+        grad: str = "detach",
+        bits: str = "resolve",
+        device: str = "copy",
+        layout: str = "refuse",
+        dtype: str = "ml_dtypes",
+        readonly: str = "copy",
+        overlap: str = "readonly",
+        copy: bool | None = None,
+    ) -> None:
+        values = (grad, bits, device, layout, dtype, readonly, overlap, copy)
+        code = 0
+        for shift, (name, value) in enumerate(zip((*_FIELDS, "copy"), values, strict=True)):
+            _checked(name, value)
+            if name != "copy":
+                code |= _FIELDS[name].index(value) << (4 * shift)
+        code |= _COPY_CODES[copy] << _COPY_SHIFT
+        object.__setattr__(self, "_values", values)
+        object.__setattr__(self, "_code", code)
+
+    def replace(self, **fields: Any) -> Policy:
+        """This policy with other values in some fields."""
+        return Policy(**{**self._asdict(), **fields})
+
+    def _asdict(self) -> dict[str, Any]:
+        return dict(zip((*_FIELDS, "copy"), self._values, strict=True))
+
+    def __getattr__(self, name: str) -> Any:
+        values = self._asdict() if name in _FIELDS or name == "copy" else {}
+        if name in values:
+            return values[name]
+        raise AttributeError(f"a Policy has no field {name!r}; it has {', '.join(_FIELDS)}, copy")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a Policy cannot be changed; use policy.replace({name}={value!r})")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("a Policy cannot be changed")
+
+    def __eq__(self, other: object) -> bool:
+        return self._code == other._code if isinstance(other, Policy) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((Policy, self._code))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self._asdict().items())
+        return f"Policy({fields})"
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return Policy, self._values
+
+
+host = Policy()
+zero_copy = host.replace(copy=False)
+snapshot = host.replace(copy=True)
+strict = Policy(
+    grad="refuse",
+    bits="refuse",
+    device="refuse",
+    layout="refuse",
+    dtype="refuse",
+    readonly="refuse",
+    overlap="readonly",
+    copy=False,
+)

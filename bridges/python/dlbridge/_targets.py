@@ -1,0 +1,80 @@
+"""Conversions to a library that is named at run time, and their Plans."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import Any
+
+from dlbridge import _core
+from dlbridge._plan import Plan
+from dlbridge._policy import Policy
+
+# Where each library takes a DLPack producer in.
+_IMPORTERS = {
+    "jax": ("jax.dlpack", "from_dlpack"),
+    "cupy": ("cupy", "from_dlpack"),
+    "array_api_strict": ("array_api_strict", "from_dlpack"),
+}
+
+
+def _name_of(target: str | ModuleType) -> str:
+    if isinstance(target, ModuleType):
+        return target.__name__.partition(".")[0]
+    if isinstance(target, str):
+        return target
+    raise TypeError(
+        f"target must be the name of a library or its module, not {type(target).__name__}"
+    )
+
+
+def _checked_name(target: str | ModuleType) -> str:
+    name = _name_of(target)
+    if name in ("numpy", "torch", "dlbridge") or name in _IMPORTERS:
+        return name
+    if isinstance(target, ModuleType) and hasattr(target, "from_dlpack"):
+        return name
+    known = ", ".join(repr(each) for each in ("numpy", "torch", "dlbridge", *_IMPORTERS))
+    raise ValueError(
+        f"target {name!r} is unknown; use one of {known}, or a module with a from_dlpack()"
+    )
+
+
+def to(
+    x: Any,
+    target: str | ModuleType,
+    /,
+    *,
+    policy: Policy | str | None = None,
+    dtype: Any = None,
+    copy: bool | None = None,
+) -> Any:
+    """``x``, from any library, as an array of ``target``: a library's name or its module."""
+    name = _checked_name(target)
+    if name == "numpy":
+        return _core.to_numpy(x, policy=policy, dtype=dtype, copy=copy)
+    if name == "torch":
+        return _core.to_torch(x, policy=policy, dtype=dtype, copy=copy)
+    managed = _core.for_consumer(x, name, policy, dtype, copy, None)
+    if name == "dlbridge":
+        return managed
+    if name in _IMPORTERS:
+        module, function = _IMPORTERS[name]
+        return getattr(importlib.import_module(module), function)(managed)
+    assert isinstance(target, ModuleType)
+    return target.from_dlpack(managed)
+
+
+def explain(
+    x: Any,
+    target: str | ModuleType,
+    /,
+    *,
+    policy: Policy | str | None = None,
+    dtype: Any = None,
+    copy: bool | None = None,
+    device: Any = None,
+) -> Plan:
+    """What the conversion of ``x`` to ``target`` would do, and why. Changes nothing."""
+    plan: Plan = _core.explain_plan(x, _checked_name(target), policy, dtype, copy, device)
+    return plan

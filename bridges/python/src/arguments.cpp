@@ -1,0 +1,179 @@
+#include "arguments.hpp"
+
+#include <cstring>
+
+namespace dlbridge::python {
+namespace {
+
+PackageAttribute policy_type("dlbridge._policy", "Policy");
+
+constexpr unsigned kBitsPerField = 4;
+
+Policy policy_of_code(unsigned long code) {
+  Policy policy;
+  for (std::size_t i = 0; i < kFields.size(); ++i) {
+    const auto value = (code >> (kBitsPerField * i)) & 0xF;
+    policy = policy.with(static_cast<Field>(i), kFields[i].values[value].ruling);
+  }
+  return policy.with_copy(
+      static_cast<CopyRule>((code >> (kBitsPerField * kFields.size())) & 0x3));
+}
+
+std::string text_of(PyObject* object) {
+  const Ref text = checked(PyObject_Str(object));
+  const char* bytes = PyUnicode_AsUTF8(text.get());
+  if (bytes == nullptr) {
+    throw PythonError();
+  }
+  return bytes;
+}
+
+std::string shown(PyObject* object) {
+  const Ref text = checked(PyObject_Repr(object));
+  const char* bytes = PyUnicode_AsUTF8(text.get());
+  if (bytes == nullptr) {
+    throw PythonError();
+  }
+  return bytes;
+}
+
+int int_item(PyObject* pair, Py_ssize_t index) {
+  const Ref item = checked(PySequence_GetItem(pair, index));
+  const Ref number = checked(PyNumber_Index(item.get()));
+  const long value = PyLong_AsLong(number.get());
+  if (value == -1 && PyErr_Occurred() != nullptr) {
+    throw PythonError();
+  }
+  return static_cast<int>(value);
+}
+
+bool is_of_module(PyObject* object, const char* module) {
+  const Ref name(PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object)), "__module__"));
+  PyErr_Clear();
+  return name && PyUnicode_Check(name.get()) &&
+         PyUnicode_CompareWithASCIIString(name.get(), module) == 0;
+}
+
+std::optional<DType> named(std::string_view text) {
+  // torch.dtype prints as torch.float32.
+  if (text.starts_with("torch.")) {
+    text.remove_prefix(6);
+  }
+  return dtype_named(text);
+}
+
+}  // namespace
+
+Policy policy_argument(PyObject* policy) {
+  if (policy == nullptr || policy == Py_None) {
+    return Policy();
+  }
+  if (PyUnicode_Check(policy)) {
+    const std::string name = text_of(policy);
+    if (const auto preset = policy_named(name)) {
+      return *preset;
+    }
+    raise(PyExc_ValueError, "policy=" + shown(policy) +
+                                " is no preset; use one of 'host', 'strict', 'zero_copy', "
+                                "'snapshot', or a dlbridge.Policy");
+  }
+  if (PyObject_IsInstance(policy, policy_type.get()) != 1) {
+    raise(PyExc_TypeError, std::string("policy must be a dlbridge.Policy or the name of a preset, "
+                                       "not ") +
+                               Py_TYPE(policy)->tp_name);
+  }
+  const Ref code = checked(PyObject_GetAttrString(policy, "_code"));
+  const unsigned long bits = PyLong_AsUnsignedLong(code.get());
+  if (PyErr_Occurred() != nullptr) {
+    throw PythonError();
+  }
+  return policy_of_code(bits);
+}
+
+CopyRule copy_rule(PyObject* copy, CopyRule otherwise) {
+  if (copy == Py_None) {
+    return otherwise;
+  }
+  if (copy == Py_True) {
+    return CopyRule::kAlways;
+  }
+  if (copy == Py_False) {
+    return CopyRule::kNever;
+  }
+  raise(PyExc_ValueError, "copy=" + shown(copy) + " is no rule; use one of None, False, True");
+}
+
+Device device_argument(PyObject* device) {
+  if (!PyUnicode_Check(device) && PySequence_Check(device) != 0) {
+    if (PySequence_Size(device) != 2) {
+      PyErr_Clear();
+      raise(PyExc_ValueError, "device=" + shown(device) + " is no pair of a device type and an id");
+    }
+    const Device pair(int_item(device, 0), int_item(device, 1));
+    if (!known_device_type(pair.type) || pair.id < 0) {
+      raise(PyExc_ValueError, "device=" + shown(device) + " is no device that DLPack knows");
+    }
+    return pair;
+  }
+  if (!PyUnicode_Check(device) && !is_of_module(device, "torch")) {
+    raise(PyExc_TypeError, std::string("device must be a name such as \"cpu\" or \"cuda:0\", or a "
+                                       "DLPack pair, not ") +
+                               Py_TYPE(device)->tp_name);
+  }
+  const std::string text = text_of(device);
+  if (const auto known = device_named(text)) {
+    return *known;
+  }
+  raise(PyExc_ValueError,
+        "device=" + shown(device) + " is unknown; use \"cpu\", \"cuda:0\", or a DLPack pair");
+}
+
+DType dtype_argument(PyObject* dtype) {
+  if (PyUnicode_Check(dtype) || is_of_module(dtype, "torch") ||
+      is_of_module(dtype, "dlbridge._types")) {
+    if (const auto known = named(text_of(dtype))) {
+      return *known;
+    }
+  }
+  const Ref descriptor = checked(NumPy::descriptor_from(dtype));
+  if (const auto known = NumPy::dtype_of(descriptor.get())) {
+    return *known;
+  }
+  raise(PyExc_ValueError, "dtype=" + shown(dtype) + " is no type that DLPack can carry");
+}
+
+bool wants_versioned(PyObject* max_version) {
+  if (max_version == Py_None) {
+    return false;
+  }
+  if (!PyTuple_Check(max_version) && !PyList_Check(max_version)) {
+    raise(PyExc_TypeError, std::string("max_version must be None or a pair of ints, not ") +
+                               Py_TYPE(max_version)->tp_name);
+  }
+  if (PySequence_Size(max_version) != 2) {
+    raise(PyExc_ValueError, "max_version=" + shown(max_version) + " is no pair of ints");
+  }
+  const int major = int_item(max_version, 0);
+  const int minor = int_item(max_version, 1);
+  if (major < 0 || minor < 0) {
+    raise(PyExc_ValueError, "max_version=" + shown(max_version) + " is no version");
+  }
+  return major >= DLPACK_MAJOR_VERSION;
+}
+
+Ref policy_fields() {
+  Ref fields = checked(PyDict_New());
+  for (const auto& row : kFields) {
+    std::vector<std::string> names;
+    for (const auto& value : row.values) {
+      if (!value.name.empty()) {
+        names.emplace_back(value.name);
+      }
+    }
+    checked(PyDict_SetItemString(fields.get(), std::string(row.name).c_str(),
+                                 text_tuple(names).get()));
+  }
+  return fields;
+}
+
+}  // namespace dlbridge::python

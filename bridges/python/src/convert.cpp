@@ -1,0 +1,345 @@
+#include "convert.hpp"
+
+#include <array>
+
+#include "arguments.hpp"
+#include "capsule.hpp"
+#include "dlbridge/convert.hpp"
+#include "dlbridge/python_lease.hpp"
+#include "managed_tensor_type.hpp"
+#include "torch_road.hpp"
+
+namespace dlbridge::python {
+namespace {
+
+PackageAttribute torch_to_device("dlbridge._torch", "to_device");
+PackageAttribute torch_has_device("dlbridge._torch", "has_device");
+
+constexpr Library kManagedLibrary{
+    .name = "dlbridge",
+    .object = "dlbridge.ManagedTensor",
+    .fixes = {{{Condition::kReadOnly, "dlbridge.from_dlpack(x, copy=True)"},
+               {Condition::kNegativeStrides, "dlbridge.from_dlpack(x, copy=True)"}}},
+};
+constexpr Library kCapsuleLibrary{.name = "dlpack", .object = "DLPack capsule"};
+
+// Consumers without a bridge of their own: they are given a ManagedTensor that they can take.
+// Measured on the releases of 2026-11. The last row is for whoever is not listed.
+constexpr DTypeSet kArrayTypes =
+    DTypeSet::of({"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+                  "float16", "float32", "float64", "complex64", "complex128", "bfloat16"});
+constexpr std::array kConsumers = {
+    // Takes legacy capsules only, compact ones, and copies below 64-byte alignment without a word.
+    Capabilities{.name = "jax",
+                 .result = "jax.Array",
+                 .devices = DeviceSet::of({kDLCPU, kDLCUDA, kDLROCM}),
+                 .dtypes = kArrayTypes,
+                 .readonly = ReadOnlySupport::kUnaware,
+                 .negative_strides = false,
+                 .any_strides = false,
+                 .alignment = 64},
+    Capabilities{.name = "",
+                 .result = "",
+                 .devices = DeviceSet::everything(),
+                 .dtypes = DTypeSet::everything(),
+                 .readonly = ReadOnlySupport::kUnaware,
+                 .negative_strides = false},
+};
+
+// How an object is going to be read, and what is known of it. Ends with the crossing.
+class Incoming {
+ public:
+  Incoming(PyObject* object, bool only_look) : object_(object), kind_(kind_of(object)) {
+    look(only_look);
+  }
+
+  [[nodiscard]] Source& source() { return crossing_.source; }
+  [[nodiscard]] SourceKind kind() const { return kind_; }
+  [[nodiscard]] PyObject* object() const { return object_; }
+
+  // The managed tensor that an accepted plan makes of the object.
+  ManagedTensor carry(const Plan& plan, const Capabilities& target, const Call& call) {
+    if (plan.has(Step::kDensify) || plan.has(Step::kCopyToHost)) {
+      return carry_by_library(plan, target, call);
+    }
+    if (!plan.view) {
+      return carry_out(plan, source());
+    }
+    ManagedTensor view = acquire();
+    carry_out_view(plan, view);
+    return view;
+  }
+
+ private:
+  void look(bool only_look) {
+    switch (kind_) {
+      case SourceKind::kTorch: {
+        const TorchRoad* road = torch_road();
+        if (road == nullptr || !road->describe(object_, source())) {
+          throw PythonError();
+        }
+        break;
+      }
+      case SourceKind::kNumPy:
+        NumPy::describe(object_, source());
+        break;
+      case SourceKind::kNumPyScalar:
+        scalar_ = Ref(NumPy::array_of_scalar(object_));
+        object_ = scalar_.get();
+        NumPy::describe(object_, source());
+        break;
+      case SourceKind::kManagedTensor:
+        describe(managed_of(object_), kManagedLibrary, source());
+        break;
+      case SourceKind::kNothing:
+        raise(PyExc_TypeError,
+              std::string("expected an array or tensor, not ") + Py_TYPE(object_)->tp_name +
+                  " (it has none of the exchange table, __dlpack__, the array interfaces and the "
+                  "buffer protocol)");
+      case SourceKind::kCapsule:
+        crossing_.object_name = kCapsuleLibrary.object;
+        crossing_.library = kCapsuleLibrary;
+        if (only_look) {
+          peek_capsule(object_, crossing_.library, source());
+          break;
+        }
+        crossing_.taken = take_capsule(object_, false);
+        describe(crossing_.taken, crossing_.library, source());
+        break;
+      default:
+        take_generic(object_, kind_, crossing_);
+    }
+  }
+
+  ManagedTensor acquire() {
+    switch (kind_) {
+      case SourceKind::kTorch: {
+        Lease lease;
+        if (!torch_road()->lease(object_, source(), lease)) {
+          throw PythonError();
+        }
+        return ManagedTensor::own_trusted(source().tensor, 0, lease);
+      }
+      case SourceKind::kNumPy:
+      case SourceKind::kNumPyScalar:
+        return NumPy::acquire(object_, source());
+      case SourceKind::kManagedTensor:
+        return managed_of(object_).share();
+      default:
+        return std::move(crossing_.taken);
+    }
+  }
+
+  // Steps that only the source's library can carry out; what it makes is private to this crossing.
+  ManagedTensor carry_by_library(const Plan& plan, const Capabilities& target, const Call& call) {
+    const Call viewing{call.policy.with_copy(CopyRule::kWhenNeeded), call.request};
+    if (kind_ == SourceKind::kTorch) {
+      const Ref prepared = checked(torch_road()->prepare(object_, plan));
+      return finish(Incoming(prepared.get(), false), target, viewing);
+    }
+    const Ref copied = wrap(ask_for_host_copy(object_, crossing_));
+    return finish(Incoming(copied.get(), false), target, viewing);
+  }
+
+  static ManagedTensor finish(Incoming prepared, const Capabilities& target, const Call& call) {
+    const Plan rest = plan(prepared.source(), target, call.policy, call.request);
+    if (rest.is_refused()) {
+      raise_refused(rest, prepared.source(), target, call.policy, call.request);
+    }
+    ManagedTensor tensor = prepared.carry(rest, target, call);
+    tensor.mark_copied();
+    return tensor;
+  }
+
+  PyObject* object_;
+  Ref scalar_;
+  SourceKind kind_;
+  Crossing crossing_;
+};
+
+Plan decide(Incoming& incoming, const Capabilities& target, const Call& call) {
+  const Plan decided = plan(incoming.source(), target, call.policy, call.request);
+  if (decided.is_refused()) [[unlikely]] {
+    raise_refused(decided, incoming.source(), target, call.policy, call.request);
+  }
+  return decided;
+}
+
+// Whether nothing is asked of an object that is of the target's library already: it stays itself,
+// with its graph, its layout and its values, whatever they are.
+bool stays_itself(const Incoming& incoming, SourceKind own, const Call& call) {
+  if (incoming.kind() != own || call.policy.copy() == CopyRule::kAlways) {
+    return false;
+  }
+  const DLTensor& tensor = const_cast<Incoming&>(incoming).source().tensor;
+  return (!call.request.dtype || *call.request.dtype == DType(tensor.dtype)) &&
+         (!call.request.device || *call.request.device == Device(tensor.device));
+}
+
+// The road to torch, which is imported if nobody has done so yet.
+const TorchRoad& wanted_torch_road() {
+  const TorchRoad* road = torch_road();
+  if (road == nullptr) {
+    throw PythonError();
+  }
+  return *road;
+}
+
+// Torch's table of capabilities, with the devices of this machine.
+Capabilities torch_capabilities(const TorchRoad& road, const Call& call) {
+  Capabilities capabilities = road.capabilities();
+  if (call.request.device && !call.request.device->host_accessible()) {
+    const Ref there = checked(
+        PyObject_CallFunction(torch_has_device.get(), "i", call.request.device->type));
+    if (there.get() != Py_True) {
+      capabilities.devices = DeviceSet::host();
+    }
+  }
+  return capabilities;
+}
+
+Ref array_over(ManagedTensor tensor) {
+  Ref base = wrap(std::move(tensor));
+  const ManagedTensor& managed = managed_of(base.get());
+  const DLTensor described = managed.tensor();
+  const bool readonly = managed.readonly();
+  return checked(NumPy::array_over(described, readonly, base.release()));
+}
+
+const Capabilities& consumer_row(const std::string& name) {
+  for (const auto& row : kConsumers) {
+    if (row.name == name) {
+      return row;
+    }
+  }
+  return kConsumers.back();
+}
+
+const Capabilities& legacy_capsule_capabilities() {
+  static const Capabilities kLegacy = [] {
+    Capabilities capabilities = managed_tensor_capabilities();
+    capabilities.name = "a legacy capsule";
+    capabilities.result = "PyCapsule";
+    capabilities.readonly = ReadOnlySupport::kNever;
+    return capabilities;
+  }();
+  return kLegacy;
+}
+
+}  // namespace
+
+Call read_call(PyObject* policy, PyObject* dtype, PyObject* copy, PyObject* device) {
+  Call call;
+  call.policy = policy_argument(policy);
+  if (copy != nullptr && copy != Py_None) {
+    call.policy = call.policy.with_copy(copy_rule(copy, CopyRule::kWhenNeeded));
+    call.request.copy_was_argument = true;
+  }
+  if (dtype != nullptr && dtype != Py_None) {
+    call.request.dtype = dtype_argument(dtype);
+  }
+  if (device != nullptr && device != Py_None) {
+    call.request.device = device_argument(device);
+  }
+  return call;
+}
+
+Ref to_numpy_object(PyObject* x, PyObject* policy, PyObject* dtype, PyObject* copy) {
+  return to_numpy_object(x, read_call(policy, dtype, copy, nullptr));
+}
+
+Ref to_numpy_object(PyObject* x, const Call& call) {
+  Incoming incoming(x, false);
+  const Capabilities& target = NumPy::capabilities(incoming.source());
+  const Plan decided = decide(incoming, target, call);
+  if (incoming.kind() == SourceKind::kNumPy && decided.empty()) {
+    return Ref::borrow(x);
+  }
+  return array_over(incoming.carry(decided, target, call));
+}
+
+Ref to_torch_object(PyObject* x, const Call& call) {
+  Incoming incoming(x, false);
+  if (stays_itself(incoming, SourceKind::kTorch, call)) {
+    return Ref::borrow(x);
+  }
+  const TorchRoad& road = wanted_torch_road();
+  Call host_call = call;
+  std::optional<Device> device;
+  if (call.request.device) {
+    const Capabilities target = torch_capabilities(road, call);
+    const Plan decided = decide(incoming, target, call);
+    if (decided.has(Step::kCopyToDevice)) {
+      if (incoming.kind() == SourceKind::kTorch && !call.request.dtype) {
+        return checked(PyObject_CallFunction(torch_to_device.get(), "Oii", x, decided.device.type,
+                                             decided.device.id));
+      }
+      device = decided.device;
+      host_call.request.device = Device{};
+    }
+  }
+  const Capabilities& target = road.capabilities();
+  const Plan decided = decide(incoming, target, host_call);
+  ManagedTensor tensor = incoming.carry(decided, target, host_call);
+  tensor.drop_negative_strides();
+  Ref delivered = checked(road.deliver(tensor.release()));
+  if (device) {
+    return checked(PyObject_CallFunction(torch_to_device.get(), "Oii", delivered.get(),
+                                         device->type, device->id));
+  }
+  return delivered;
+}
+
+Ref to_managed_object(PyObject* x, const Call& call) {
+  Incoming incoming(x, false);
+  const Capabilities& target = managed_tensor_capabilities();
+  const Plan decided = decide(incoming, target, call);
+  if (incoming.kind() == SourceKind::kManagedTensor && decided.empty()) {
+    return Ref::borrow(x);
+  }
+  return wrap(incoming.carry(decided, target, call));
+}
+
+Ref to_capsule(PyObject* x, const Call& call, bool versioned) {
+  Incoming incoming(x, false);
+  const Capabilities& target =
+      versioned ? managed_tensor_capabilities() : legacy_capsule_capabilities();
+  const Plan decided = decide(incoming, target, call);
+  return make_capsule(incoming.carry(decided, target, call), versioned);
+}
+
+Ref to_consumer(PyObject* x, const std::string& consumer, const Call& call) {
+  Incoming incoming(x, false);
+  Capabilities target = consumer_row(consumer);
+  if (target.name.empty()) {
+    target.name = consumer;
+  }
+  const Plan decided = decide(incoming, target, call);
+  return wrap(incoming.carry(decided, target, call));
+}
+
+Ref explain_object(PyObject* x, const std::string& target, const Call& call) {
+  Incoming incoming(x, true);
+  Capabilities row;
+  if (target == "numpy") {
+    row = NumPy::capabilities(incoming.source());
+  } else if (target == "torch") {
+    row = torch_capabilities(wanted_torch_road(), call);
+    if (stays_itself(incoming, SourceKind::kTorch, call)) {
+      incoming.source().traits.conditions = {};
+      incoming.source().tensor.strides = nullptr;
+    }
+  } else if (target == "dlbridge") {
+    row = managed_tensor_capabilities();
+  } else {
+    row = consumer_row(target);
+    if (row.name.empty()) {
+      row.name = target;
+      row.result = target;
+    }
+  }
+  const Plan decided = plan(incoming.source(), row, call.policy, call.request);
+  return plan_object(decided, incoming.source(), row, call.policy, call.request);
+}
+
+}  // namespace dlbridge::python

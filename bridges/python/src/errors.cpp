@@ -1,0 +1,112 @@
+#include <new>
+
+#include "python.hpp"
+
+namespace dlbridge::python {
+namespace {
+
+PackageAttribute conversion_refused("dlbridge._errors", "ConversionRefused");
+PackageAttribute plan_type("dlbridge._plan", "Plan");
+
+void set_refused(const std::string& message, PyObject* plan, const std::vector<std::string>& reasons,
+                 const std::string& fix) {
+  const Ref texts = text_tuple(reasons);
+  const Ref fixing(fix.empty() ? Py_NewRef(Py_None)
+                               : checked(PyUnicode_FromString(fix.c_str())).release());
+  const Ref error = checked(PyObject_CallFunction(conversion_refused.get(), "sOOO", message.c_str(),
+                                                  plan, texts.get(), fixing.get()));
+  PyErr_SetObject(conversion_refused.get(), error.get());
+}
+
+// A tensor that no plan was made for, since it could not be read at all.
+void set_refused(const ConversionRefused& refused) {
+  const Ref reasons = text_tuple(refused.reasons);
+  const Ref fix(refused.fix.empty()
+                    ? Py_NewRef(Py_None)
+                    : checked(PyUnicode_FromString(refused.fix.c_str())).release());
+  const Ref plan = checked(PyObject_CallMethod(plan_type.get(), "of_refusal", "OO", reasons.get(),
+                                               fix.get()));
+  set_refused(refused.what(), plan.get(), refused.reasons, refused.fix);
+}
+
+}  // namespace
+
+void raise(PyObject* type, const std::string& text) {
+  PyErr_SetString(type, text.c_str());
+  throw PythonError();
+}
+
+PyObject* PackageAttribute::get() {
+  if (object_ == nullptr) {
+    const Ref module = checked(PyImport_ImportModule(module_));
+    object_ = checked(PyObject_GetAttrString(module.get(), name_)).release();
+  }
+  return object_;
+}
+
+Ref text_tuple(const std::vector<std::string>& texts) {
+  Ref tuple = checked(PyTuple_New(static_cast<Py_ssize_t>(texts.size())));
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i),
+                     checked(PyUnicode_FromString(texts[i].c_str())).release());
+  }
+  return tuple;
+}
+
+Ref plan_object(const Plan& plan, const Source& source, const Capabilities& target,
+                const Policy& policy, const Request& request) {
+  const Explanation text = explain(plan, source, target, policy, request);
+  const Ref steps = text_tuple(text.steps);
+  const Ref reasons = text_tuple(text.reasons);
+  Ref shape;
+  if (source.tensor.shape != nullptr || source.tensor.ndim == 0) {
+    shape = checked(PyTuple_New(source.tensor.ndim));
+    for (int i = 0; i < source.tensor.ndim; ++i) {
+      PyTuple_SET_ITEM(shape.get(), i,
+                       checked(PyLong_FromLongLong(source.tensor.shape[i])).release());
+    }
+  } else {
+    shape = Ref::borrow(Py_None);
+  }
+  const Ref fix(text.fix.empty() ? Py_NewRef(Py_None)
+                                 : checked(PyUnicode_FromString(text.fix.c_str())).release());
+  const DType dtype(source.tensor.dtype);
+  const std::string source_dtype =
+      dtype.bits == 0 ? (source.detail.empty() ? "?" : source.detail) : to_string(dtype);
+  const std::string result_dtype = dtype.bits == 0 ? source_dtype : to_string(plan.dtype);
+  return checked(PyObject_CallFunction(
+      plan_type.get(), "OOOOLOOsssssOs", steps.get(), reasons.get(), plan.view ? Py_True : Py_False,
+      plan.writable ? Py_True : Py_False, static_cast<long long>(plan.bytes_copied),
+      plan.is_refused() ? Py_True : Py_False, fix.get(),
+      std::string(source.traits.library->object).c_str(), std::string(target.result).c_str(),
+      source_dtype.c_str(), result_dtype.c_str(),
+      to_string(Device(source.tensor.device)).c_str(), shape.get(), text.message.c_str()));
+}
+
+void raise_refused(const Plan& plan, const Source& source, const Capabilities& target,
+                   const Policy& policy, const Request& request) {
+  const Explanation text = explain(plan, source, target, policy, request);
+  const Ref object = plan_object(plan, source, target, policy, request);
+  set_refused(text.message, object.get(), text.reasons, text.fix);
+  throw PythonError();
+}
+
+void translate_exception() noexcept {
+  try {
+    try {
+      throw;
+    } catch (const PythonError&) {
+      // set already
+    } catch (const ConversionRefused& refused) {
+      set_refused(refused);
+    } catch (const std::bad_alloc&) {
+      PyErr_NoMemory();
+    } catch (const std::exception& error) {
+      PyErr_SetString(PyExc_RuntimeError, error.what());
+    }
+  } catch (const PythonError&) {
+    // making the error failed: that failure is the error now
+  }
+}
+
+}  // namespace dlbridge::python

@@ -1,0 +1,275 @@
+#include "generic.hpp"
+
+#include <dlfcn.h>
+
+#include <array>
+#include <cstring>
+
+#include "capsule.hpp"
+#include "dlbridge/python_lease.hpp"
+#include "interfaces.hpp"
+
+namespace dlbridge::python {
+namespace {
+
+// What is known of a library beyond what its tensors say, by the first part of its module's name.
+// Measured on the releases of 2026-11.
+struct LibraryRow {
+  std::string_view module;
+  std::string_view object;
+  bool immutable;        // its arrays must not be written to, though no flag says so
+  bool legacy_writable;  // it means its legacy capsules to be written to
+};
+constexpr std::array kLibraries = {
+    LibraryRow{"jax", "jax.Array", true, false},
+    LibraryRow{"jaxlib", "jax.Array", true, false},
+    LibraryRow{"tensorflow", "tensorflow.Tensor", true, false},
+    LibraryRow{"cupy", "cupy.ndarray", false, true},
+    LibraryRow{"paddle", "paddle.Tensor", false, true},
+    LibraryRow{"warp", "warp.array", false, true},
+    LibraryRow{"tvm_ffi", "tvm_ffi.Tensor", false, true},
+    LibraryRow{"tvm", "tvm.runtime.Tensor", false, true},
+};
+
+const LibraryRow* row_of(PyTypeObject* type) {
+  const Ref module(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__module__"));
+  PyErr_Clear();
+  const char* text = module && PyUnicode_Check(module.get()) ? PyUnicode_AsUTF8(module.get()) : nullptr;
+  PyErr_Clear();
+  if (text == nullptr) {
+    return nullptr;
+  }
+  const std::string_view full(text);
+  const auto first = full.substr(0, full.find('.'));
+  for (const auto& row : kLibraries) {
+    if (row.module == first) {
+      return &row;
+    }
+  }
+  return nullptr;
+}
+
+[[noreturn]] void refuse(const Crossing& crossing, const std::string& fault) {
+  throw ConversionRefused("cannot take a " + crossing.object_name + " in: " + fault, {fault});
+}
+
+// Whether a TypeError says that the producer does not know the keyword: the only error that may
+// lead to a second try without it. Anything else is the producer's own.
+bool is_about_keyword(const char* keyword) {
+  PyObject* type = nullptr;
+  PyObject* value = nullptr;
+  PyObject* traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  bool about = false;
+  if (type == PyExc_TypeError && value != nullptr) {
+    const Ref text(PyObject_Str(value));
+    const char* bytes = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
+    if (bytes != nullptr) {
+      // Python functions and pybind11 name the keyword or the signature; C functions without any
+      // keyword say so.
+      about = std::strstr(bytes, keyword) != nullptr ||
+              std::strstr(bytes, "takes no keyword arguments") != nullptr ||
+              std::strstr(bytes, "incompatible function arguments") != nullptr;
+    }
+    PyErr_Clear();
+  }
+  PyErr_Restore(type, value, traceback);
+  return about;
+}
+
+Ref call_dlpack(PyObject* method, PyObject* keywords) {
+  const Ref nothing = checked(PyTuple_New(0));
+  return Ref(PyObject_Call(method, nothing.get(), keywords));
+}
+
+bool is_cuda(Device device) {
+  return device.type == kDLCUDA || device.type == kDLCUDAManaged;
+}
+
+// The pair that the object declares, or nothing where it has no such method. Paddle and pandas give
+// (1, None); types may be enumerations.
+std::optional<Device> declared_device(PyObject* object, const Crossing& crossing) {
+  const Ref method(PyObject_GetAttrString(object, "__dlpack_device__"));
+  if (!method) {
+    if (PyErr_ExceptionMatches(PyExc_AttributeError) == 0) {
+      throw PythonError();
+    }
+    PyErr_Clear();
+    return std::nullopt;
+  }
+  const Ref pair = checked(PyObject_CallNoArgs(method.get()));
+  if (PySequence_Check(pair.get()) == 0 || PySequence_Size(pair.get()) != 2) {
+    PyErr_Clear();
+    refuse(crossing, "its __dlpack_device__() is no pair of a device type and an id");
+  }
+  const auto number = [&](Py_ssize_t index) -> std::int32_t {
+    const Ref item = checked(PySequence_GetItem(pair.get(), index));
+    if (item.get() == Py_None) {
+      return 0;
+    }
+    const Ref plain(PyNumber_Long(item.get()));
+    const long value = plain ? PyLong_AsLong(plain.get()) : -1;
+    if (PyErr_Occurred() != nullptr) {
+      PyErr_Clear();
+      refuse(crossing, "its __dlpack_device__() does not hold numbers");
+    }
+    return static_cast<std::int32_t>(value);
+  };
+  return Device(number(0), number(1));
+}
+
+// Two names for host memory are no lie: torch's pinned tensors declare (3, 0) and export kDLCPU.
+bool same_place(Device declared, Device found) {
+  return declared.type == found.type ||
+         (declared.host_accessible() && found.host_accessible());
+}
+
+ManagedTensor take_result(PyObject* result, const Crossing& crossing, bool legacy_writable) {
+  if (!PyCapsule_CheckExact(result)) {
+    refuse(crossing, std::string("its __dlpack__() returned a ") + Py_TYPE(result)->tp_name +
+                         " instead of a capsule");
+  }
+  return take_capsule(result, legacy_writable);
+}
+
+ManagedTensor call_producer(PyObject* object, const Crossing& crossing, bool legacy_writable) {
+  const auto declared = declared_device(object, crossing);
+  const Ref method = checked(PyObject_GetAttrString(object, "__dlpack__"));
+  const Ref keywords = checked(PyDict_New());
+  const Ref version = checked(Py_BuildValue("(ii)", kVersion.major, kVersion.minor));
+  checked(PyDict_SetItemString(keywords.get(), "max_version", version.get()));
+  if (declared && (is_cuda(*declared) || declared->type == kDLROCM)) {
+    // Never None for a device with streams (law 6): the legacy default stream orders with all.
+    const Ref stream = checked(PyLong_FromLong(is_cuda(*declared) ? 1 : 0));
+    checked(PyDict_SetItemString(keywords.get(), "stream", stream.get()));
+  }
+  Ref result = call_dlpack(method.get(), keywords.get());
+  if (!result && is_about_keyword("max_version")) {
+    PyErr_Clear();
+    checked(PyDict_DelItemString(keywords.get(), "max_version"));
+    result = call_dlpack(method.get(), keywords.get());
+  }
+  if (!result) {
+    throw PythonError();
+  }
+  ManagedTensor tensor = take_result(result.get(), crossing, legacy_writable);
+  if (declared && !same_place(*declared, tensor.device())) {
+    refuse(crossing, "it declares to be on " + to_string(*declared) + ", but its capsule is on " +
+                         to_string(tensor.device()));
+  }
+  return tensor;
+}
+
+// The newest table of a major version that we understand: newer ones point back to older ones.
+const DLPackExchangeAPI* understood_table(PyObject* object) {
+  const Ref capsule(PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object)),
+                                           "__dlpack_c_exchange_api__"));
+  PyErr_Clear();
+  if (!capsule || PyCapsule_IsValid(capsule.get(), "dlpack_exchange_api") == 0) {
+    return nullptr;
+  }
+  const auto* header = static_cast<const DLPackExchangeAPIHeader*>(
+      PyCapsule_GetPointer(capsule.get(), "dlpack_exchange_api"));
+  while (header != nullptr && header->version.major > DLPACK_MAJOR_VERSION) {
+    header = header->prev_api;
+  }
+  if (header == nullptr || header->version.major != DLPACK_MAJOR_VERSION) {
+    return nullptr;
+  }
+  const auto* table = reinterpret_cast<const DLPackExchangeAPI*>(header);
+  return table->managed_tensor_from_py_object_no_sync == nullptr ? nullptr : table;
+}
+
+ManagedTensor call_table(const DLPackExchangeAPI& table, PyObject* object,
+                         const Crossing& crossing) {
+  DLManagedTensorVersioned* tensor = nullptr;
+  if (table.managed_tensor_from_py_object_no_sync(object, &tensor) != 0) {
+    if (PyErr_Occurred() != nullptr) {
+      throw PythonError();
+    }
+    refuse(crossing, "its exchange table failed without saying why");
+  }
+  if (tensor == nullptr) {
+    refuse(crossing, "its exchange table returned no tensor");
+  }
+  return ManagedTensor::adopt(tensor, run_foreign_deleter);
+}
+
+// Managed memory is read by the processor where it lies, once the device is done with it (neither
+// DLPack nor NumPy waits). Where no CUDA driver is loaded, nothing can be under way.
+void wait_for_managed_memory() {
+  void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+  if (driver == nullptr) {
+    return;
+  }
+  if (auto* synchronise = reinterpret_cast<int (*)()>(dlsym(driver, "cuCtxSynchronize"))) {
+    Py_BEGIN_ALLOW_THREADS
+    synchronise();
+    Py_END_ALLOW_THREADS
+  }
+  dlclose(driver);
+}
+
+}  // namespace
+
+void name_library(PyObject* object, Crossing& crossing) {
+  const LibraryRow* row = row_of(Py_TYPE(object));
+  crossing.object_name = row != nullptr ? std::string(row->object) : Py_TYPE(object)->tp_name;
+  crossing.library.name = crossing.object_name;
+  crossing.library.object = crossing.object_name;
+}
+
+void take_generic(PyObject* object, SourceKind kind, Crossing& crossing) {
+  name_library(object, crossing);
+  const LibraryRow* row = row_of(Py_TYPE(object));
+  const bool legacy_writable = row != nullptr && row->legacy_writable;
+  crossing.source.traits.library = &crossing.library;
+  if (kind == SourceKind::kBuffer || kind == SourceKind::kArrayInterface ||
+      kind == SourceKind::kCudaArrayInterface) {
+    take_interface(object, kind, crossing);
+    return;
+  }
+  const DLPackExchangeAPI* table =
+      kind == SourceKind::kExchangeTable ? understood_table(object) : nullptr;
+  if (kind == SourceKind::kCapsule) {
+    crossing.taken = take_capsule(object, false);
+  } else if (table != nullptr) {
+    crossing.taken = call_table(*table, object, crossing);
+  } else {
+    crossing.taken = call_producer(object, crossing, legacy_writable);
+  }
+  if (row != nullptr && row->immutable) {
+    crossing.taken.mark_read_only();
+  }
+  if (crossing.taken.device().type == kDLCUDAManaged) {
+    wait_for_managed_memory();
+  }
+  describe(crossing.taken, crossing.library, crossing.source);
+  crossing.source.traits.copies_to_host =
+      kind == SourceKind::kDLPack || kind == SourceKind::kExchangeTable;
+}
+
+ManagedTensor ask_for_host_copy(PyObject* object, const Crossing& crossing) {
+  const Ref method = checked(PyObject_GetAttrString(object, "__dlpack__"));
+  const Ref keywords =
+      checked(Py_BuildValue("{s(ii)s(ii)}", "max_version", kVersion.major, kVersion.minor,
+                            "dl_device", static_cast<int>(kDLCPU), 0));
+  const Ref result = call_dlpack(method.get(), keywords.get());
+  const std::string from = to_string(Device(crossing.source.tensor.device));
+  if (!result) {
+    if (is_about_keyword("dl_device") || is_about_keyword("max_version")) {
+      PyErr_Clear();
+      refuse(crossing, "it is on " + from +
+                           ", and its library does not copy to the host when asked through DLPack");
+    }
+    throw PythonError();
+  }
+  ManagedTensor tensor = take_result(result.get(), crossing, true);
+  if (!tensor.device().host_accessible()) {
+    refuse(crossing, "it was asked to copy from " + from + " to the host, and answered with memory "
+                     "on " + to_string(tensor.device()));
+  }
+  return tensor;
+}
+
+}  // namespace dlbridge::python

@@ -1,0 +1,49 @@
+#pragma once
+
+// The bridge to every library that has none of its own: whatever speaks the exchange table,
+// __dlpack__, __cuda_array_interface__, __array_interface__ or the buffer protocol.
+
+#include <cstdint>
+
+#include "python.hpp"
+
+namespace dlbridge::python {
+
+/// How an object can be read, in the order in which it is tried.
+enum class SourceKind : std::uint8_t {
+  kNumPy,
+  kNumPyScalar,
+  kTorch,
+  kManagedTensor,
+  kCapsule,
+  kExchangeTable,
+  kDLPack,
+  kCudaArrayInterface,
+  kArrayInterface,
+  kBuffer,
+  kNothing,
+};
+
+/// How an object of this type can be read; probed once per type, and again when the type changed.
+[[nodiscard]] SourceKind kind_of(PyObject* object);
+
+/// What was taken from an object, or is borrowed from it, on its way to a plan.
+struct Crossing {
+  Source source;
+  ManagedTensor taken;      // for the kinds whose memory comes as a managed tensor
+  Library library;          // of an object that no bridge knows by name
+  std::string object_name;  // what `library` borrows its texts from
+};
+
+/// Names the object's library after its type.
+void name_library(PyObject* object, Crossing& crossing);
+
+/// Takes a managed tensor from the object by the protocol of its kind and describes it.
+/// Throws what the producer raised, ConversionRefused for what it returned.
+void take_generic(PyObject* object, SourceKind kind, Crossing& crossing);
+
+/// Asks the producer for its tensor in host memory: the last resort for a device that nobody here
+/// can copy from. Throws ConversionRefused when the producer does not do that.
+[[nodiscard]] ManagedTensor ask_for_host_copy(PyObject* object, const Crossing& crossing);
+
+}  // namespace dlbridge::python

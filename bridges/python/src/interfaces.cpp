@@ -1,0 +1,283 @@
+#include "interfaces.hpp"
+
+#include <bit>
+#include <memory>
+#include <vector>
+
+#include "dlbridge/python_lease.hpp"
+
+namespace dlbridge::python {
+namespace {
+
+constexpr char kOtherOrder = std::endian::native == std::endian::little ? '>' : '<';
+
+[[noreturn]] void refuse(const Crossing& crossing, const std::string& fault) {
+  throw ConversionRefused("cannot take a " + crossing.object_name + " in: " + fault, {fault});
+}
+
+// What an interface says of its memory, before it is a DLTensor.
+struct Description {
+  void* data = nullptr;
+  bool readonly = true;
+  bool swapped = false;
+  std::optional<DType> dtype;
+  std::string type_text;
+  std::int64_t itemsize = 0;
+  std::vector<std::int64_t> shape;
+  std::vector<std::int64_t> byte_strides;  // empty: C order
+};
+
+std::optional<DType> type_of_kind(char kind, std::int64_t itemsize) {
+  const int bits = static_cast<int>(8 * itemsize);
+  const bool whole = itemsize == 1 || itemsize == 2 || itemsize == 4 || itemsize == 8;
+  switch (kind) {
+    case 'b':
+      return itemsize == 1 ? std::optional<DType>({kDLBool, 8}) : std::nullopt;
+    case 'i':
+      return whole ? std::optional<DType>({kDLInt, bits}) : std::nullopt;
+    case 'u':
+      return whole ? std::optional<DType>({kDLUInt, bits}) : std::nullopt;
+    case 'f':
+      return whole && itemsize > 1 ? std::optional<DType>({kDLFloat, bits}) : std::nullopt;
+    case 'c':
+      return itemsize == 8 || itemsize == 16 ? std::optional<DType>({kDLComplex, bits})
+                                             : std::nullopt;
+    default:
+      return std::nullopt;
+  }
+}
+
+// The kind of one of the struct module's letters, as in the typestr of the array interface.
+char kind_of_letter(std::string_view letters) {
+  if (letters == "Zf" || letters == "Zd") {
+    return 'c';
+  }
+  if (letters.size() != 1) {
+    return 0;
+  }
+  constexpr std::string_view kSigned = "bhilqn";
+  constexpr std::string_view kUnsigned = "BHILQN";
+  constexpr std::string_view kFloats = "efd";
+  if (letters == "?") {
+    return 'b';
+  }
+  return kSigned.find(letters[0]) != std::string_view::npos     ? 'i'
+         : kUnsigned.find(letters[0]) != std::string_view::npos ? 'u'
+         : kFloats.find(letters[0]) != std::string_view::npos   ? 'f'
+                                                                : 0;
+}
+
+// Fills the crossing's source and takes the lease over. The lease is given back on every path.
+void settle(const Description& from, Device device, Lease lease, Crossing& crossing) {
+  Source& source = crossing.source;
+  const auto ndim = from.shape.size();
+  if (ndim > static_cast<std::size_t>(kMaxDimensions)) {
+    lease.give_back();
+    refuse(crossing, "it has " + std::to_string(ndim) + " dimensions, and at most " +
+                         std::to_string(kMaxDimensions) + " are supported");
+  }
+  const DType dtype = from.dtype.value_or(DType{kDLUInt, 8});
+  DLTensor tensor{};
+  tensor.data = from.data;
+  tensor.device = device.dl();
+  tensor.ndim = static_cast<std::int32_t>(ndim);
+  tensor.dtype = dtype.dl();
+  tensor.shape = const_cast<std::int64_t*>(from.shape.data());
+  bool fractional = false;
+  bool empty = false;
+  std::int64_t* strides = source.room.data();
+  std::int64_t* byte_strides = strides + kMaxDimensions;
+  for (std::size_t i = 0; i < ndim; ++i) {
+    empty = empty || from.shape[i] == 0;
+  }
+  if (from.byte_strides.empty()) {
+    fill_c_strides(from.shape, strides);
+  } else {
+    for (std::size_t i = 0; i < ndim; ++i) {
+      byte_strides[i] = from.byte_strides[i];
+      strides[i] = byte_strides[i] / dtype.itemsize();
+      fractional = fractional || (from.shape[i] > 1 && byte_strides[i] % dtype.itemsize() != 0);
+    }
+  }
+  tensor.strides = strides;
+  crossing.taken =
+      ManagedTensor::own(tensor, from.readonly ? DLPACK_FLAG_BITMASK_READ_ONLY : 0, lease);
+  describe(crossing.taken, crossing.library, source);
+  if (fractional && !empty) {
+    source.traits.conditions.add(Condition::kFractionalStrides);
+    source.byte_strides = byte_strides;
+  }
+  source.traits.conditions.add_if(from.swapped, Condition::kSwappedBytes);
+  if (!from.dtype) {
+    source.traits.conditions.add(Condition::kInexpressibleDType);
+    source.tensor.dtype = DLDataType{0, 0, 1};
+    source.detail = from.type_text;
+  }
+}
+
+void take_buffer(PyObject* object, Crossing& crossing) {
+  auto view = std::make_unique<Py_buffer>();
+  checked(PyObject_GetBuffer(object, view.get(), PyBUF_FULL_RO));
+  const Lease lease{view.get(), [](void* held) noexcept {
+                      run_with_gil(held, [](void* context) {
+                        auto* buffer = static_cast<Py_buffer*>(context);
+                        PyBuffer_Release(buffer);
+                        delete buffer;
+                      });
+                    }};
+  const Py_buffer& buffer = *view.release();
+  if (buffer.suboffsets != nullptr) {
+    lease.give_back();
+    refuse(crossing, "its buffer has suboffsets, which no strides can say");
+  }
+  Description from;
+  from.data = buffer.buf;
+  from.readonly = buffer.readonly != 0;
+  from.itemsize = buffer.itemsize;
+  std::string_view letters = buffer.format == nullptr ? "B" : buffer.format;
+  from.type_text = letters;
+  if (!letters.empty() && std::string_view("@=<>!").find(letters[0]) != std::string_view::npos) {
+    const char order = letters[0] == '!' ? '>' : letters[0];
+    from.swapped = order == kOtherOrder && buffer.itemsize > 1;
+    letters.remove_prefix(1);
+  }
+  from.dtype = type_of_kind(kind_of_letter(letters), buffer.itemsize);
+  for (int i = 0; i < buffer.ndim; ++i) {
+    from.shape.push_back(buffer.shape != nullptr ? buffer.shape[i] : buffer.len / buffer.itemsize);
+    if (buffer.strides != nullptr) {
+      from.byte_strides.push_back(buffer.strides[i]);
+    }
+  }
+  settle(from, Device{}, lease, crossing);
+}
+
+Ref item_of(PyObject* dictionary, const char* name) {
+  return Ref::borrow(PyDict_GetItemString(dictionary, name));
+}
+
+std::vector<std::int64_t> integers(PyObject* sequence, const char* what, const Crossing& crossing) {
+  std::vector<std::int64_t> numbers;
+  if (sequence == nullptr || PySequence_Check(sequence) == 0) {
+    refuse(crossing, std::string("its interface has no ") + what);
+  }
+  const Py_ssize_t count = PySequence_Size(sequence);
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    const Ref item = checked(PySequence_GetItem(sequence, i));
+    const long long number = PyLong_AsLongLong(item.get());
+    if (number == -1 && PyErr_Occurred() != nullptr) {
+      PyErr_Clear();
+      refuse(crossing, std::string("its interface's ") + what + " does not hold integers");
+    }
+    numbers.push_back(number);
+  }
+  return numbers;
+}
+
+void read_typestr(PyObject* dictionary, Description& from, const Crossing& crossing) {
+  const Ref typestr = item_of(dictionary, "typestr");
+  const char* text = typestr && PyUnicode_Check(typestr.get()) ? PyUnicode_AsUTF8(typestr.get())
+                                                               : nullptr;
+  if (text == nullptr || std::string_view(text).size() < 3) {
+    PyErr_Clear();
+    refuse(crossing, "its interface has no typestr");
+  }
+  from.type_text = text;
+  from.itemsize = std::strtoll(text + 2, nullptr, 10);
+  from.dtype = type_of_kind(text[1], from.itemsize);
+  from.swapped = text[0] == kOtherOrder && from.itemsize > 1;
+}
+
+// The address, from a pair of it and a read-only flag, or a buffer, or the object's own buffer.
+// Returns what has to be held for it beside the object and the dictionary.
+Ref read_data(PyObject* object, PyObject* dictionary, Description& from, const Crossing& crossing) {
+  const Ref data = item_of(dictionary, "data");
+  if (data && PyTuple_Check(data.get()) && PyTuple_GET_SIZE(data.get()) == 2) {
+    PyObject* address = PyTuple_GET_ITEM(data.get(), 0);
+    if (address != Py_None) {
+      from.data = PyLong_AsVoidPtr(address);
+      if (PyErr_Occurred() != nullptr) {
+        PyErr_Clear();
+        refuse(crossing, "its interface's data is no address");
+      }
+    }
+    const int readonly = PyObject_IsTrue(PyTuple_GET_ITEM(data.get(), 1));
+    checked(readonly);
+    from.readonly = readonly != 0;
+    return Ref();
+  }
+  PyObject* holder = !data || data.get() == Py_None ? object : data.get();
+  Ref memory(PyMemoryView_FromObject(holder));
+  if (!memory) {
+    PyErr_Clear();
+    refuse(crossing, "its interface has no data");
+  }
+  const Py_buffer* buffer = PyMemoryView_GET_BUFFER(memory.get());
+  std::int64_t offset = 0;
+  if (const Ref given = item_of(dictionary, "offset"); given && given.get() != Py_None) {
+    offset = PyLong_AsLongLong(given.get());
+    if (PyErr_Occurred() != nullptr) {
+      throw PythonError();
+    }
+  }
+  if (offset < 0 || offset > buffer->len) {
+    refuse(crossing, "its interface's offset lies outside its data");
+  }
+  // Strides may step anywhere in here; what they reach is checked against the buffer's end.
+  std::int64_t lowest = offset;
+  std::int64_t highest = offset + from.itemsize;
+  std::int64_t stride = from.itemsize;
+  bool empty = false;
+  for (std::size_t i = from.shape.size(); i-- > 0;) {
+    const std::int64_t step = from.byte_strides.empty() ? stride : from.byte_strides[i];
+    std::int64_t reach = 0;
+    if (from.shape[i] < 0 || __builtin_mul_overflow(from.shape[i] - 1, step, &reach) ||
+        __builtin_add_overflow(reach < 0 ? lowest : highest, reach,
+                               reach < 0 ? &lowest : &highest) ||
+        __builtin_mul_overflow(stride, from.shape[i], &stride)) {
+      refuse(crossing, "its interface's shape is negative or overflows");
+    }
+    empty = empty || from.shape[i] == 0;
+  }
+  if (!empty && (lowest < 0 || highest > buffer->len)) {
+    refuse(crossing, "its interface describes more memory than its data has");
+  }
+  from.data = static_cast<char*>(buffer->buf) + offset;
+  from.readonly = buffer->readonly != 0;
+  return memory;
+}
+
+void take_array_interface(PyObject* object, bool cuda, Crossing& crossing) {
+  Ref dictionary = checked(PyObject_GetAttrString(
+      object, cuda ? "__cuda_array_interface__" : "__array_interface__"));
+  if (!PyDict_Check(dictionary.get())) {
+    refuse(crossing, "its array interface is no dictionary");
+  }
+  Description from;
+  read_typestr(dictionary.get(), from, crossing);
+  from.shape = integers(item_of(dictionary.get(), "shape").get(), "shape", crossing);
+  if (const Ref strides = item_of(dictionary.get(), "strides"); strides && strides.get() != Py_None) {
+    from.byte_strides = integers(strides.get(), "strides", crossing);
+    if (from.byte_strides.size() != from.shape.size()) {
+      refuse(crossing, "its interface has more strides than dimensions, or fewer");
+    }
+  }
+  const Ref memory = read_data(object, dictionary.get(), from, crossing);
+  const Ref mask = item_of(dictionary.get(), "mask");
+  // The object and what its interface handed out keep the memory between them.
+  PyObject* held = checked(PyTuple_Pack(3, object, dictionary.get(),
+                                        memory ? memory.get() : Py_None)).release();
+  settle(from, cuda ? Device(kDLCUDA, 0) : Device{}, python_lease(held), crossing);
+  crossing.source.traits.conditions.add_if(mask && mask.get() != Py_None, Condition::kMasked);
+}
+
+}  // namespace
+
+void take_interface(PyObject* object, SourceKind kind, Crossing& crossing) {
+  if (kind == SourceKind::kBuffer) {
+    take_buffer(object, crossing);
+  } else {
+    take_array_interface(object, kind == SourceKind::kCudaArrayInterface, crossing);
+  }
+}
+
+}  // namespace dlbridge::python

@@ -1,0 +1,127 @@
+// Which door an object has: asked of its type, and remembered.
+
+#include <array>
+
+#include "generic.hpp"
+#include "managed_tensor_type.hpp"
+
+namespace dlbridge::python {
+namespace {
+
+// A type's version tag is never used twice and is dropped when the type changes, so an entry that
+// matches is right, though it holds no reference. No tag means that the type cannot be remembered.
+struct Remembered {
+  PyTypeObject* type;
+  unsigned int version;
+  SourceKind kind;
+};
+constexpr std::size_t kRemembered = 256;
+std::array<Remembered, kRemembered> remembered{};
+
+Remembered& place_of(PyTypeObject* type) {
+  return remembered[(reinterpret_cast<std::uintptr_t>(type) >> 5) % kRemembered];
+}
+
+bool has_valid_tag(PyTypeObject* type) {
+#if PY_VERSION_HEX < 0x030D0000
+  if ((type->tp_flags & Py_TPFLAGS_VALID_VERSION_TAG) == 0) {
+    return false;
+  }
+#endif
+  return type->tp_version_tag != 0;
+}
+
+// Looks on the type alone: an object that answers to every name must not be mistaken for a tensor.
+bool type_has(PyTypeObject* type, const char* name) {
+  const Ref attribute(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), name));
+  PyErr_Clear();
+  return attribute && attribute.get() != Py_None;
+}
+
+bool is_torch_tensor(PyTypeObject* type) {
+  const Ref name = checked(PyUnicode_FromString("torch"));
+  const Ref torch(PyImport_GetModule(name.get()));
+  if (!torch) {
+    return false;
+  }
+  const Ref tensor(PyObject_GetAttrString(torch.get(), "Tensor"));
+  PyErr_Clear();  // a torch that is only half imported has no tensors yet
+  return tensor && PyType_Check(tensor.get()) &&
+         PyType_IsSubtype(type, reinterpret_cast<PyTypeObject*>(tensor.get())) != 0;
+}
+
+SourceKind probe(PyTypeObject* type) {
+  if (is_torch_tensor(type)) {
+    return SourceKind::kTorch;
+  }
+  if (type_has(type, "__dlpack_c_exchange_api__")) {
+    return SourceKind::kExchangeTable;
+  }
+  if (type_has(type, "__dlpack__")) {
+    return SourceKind::kDLPack;
+  }
+  if (type_has(type, "__cuda_array_interface__")) {
+    return SourceKind::kCudaArrayInterface;
+  }
+  if (type_has(type, "__array_interface__")) {
+    return SourceKind::kArrayInterface;
+  }
+  if (type->tp_as_buffer != nullptr && type->tp_as_buffer->bf_getbuffer != nullptr) {
+    return SourceKind::kBuffer;
+  }
+  return SourceKind::kNothing;
+}
+
+// An attribute of the instance's own counts too, when its type has no door at all.
+SourceKind probe_instance(PyObject* object) {
+  PyObject** dictionary = _PyObject_GetDictPtr(object);
+  if (dictionary == nullptr || *dictionary == nullptr) {
+    return SourceKind::kNothing;
+  }
+  if (PyDict_GetItemString(*dictionary, "__dlpack__") != nullptr) {
+    return SourceKind::kDLPack;
+  }
+  if (PyDict_GetItemString(*dictionary, "__cuda_array_interface__") != nullptr) {
+    return SourceKind::kCudaArrayInterface;
+  }
+  if (PyDict_GetItemString(*dictionary, "__array_interface__") != nullptr) {
+    return SourceKind::kArrayInterface;
+  }
+  return SourceKind::kNothing;
+}
+
+SourceKind first_look(PyObject* object, PyTypeObject* type) {
+  if (NumPy::is_array(object)) {
+    return SourceKind::kNumPy;
+  }
+  if (NumPy::is_scalar(object)) {
+    return SourceKind::kNumPyScalar;
+  }
+  if (is_managed_tensor(object)) {
+    return SourceKind::kManagedTensor;
+  }
+  if (PyCapsule_CheckExact(object)) {
+    return SourceKind::kCapsule;
+  }
+  return probe(type);
+}
+
+}  // namespace
+
+SourceKind kind_of(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+  const Remembered& known = place_of(type);
+  if (known.type == type && has_valid_tag(type) && known.version == type->tp_version_tag) {
+    return known.kind;
+  }
+  const SourceKind kind = first_look(object, type);
+  if (kind == SourceKind::kNothing) {
+    return probe_instance(object);
+  }
+  if (has_valid_tag(type)) {
+    place_of(type) = {type, type->tp_version_tag, kind};
+  }
+  return kind;
+}
+
+}  // namespace dlbridge::python

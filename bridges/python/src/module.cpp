@@ -1,0 +1,254 @@
+// dlbridge._core: the functions of the surface, and what the package's Python files need.
+
+#include "arguments.hpp"
+#include "convert.hpp"
+#include "dlbridge/python_lease.hpp"
+#include "managed_tensor_type.hpp"
+#include "torch_road.hpp"
+
+namespace dlbridge::python {
+namespace {
+
+// `x` alone is the common call, and needs no reading.
+PyObject* only_argument(const char* function, PyObject* const* arguments, Py_ssize_t count,
+                        Py_ssize_t wanted) {
+  if (count != wanted) {
+    raise(PyExc_TypeError, std::string(function) + "() takes exactly " + std::to_string(wanted) +
+                               " positional argument" + (wanted == 1 ? "" : "s") + " (" +
+                               std::to_string(count) + " given)");
+  }
+  return arguments[0];
+}
+
+template <std::size_t Count>
+Arguments<Count> keywords_of(const char* function, const std::array<const char*, Count>& names,
+                             PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
+  Arguments<Count> parsed(function, names);
+  parsed.parse(0, arguments + count, 0, keywords);
+  return parsed;
+}
+
+PyObject* to_numpy(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
+                   PyObject* keywords) {
+  return guarded([&]() -> PyObject* {
+    drain_releases();
+    PyObject* x = only_argument("to_numpy", arguments, count, 1);
+    if (keywords == nullptr) {
+      return to_numpy_object(x, Call{}).release();
+    }
+    const auto named = keywords_of<3>("to_numpy", {"policy", "dtype", "copy"}, arguments, count,
+                                      keywords);
+    return to_numpy_object(x, named.get(0), named.get(1), named.get(2)).release();
+  });
+}
+
+PyObject* to_torch(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
+                   PyObject* keywords) {
+  return guarded([&]() -> PyObject* {
+    drain_releases();
+    PyObject* x = only_argument("to_torch", arguments, count, 1);
+    if (keywords == nullptr) {
+      return to_torch_object(x, Call{}).release();
+    }
+    const auto named = keywords_of<4>("to_torch", {"policy", "dtype", "copy", "device"}, arguments,
+                                      count, keywords);
+    return to_torch_object(x, read_call(named.get(0), named.get(1), named.get(2), named.get(3)))
+        .release();
+  });
+}
+
+PyObject* from_dlpack(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
+                      PyObject* keywords) {
+  return guarded([&]() -> PyObject* {
+    drain_releases();
+    PyObject* x = only_argument("from_dlpack", arguments, count, 1);
+    if (keywords == nullptr) {
+      return to_managed_object(x, Call{}).release();
+    }
+    const auto named =
+        keywords_of<2>("from_dlpack", {"device", "copy"}, arguments, count, keywords);
+    return to_managed_object(x, read_call(nullptr, nullptr, named.get(1), named.get(0))).release();
+  });
+}
+
+PyObject* capsule(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
+                  PyObject* keywords) {
+  return guarded([&]() -> PyObject* {
+    drain_releases();
+    PyObject* x = only_argument("capsule", arguments, count, 1);
+    bool versioned = true;
+    bool given = false;
+    for (Py_ssize_t i = 0; keywords != nullptr && i < PyTuple_GET_SIZE(keywords); ++i) {
+      given = given || PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, i),
+                                                        "max_version") == 0;
+    }
+    const auto named =
+        keywords_of<2>("capsule", {"max_version", "policy"}, arguments, count, keywords);
+    if (given) {
+      versioned = wants_versioned(named.get(0));  // None asks for the legacy capsule
+    }
+    return to_capsule(x, read_call(named.get(1), nullptr, nullptr, nullptr), versioned).release();
+  });
+}
+
+std::string text_argument(PyObject* text) {
+  const char* bytes = PyUnicode_AsUTF8(text);
+  if (bytes == nullptr) {
+    throw PythonError();
+  }
+  return bytes;
+}
+
+// explain_plan(x, target, policy, dtype, copy, device), target a name.
+PyObject* explain_plan(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
+  return guarded([&]() -> PyObject* {
+    drain_releases();
+    only_argument("explain_plan", arguments, count, 6);
+    return explain_object(arguments[0], text_argument(arguments[1]),
+                          read_call(arguments[2], arguments[3], arguments[4], arguments[5]))
+        .release();
+  });
+}
+
+// for_consumer(x, consumer, policy, dtype, copy, device): a ManagedTensor that it can take.
+PyObject* for_consumer(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
+  return guarded([&]() -> PyObject* {
+    drain_releases();
+    only_argument("for_consumer", arguments, count, 6);
+    return to_consumer(arguments[0], text_argument(arguments[1]),
+                       read_call(arguments[2], arguments[3], arguments[4], arguments[5]))
+        .release();
+  });
+}
+
+PyObject* fields_of_policy(PyObject* /*module*/, PyObject* /*unused*/) {
+  return guarded([] { return policy_fields().release(); });
+}
+
+PyObject* live_tensors(PyObject* /*module*/, PyObject* /*unused*/) {
+  drain_releases();
+  return PyLong_FromLongLong(live_managed_tensors());
+}
+
+PyObject* name_of_device(PyObject* /*module*/, PyObject* arguments) {
+  int type = 0;
+  int id = 0;
+  if (PyArg_ParseTuple(arguments, "ii:device_name", &type, &id) == 0) {
+    return nullptr;
+  }
+  return guarded([&] { return PyUnicode_FromString(to_string(Device(type, id)).c_str()); });
+}
+
+PyObject* name_of_dtype(PyObject* /*module*/, PyObject* arguments) {
+  int code = 0;
+  int bits = 0;
+  int lanes = 1;
+  if (PyArg_ParseTuple(arguments, "iii:dtype_name", &code, &bits, &lanes) == 0) {
+    return nullptr;
+  }
+  return guarded(
+      [&] { return PyUnicode_FromString(to_string(DType(code, bits, lanes)).c_str()); });
+}
+
+PyObject* triple_of_dtype(PyObject* /*module*/, PyObject* name) {
+  return guarded([&]() -> PyObject* {
+    const auto dtype = dtype_named(text_argument(name));
+    if (!dtype) {
+      raise(PyExc_ValueError, "DLPack has no type of that name");
+    }
+    return Py_BuildValue("(iii)", dtype->code, dtype->bits, dtype->lanes);
+  });
+}
+
+// The conditions that the portable road finds, by the names that _torch.py uses.
+PyObject* conditions_by_name(PyObject* /*module*/, PyObject* /*unused*/) {
+  struct Row {
+    const char* name;
+    Condition condition;
+  };
+  static constexpr Row kRows[] = {
+      {"in_graph", Condition::kInGraph},
+      {"forward_dual", Condition::kForwardDual},
+      {"conj_bit", Condition::kConjBit},
+      {"neg_bit", Condition::kNegBit},
+      {"zero_tensor", Condition::kZeroTensor},
+      {"sparse", Condition::kSparse},
+      {"opaque_layout", Condition::kOpaqueLayout},
+      {"quantised", Condition::kQuantised},
+      {"nested", Condition::kNested},
+      {"meta", Condition::kMeta},
+      {"fake", Condition::kFake},
+      {"functorch", Condition::kFunctorch},
+      {"functionalised", Condition::kFunctionalised},
+      {"wrapper_subclass", Condition::kWrapperSubclass},
+      {"dispatch_subclass", Condition::kDispatchSubclass},
+      {"freed_storage", Condition::kFreedStorage},
+      {"inexpressible_dtype", Condition::kInexpressibleDType},
+      {"padded_sub_byte", Condition::kPaddedSubByte},
+  };
+  return guarded([&]() -> PyObject* {
+    Ref names = checked(PyDict_New());
+    for (const auto& row : kRows) {
+      const Ref number = checked(PyLong_FromLong(static_cast<long>(row.condition)));
+      checked(PyDict_SetItemString(names.get(), row.name, number.get()));
+    }
+    return names.release();
+  });
+}
+
+template <typename Function>
+PyCFunction as_function(Function* function) {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
+PyMethodDef functions[] = {
+    {"to_numpy", as_function(to_numpy), METH_FASTCALL | METH_KEYWORDS,
+     "to_numpy(x, /, *, policy=None, dtype=None, copy=None)\n--\n\n"
+     "x, from any library, as a numpy.ndarray: sharing memory wherever the policy allows."},
+    {"to_torch", as_function(to_torch), METH_FASTCALL | METH_KEYWORDS,
+     "to_torch(x, /, *, policy=None, dtype=None, copy=None, device=None)\n--\n\n"
+     "x, from any library, as a torch.Tensor: sharing memory wherever the policy allows."},
+    {"from_dlpack", as_function(from_dlpack), METH_FASTCALL | METH_KEYWORDS,
+     "from_dlpack(x, /, *, device=None, copy=None)\n--\n\n"
+     "x, any producer or a raw capsule, as a ManagedTensor."},
+    {"capsule", as_function(capsule), METH_FASTCALL | METH_KEYWORDS,
+     "capsule(x, /, *, max_version=(1, 3), policy=None)\n--\n\n"
+     "A DLPack capsule of x: \"dltensor_versioned\", or \"dltensor\" for a max_version below 1."},
+    {"explain_plan", as_function(explain_plan), METH_FASTCALL, nullptr},
+    {"for_consumer", as_function(for_consumer), METH_FASTCALL, nullptr},
+    {"policy_fields", fields_of_policy, METH_NOARGS, nullptr},
+    {"live_managed_tensors", live_tensors, METH_NOARGS,
+     "live_managed_tensors()\n--\n\nManaged tensors that are alive, exports included."},
+    {"torch_road", choose_torch_road, METH_VARARGS,
+     "torch_road(name=None, /)\n--\n\nThe road to torch in use, \"linked\" or \"portable\"."},
+    {"device_name", name_of_device, METH_VARARGS, nullptr},
+    {"dtype_name", name_of_dtype, METH_VARARGS, nullptr},
+    {"dtype_triple", triple_of_dtype, METH_O, nullptr},
+    {"conditions", conditions_by_name, METH_NOARGS, nullptr},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyModuleDef core_module = {PyModuleDef_HEAD_INIT,
+                           "dlbridge._core",
+                           "The compiled part of dlbridge.",
+                           -1,
+                           functions,
+                           nullptr,
+                           nullptr,
+                           nullptr,
+                           nullptr};
+
+}  // namespace
+}  // namespace dlbridge::python
+
+PyMODINIT_FUNC PyInit__core() {
+  using namespace dlbridge::python;
+  if (!dlbridge::NumPy::import()) {
+    return nullptr;
+  }
+  return guarded([&]() -> PyObject* {
+    Ref module = checked(PyModule_Create(&core_module));
+    add_managed_tensor_type(module.get());
+    checked(PyModule_AddStringConstant(module.get(), "__version__", DLBRIDGE_VERSION));
+    return module.release();
+  });
+}

@@ -1,0 +1,377 @@
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/from_blob.h>
+#include <c10/core/DispatchKeySet.h>
+
+#include <array>
+#include <bit>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "dlbridge/capabilities.hpp"
+#include "dlbridge/convert.hpp"
+#include "dlbridge/torch_library.hpp"
+#include "dlbridge/torch_storage.hpp"
+
+namespace dlbridge {
+
+namespace torch_detail {
+
+/// A row per number of c10::ScalarType, which torch never reassigns: later releases only append, so
+/// one table serves headers that do not have all the names. No bits: not for DLPack.
+struct ScalarRow {
+  DType dtype;
+  std::string_view name;
+};
+inline constexpr std::array<ScalarRow, 47> kScalarTypes = {{
+    {{kDLUInt, 8}, "uint8"},
+    {{kDLInt, 8}, "int8"},
+    {{kDLInt, 16}, "int16"},
+    {{kDLInt, 32}, "int32"},
+    {{kDLInt, 64}, "int64"},
+    {{kDLFloat, 16}, "float16"},
+    {{kDLFloat, 32}, "float32"},
+    {{kDLFloat, 64}, "float64"},
+    {{kDLComplex, 32}, "complex32"},
+    {{kDLComplex, 64}, "complex64"},
+    {{kDLComplex, 128}, "complex128"},
+    {{kDLBool, 8}, "bool"},
+    {{0, 0}, "qint8"},
+    {{0, 0}, "quint8"},
+    {{0, 0}, "qint32"},
+    {{kDLBfloat, 16}, "bfloat16"},
+    {{0, 0}, "quint4x2"},
+    {{0, 0}, "quint2x4"},
+    {{0, 0}, "bits1x8"},
+    {{0, 0}, "bits2x4"},
+    {{0, 0}, "bits4x2"},
+    {{0, 0}, "bits8"},
+    {{0, 0}, "bits16"},
+    {{kDLFloat8_e5m2, 8}, "float8_e5m2"},
+    {{kDLFloat8_e4m3fn, 8}, "float8_e4m3fn"},
+    {{kDLFloat8_e5m2fnuz, 8}, "float8_e5m2fnuz"},
+    {{kDLFloat8_e4m3fnuz, 8}, "float8_e4m3fnuz"},
+    {{kDLUInt, 16}, "uint16"},
+    {{kDLUInt, 32}, "uint32"},
+    {{kDLUInt, 64}, "uint64"},
+    {{0, 0}, "uint1"},
+    {{0, 0}, "uint2"},
+    {{0, 0}, "uint3"},
+    {{0, 0}, "uint4"},
+    {{0, 0}, "uint5"},
+    {{0, 0}, "uint6"},
+    {{0, 0}, "uint7"},
+    {{0, 0}, "int1"},
+    {{0, 0}, "int2"},
+    {{0, 0}, "int3"},
+    {{0, 0}, "int4"},
+    {{0, 0}, "int5"},
+    {{0, 0}, "int6"},
+    {{0, 0}, "int7"},
+    {{kDLFloat8_e8m0fnu, 8}, "float8_e8m0fnu"},
+    {{kDLFloat4_e2m1fn, 4, 2}, "float4_e2m1fn_x2"},
+    {{0, 0}, "bcomplex32"},
+}};
+inline constexpr int kFirstNarrowInteger = 30;
+inline constexpr int kLastNarrowInteger = 43;
+
+/// What this torch can hold of them: older releases end earlier.
+inline constexpr int kScalarTypesHere = [] {
+  constexpr int here = static_cast<int>(c10::ScalarType::Undefined);
+  return here < static_cast<int>(kScalarTypes.size()) ? here
+                                                      : static_cast<int>(kScalarTypes.size());
+}();
+
+inline std::optional<c10::ScalarType> scalar_type_of(DType dtype) {
+  for (int i = 0; i < kScalarTypesHere; ++i) {
+    if (kScalarTypes[static_cast<std::size_t>(i)].dtype == dtype) {
+      return static_cast<c10::ScalarType>(i);
+    }
+  }
+  return std::nullopt;
+}
+
+inline constexpr DTypeSet kTypesHere = [] {
+  DTypeSet set;
+  for (int i = 0; i < kScalarTypesHere; ++i) {
+    const auto& row = kScalarTypes[static_cast<std::size_t>(i)];
+    if (row.dtype.bits != 0) {
+      set = set | DTypeSet::of_name(row.name);
+    }
+  }
+  return set;
+}();
+
+/// Keys that an ordinary tensor may have; any other one changes what its memory means.
+inline constexpr std::uint64_t kOrdinaryKeys =
+    std::bit_cast<std::uint64_t>(
+        c10::DispatchKeySet({c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::AutogradFunctionality,
+                          c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA,
+                          c10::DispatchKey::Dense}) |
+     c10::DispatchKeySet(c10::DispatchKeySet::RAW, c10::full_backend_mask));
+
+inline std::int32_t device_type_of(c10::DeviceType type) {
+  switch (type) {
+    case c10::DeviceType::CPU:
+      return kDLCPU;
+    case c10::DeviceType::CUDA:
+#ifdef USE_ROCM
+      return kDLROCM;
+#else
+      return kDLCUDA;
+#endif
+    case c10::DeviceType::HIP:
+      return kDLROCM;
+    case c10::DeviceType::XPU:
+      return kDLOneAPI;
+    case c10::DeviceType::MPS:
+      return kDLMetal;
+    case c10::DeviceType::MAIA:
+      return kDLMAIA;
+    default:
+      return kDLExtDev;
+  }
+}
+
+inline c10::Device device_of(Device device) {
+  const auto index = static_cast<c10::DeviceIndex>(device.id);
+  switch (device.type) {
+    case kDLCUDA:
+      return {c10::DeviceType::CUDA, index};
+    case kDLROCM:
+#ifdef USE_ROCM
+      return {c10::DeviceType::CUDA, index};
+#else
+      return {c10::DeviceType::HIP, index};
+#endif
+    case kDLOneAPI:
+      return {c10::DeviceType::XPU, index};
+    case kDLExtDev:
+      return {c10::DeviceType::PrivateUse1, index};
+    default:
+      return {c10::DeviceType::CPU};
+  }
+}
+
+// Bytes from the first element to behind the last; strides are never negative here.
+inline std::int64_t extent_bytes(const DLTensor& tensor, std::int64_t itemsize) {
+  std::int64_t last = 0;
+  for (std::int32_t i = 0; i < tensor.ndim; ++i) {
+    if (tensor.shape[i] == 0) {
+      return 0;
+    }
+    last += (tensor.shape[i] - 1) * tensor.strides[i];
+  }
+  return (last + 1) * itemsize;
+}
+
+}  // namespace torch_detail
+
+/// The bridge to torch, on LibTorch: compiled against the torch that its user links.
+///
+/// Functions may be called on any thread. acquire() touches the tensor's storage (see
+/// StorageHolder); what torch throws comes through as c10::Error.
+template <typename Release = torch_detail::ReleaseAtOnce>
+struct BasicTorch {
+  using Object = at::Tensor;
+
+  static void describe(const at::Tensor& tensor, Source& source) {
+    const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
+    source.traits.library = &torch_detail::kTorch;
+    source.traits.copies_to_host = true;
+    Conditions& conditions = source.traits.conditions;
+    if (impl->autograd_meta() != nullptr) {
+      conditions.add_if(impl->requires_grad(), Condition::kInGraph);
+      conditions.add_if(tensor._fw_grad(0).defined(), Condition::kForwardDual);
+    }
+    const c10::DispatchKeySet keys = impl->key_set();
+    if ((keys.raw_repr() & ~torch_detail::kOrdinaryKeys) != 0 || !impl->has_storage() ||
+        impl->device_type() == c10::DeviceType::Meta) [[unlikely]] {
+      describe_odd(tensor, keys, source);
+      if (conditions.meets(kOdd)) {
+        return;
+      }
+    }
+    describe_type(tensor.scalar_type(), source);
+    source.tensor.device = DLDevice{
+        static_cast<DLDeviceType>(torch_detail::device_type_of(impl->device_type())),
+        impl->device_type() == c10::DeviceType::CPU ? 0 : impl->device().index()};
+    const auto sizes = tensor.sizes();
+    source.tensor.ndim = static_cast<std::int32_t>(sizes.size());
+    source.tensor.shape = const_cast<std::int64_t*>(sizes.data());
+    if (conditions.meets({Condition::kSparse, Condition::kOpaqueLayout})) {
+      return;
+    }
+    source.tensor.strides = const_cast<std::int64_t*>(tensor.strides().data());
+    if (!conditions.has(Condition::kInexpressibleDType)) {
+      describe_memory(*impl, source);
+    }
+  }
+
+  static ManagedTensor acquire(const at::Tensor& tensor, Source& source) {
+    const Lease held = lease(tensor, source);
+    return ManagedTensor::own_trusted(source.tensor, 0, held);
+  }
+
+  /// What acquire() holds. A copy-on-write storage gets memory of its own only now that it leaves,
+  /// so the data pointer in `source` may change.
+  static Lease lease(const at::Tensor& tensor, Source& source) {
+    if (source.tensor.data == nullptr) {
+      return {};
+    }
+    c10::StorageImpl& storage = *tensor.storage().unsafeGetStorageImpl();
+    auto* start = static_cast<char*>(storage.mutable_data());
+    source.tensor.data = start + tensor.storage_offset() * DType(source.tensor.dtype).itemsize();
+    return torch_detail::StorageHolder<Release>::lease(storage);
+  }
+
+  static at::Tensor prepare(const at::Tensor& tensor, const Plan& plan) {
+    at::Tensor prepared = tensor.detach();
+    if (plan.has(Step::kDensify)) {
+      prepared = prepared.to_dense();
+    }
+    if (plan.has(Step::kCopyToHost)) {
+      prepared = prepared.to(c10::kCPU);
+    }
+    return prepared;
+  }
+
+  static const Capabilities& capabilities(const Source& /*source*/) {
+    static constexpr Capabilities kCapabilities{
+        .name = "torch",
+        .result = "torch.Tensor",
+        .devices = DeviceSet::of({kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged, kDLCUDA,
+                                  kDLROCM, kDLOneAPI, kDLExtDev}),
+        .copies_to_device = true,
+        .dtypes = torch_detail::kTypesHere,
+        .readonly = ReadOnlySupport::kUnaware,
+        .guards_overlap = true,
+        .negative_strides = false,
+    };
+    return kCapabilities;
+  }
+
+  /// A tensor over the memory, with a storage of its own that owns it and is not resizable.
+  static at::Tensor deliver(ManagedTensor managed) {
+    managed.drop_negative_strides();
+    return deliver(managed.release());
+  }
+
+  /// The same for a managed tensor without negative strides: takes it in every case.
+  static at::Tensor deliver(DLManagedTensorVersioned* managed) {
+    std::unique_ptr<DLManagedTensorVersioned, decltype(&delete_managed)> owner(managed,
+                                                                               &delete_managed);
+    const DLTensor& tensor = managed->dl_tensor;
+    const auto scalar_type = torch_detail::scalar_type_of(tensor.dtype).value();
+    const auto ndim = static_cast<std::size_t>(tensor.ndim);
+    const c10::IntArrayRef sizes(tensor.shape, ndim);
+    const c10::IntArrayRef strides(tensor.strides, ndim);
+    if (Device(tensor.device).host_accessible()) {
+      const auto bytes = torch_detail::extent_bytes(tensor, DType(tensor.dtype).itemsize());
+      auto storage = c10::make_intrusive<c10::StorageImpl>(
+          c10::StorageImpl::use_byte_size_t(), bytes,
+          c10::DataPtr(tensor.data, owner.release(), &delete_managed, c10::kCPU),
+          /*allocator=*/nullptr, /*resizable=*/false);
+      auto impl = c10::make_intrusive<c10::TensorImpl>(
+          c10::Storage(std::move(storage)), c10::DispatchKeySet(c10::DispatchKey::CPU),
+          c10::scalarTypeToTypeMeta(scalar_type));
+      impl->set_sizes_and_strides(sizes, strides);
+      return at::Tensor(std::move(impl));
+    }
+    const c10::Device device = torch_detail::device_of(tensor.device);
+    void* data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+    owner.release();
+    return at::from_blob(
+        data, sizes, strides, [managed](void*) { delete_managed(managed); },
+        at::TensorOptions().device(device).dtype(scalar_type), device);
+  }
+
+ private:
+  // Where these hold, shape and type may not even be asked for.
+  static constexpr Conditions kOdd{
+      Condition::kNested,          Condition::kFake,            Condition::kFunctorch,
+      Condition::kFunctionalised,  Condition::kWrapperSubclass, Condition::kDispatchSubclass,
+      Condition::kQuantised,       Condition::kMeta,            Condition::kFreedStorage};
+
+  static void delete_managed(void* owned) {
+    auto* managed = static_cast<DLManagedTensorVersioned*>(owned);
+    managed->deleter(managed);
+  }
+
+  static void describe_odd(const at::Tensor& tensor, c10::DispatchKeySet keys, Source& source) {
+    using c10::DispatchKey;
+    Conditions& conditions = source.traits.conditions;
+    conditions.add_if(keys.has(DispatchKey::Conjugate), Condition::kConjBit);
+    conditions.add_if(keys.has(DispatchKey::Negative), Condition::kNegBit);
+    conditions.add_if(keys.has(DispatchKey::Functionalize), Condition::kFunctionalised);
+    conditions.add_if(keys.has_any(c10::DispatchKeySet(
+                          {DispatchKey::FuncTorchBatched, DispatchKey::FuncTorchGradWrapper,
+                           DispatchKey::FuncTorchVmapMode, DispatchKey::Batched})),
+                      Condition::kFunctorch);
+    if (conditions.meets({Condition::kFunctionalised, Condition::kFunctorch})) {
+      return;
+    }
+    if (tensor.is_nested()) {
+      conditions.add(Condition::kNested);
+    } else if (keys.has(DispatchKey::Python)) {
+      // Made by _make_wrapper_subclass: a storage of no bytes, or of a null pointer.
+      const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
+      const bool memory =
+          impl->has_storage() && impl->unsafe_storage().data() != nullptr;
+      conditions.add(memory ? Condition::kDispatchSubclass : Condition::kWrapperSubclass);
+    } else if (tensor.is_quantized()) {
+      conditions.add(Condition::kQuantised);
+    } else if (tensor.is_meta()) {
+      conditions.add(Condition::kMeta);
+    } else if (tensor.layout() != c10::kStrided) {
+      conditions.add(tensor.layout() == c10::kMkldnn ? Condition::kOpaqueLayout
+                                                     : Condition::kSparse);
+    } else if (!tensor.has_storage()) {
+      conditions.add(Condition::kFreedStorage);
+    } else if (tensor._is_zerotensor()) {
+      conditions.add(Condition::kZeroTensor);
+    }
+  }
+
+  static void describe_type(c10::ScalarType type, Source& source) {
+    const auto index = static_cast<int>(type);
+    if (index >= static_cast<int>(torch_detail::kScalarTypes.size())) {
+      source.traits.conditions.add(Condition::kInexpressibleDType);
+      source.detail = c10::toString(type);
+      return;
+    }
+    const auto& row = torch_detail::kScalarTypes[static_cast<std::size_t>(index)];
+    if (row.dtype.bits == 0) [[unlikely]] {
+      const bool narrow = index >= torch_detail::kFirstNarrowInteger &&
+                          index <= torch_detail::kLastNarrowInteger;
+      source.traits.conditions.add(narrow ? Condition::kPaddedSubByte
+                                          : Condition::kInexpressibleDType);
+      source.detail = row.name;
+      return;
+    }
+    source.tensor.dtype = row.dtype.dl();
+  }
+
+  static void describe_memory(const c10::TensorImpl& impl, Source& source) {
+    if (source.traits.conditions.has(Condition::kZeroTensor) || impl.numel() == 0) {
+      return;
+    }
+    const auto itemsize = static_cast<std::int64_t>(impl.itemsize());
+    const c10::StorageImpl& storage = *impl.unsafe_storage().unsafeGetStorageImpl();
+    const void* start = storage.data();
+    const auto offset = impl.storage_offset() * itemsize;
+    // resize_() of the storage can leave a tensor larger than its memory (torch 2.15).
+    if (start == nullptr || offset + torch_detail::extent_bytes(source.tensor, itemsize) >
+                                static_cast<std::int64_t>(storage.nbytes())) {
+      source.traits.conditions.add(Condition::kFreedStorage);
+      return;
+    }
+    source.tensor.data = static_cast<char*>(const_cast<void*>(start)) + offset;
+  }
+};
+
+using Torch = BasicTorch<>;
+
+}  // namespace dlbridge

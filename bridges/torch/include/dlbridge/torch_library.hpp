@@ -1,0 +1,32 @@
+#pragma once
+
+#include "dlbridge/source.hpp"
+
+namespace dlbridge::torch_detail {
+
+/// How torch's users speak, and what they would call. No torch header is needed for that.
+inline constexpr Library kTorch{
+    .name = "torch",
+    .object = "torch.Tensor",
+    .fixes = {{
+        {Condition::kInGraph, "x.detach()"},
+        {Condition::kForwardDual, "torch.autograd.forward_ad.unpack_dual(x).primal"},
+        {Condition::kConjBit, "x.resolve_conj()"},
+        {Condition::kNegBit, "x.resolve_neg()"},
+        {Condition::kZeroTensor, "x.clone()"},
+        {Condition::kSparse, "x.to_dense()"},
+        {Condition::kOpaqueLayout, "x.to_dense()"},
+        {Condition::kQuantised, "x.dequantize()"},
+        {Condition::kNested, "torch.nested.to_padded_tensor(x, 0.0)"},
+        {Condition::kFunctorch, "the call outside the transform"},
+        {Condition::kFunctionalised, "torch._from_functional_tensor(x)"},
+        {Condition::kDispatchSubclass, "x.as_subclass(torch.Tensor)"},
+        {Condition::kOverlap, "x.contiguous()"},
+        {Condition::kOtherDevice, "x.cpu()"},
+        {Condition::kNoWayToDevice, "x.cpu()"},
+        {Condition::kMissingDType, "x.float()"},
+        {Condition::kCastAsked, "x.to(...)"},
+    }},
+};
+
+}  // namespace dlbridge::torch_detail

@@ -1,0 +1,19 @@
+# Flags of dlbridge's own build. They sit on a target that only our own targets link and that is
+# never exported, so a warning or sanitizer option of ours reaches nobody else.
+include_guard(GLOBAL)
+
+if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "" FORCE)  # -O2 -g
+endif()
+
+add_library(dlbridge_build_flags INTERFACE)
+target_compile_options(dlbridge_build_flags INTERFACE
+  -Wall -Wextra -Wshadow $<$<BOOL:${DLBRIDGE_WERROR}>:-Werror>)
+
+if(DLBRIDGE_SANITIZE)
+  list(JOIN DLBRIDGE_SANITIZE "," sanitizers)
+  # A finding ends the program, so that no test can pass over it.
+  set(flags -fsanitize=${sanitizers} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_compile_options(dlbridge_build_flags INTERFACE ${flags})
+  target_link_options(dlbridge_build_flags INTERFACE ${flags})
+endif()

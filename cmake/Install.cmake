@@ -1,0 +1,24 @@
+# cmake --install: the core, the bridges, and a package for find_package(dlbridge).
+include(CMakePackageConfigHelpers)
+
+set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/dlbridge")
+
+install(TARGETS dlbridge dlbridge_torch dlbridge_numpy EXPORT dlbridgeTargets)
+install(EXPORT dlbridgeTargets NAMESPACE dlbridge:: DESTINATION "${package_dir}")
+install(
+  DIRECTORY lib/include/ bridges/torch/include/ bridges/numpy/include/
+  DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
+  FILES_MATCHING PATTERN "*.hpp")
+list(TRANSFORM numpy_sources PREPEND bridges/numpy/src/ OUTPUT_VARIABLE numpy_files)
+install(FILES ${numpy_files} DESTINATION "${CMAKE_INSTALL_DATADIR}/dlbridge")
+
+configure_package_config_file(cmake/dlbridgeConfig.cmake.in
+  "${PROJECT_BINARY_DIR}/dlbridgeConfig.cmake" INSTALL_DESTINATION "${package_dir}")
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/dlbridgeConfigVersion.cmake"
+  COMPATIBILITY SameMinorVersion)
+install(
+  FILES
+    "${PROJECT_BINARY_DIR}/dlbridgeConfig.cmake"
+    "${PROJECT_BINARY_DIR}/dlbridgeConfigVersion.cmake"
+    cmake/FindDLPack.cmake cmake/FindLibTorch.cmake cmake/PythonSite.cmake
+  DESTINATION "${package_dir}")

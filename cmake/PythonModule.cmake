@@ -1,0 +1,72 @@
+# The Python package: dlbridge._core, and the companion for the torch that is there.
+# In the build folder it lies complete under python/, so that PYTHONPATH=<build>/python works.
+
+find_package(Python3 3.10 REQUIRED COMPONENTS Interpreter Development.Module NumPy)
+set(package_dir "${CMAKE_BINARY_DIR}/python/dlbridge")
+
+# An extension of the package: sources, then what it links.
+function(dlbridge_extension target name)
+  cmake_parse_arguments(arg "" "" "SOURCES;LINK" ${ARGN})
+  Python3_add_library(${target} MODULE WITH_SOABI ${arg_SOURCES})
+  target_link_libraries(${target} PRIVATE ${arg_LINK} dlbridge_build_flags)
+  set_target_properties(${target} PROPERTIES
+    OUTPUT_NAME ${name}
+    LIBRARY_OUTPUT_DIRECTORY "${package_dir}"
+    CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+endfunction()
+
+dlbridge_sources(module_sources bridges/python/src
+  arguments.cpp
+  capsule.cpp
+  convert.cpp
+  errors.cpp
+  exchange.cpp
+  generic.cpp
+  interfaces.cpp
+  kinds.cpp
+  managed_tensor_type.cpp
+  module.cpp
+  portable_torch.cpp
+  release.cpp
+  torch_companion.cpp
+  torch_road.cpp)
+list(FILTER module_sources EXCLUDE REGEX "torch_companion")
+if(module_sources)
+  dlbridge_extension(dlbridge_python _core SOURCES ${module_sources} LINK dlbridge dlbridge_numpy)
+  # For what the torch bridge says without torch: its vocabulary.
+  target_include_directories(dlbridge_python PRIVATE "${PROJECT_SOURCE_DIR}/bridges/torch/include")
+  target_compile_definitions(dlbridge_python PRIVATE DLBRIDGE_VERSION="${PROJECT_VERSION}")
+endif()
+
+# The companion fits exactly one torch release, and its name says which: _torch_2_15_0_cu132.
+set(companion_source "${PROJECT_SOURCE_DIR}/bridges/python/src/torch_companion.cpp")
+if(TARGET LibTorch::python AND EXISTS "${companion_source}")
+  string(REGEX REPLACE "[^0-9A-Za-z]" "_" companion_name "_torch_${LibTorch_VERSION}")
+  dlbridge_extension(dlbridge_torch_companion ${companion_name}
+    SOURCES "${companion_source}"
+    LINK dlbridge dlbridge_torch LibTorch::python)
+  target_compile_definitions(dlbridge_torch_companion PRIVATE
+    DLBRIDGE_COMPANION_NAME=${companion_name})
+  # Installed, the package lies beside torch in site-packages; by then torch is loaded anyway.
+  set_target_properties(dlbridge_torch_companion PROPERTIES INSTALL_RPATH "$ORIGIN/../torch/lib")
+  message(STATUS "companion for torch ${LibTorch_VERSION}: dlbridge.${companion_name}")
+endif()
+
+# Python files need no compiler and no list. Links, so that an edit shows at once.
+file(MAKE_DIRECTORY "${package_dir}")
+file(GLOB python_files CONFIGURE_DEPENDS
+  "${PROJECT_SOURCE_DIR}/bridges/python/dlbridge/*.py"
+  "${PROJECT_SOURCE_DIR}/bridges/python/dlbridge/*.pyi"
+  "${PROJECT_SOURCE_DIR}/bridges/python/dlbridge/py.typed")
+foreach(file IN LISTS python_files)
+  get_filename_component(name "${file}" NAME)
+  file(CREATE_LINK "${file}" "${package_dir}/${name}" SYMBOLIC)
+endforeach()
+
+# Only scikit-build-core installs these: the wheel is the place for them, not a C++ prefix.
+if(SKBUILD)
+  install(TARGETS dlbridge_python LIBRARY DESTINATION dlbridge COMPONENT python)
+  if(TARGET dlbridge_torch_companion)
+    install(TARGETS dlbridge_torch_companion LIBRARY DESTINATION dlbridge COMPONENT python)
+  endif()
+endif()

@@ -1,0 +1,105 @@
+# GoogleTest programs, one for each room of tests/, and the probe extension for pytest.
+# Test files are globbed: one that nobody listed would be one that nobody runs.
+
+find_package(GTest REQUIRED)
+include(GoogleTest)
+
+# room: folder under tests/; LINK: what it tests; ENVIRONMENT: for its tests; LEAKS_AT_EXIT: what it
+# embeds frees less than everything (CPython), so only the tests' own counters can find a leak.
+function(dlbridge_test_program room)
+  cmake_parse_arguments(arg "LEAKS_AT_EXIT" "" "LINK;ENVIRONMENT" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/${room}/*.cpp")
+  if(NOT sources)
+    message(STATUS "no tests yet: tests/${room}")
+    return()
+  endif()
+  set(target dlbridge_${room}_tests)
+  add_executable(${target} ${sources})
+  target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/tests")
+  # A room that needs a main of its own (an embedded interpreter) brings one in main.cpp.
+  set(main GTest::gtest_main)
+  if("${sources}" MATCHES "/${room}/main\\.cpp")
+    set(main GTest::gtest)
+  endif()
+  target_link_libraries(${target} PRIVATE ${arg_LINK} GTest::gmock ${main} dlbridge_build_flags)
+  if(arg_LEAKS_AT_EXIT AND "address" IN_LIST DLBRIDGE_SANITIZE)
+    # In the program, not in the environment: listing its tests while building must pass as well.
+    file(CONFIGURE OUTPUT "${CMAKE_BINARY_DIR}/no_leak_check.cpp" CONTENT
+      "extern \"C\" const char* __asan_default_options() { return \"detect_leaks=0\"; }\n")
+    target_sources(${target} PRIVATE "${CMAKE_BINARY_DIR}/no_leak_check.cpp")
+  endif()
+  gtest_discover_tests(${target}
+    TEST_PREFIX "${room}."
+    DISCOVERY_TIMEOUT 120
+    PROPERTIES TIMEOUT 120 LABELS ${room} ENVIRONMENT "${arg_ENVIRONMENT}")
+endfunction()
+
+dlbridge_test_program(lib LINK dlbridge)
+
+if(TARGET LibTorch::torch)
+  dlbridge_test_program(torch LINK dlbridge_torch)
+endif()
+
+if(DLBRIDGE_PYTHON)
+  find_package(Python3 QUIET COMPONENTS Interpreter Development.Module Development.Embed NumPy)
+  if(Python3_Development.Embed_FOUND)
+    # The embedded interpreter is the base one; it finds the environment's packages by PYTHONPATH.
+    list(JOIN Python3_SITEARCH ":" site)
+    dlbridge_test_program(numpy LINK dlbridge_numpy Python3::Python
+      ENVIRONMENT "PYTHONPATH=${site}" LEAKS_AT_EXIT)
+  else()
+    message(WARNING "tests/numpy is left out: this Python has no libpython to embed")
+  endif()
+
+  # probe: the doors that only C can reach, for pytest.
+  set(probe "${PROJECT_SOURCE_DIR}/tests/python/probe/probe.cpp")
+  if(EXISTS "${probe}")
+    # nanobind names its Python targets Python::, not Python3::
+    set(Python_EXECUTABLE "${Python3_EXECUTABLE}")
+    find_package(Python 3.10 REQUIRED COMPONENTS Interpreter Development.Module)
+    execute_process(COMMAND "${Python3_EXECUTABLE}" -m nanobind --cmake_dir
+      OUTPUT_VARIABLE nanobind_ROOT OUTPUT_STRIP_TRAILING_WHITESPACE)
+    find_package(nanobind CONFIG REQUIRED)
+    nanobind_add_module(dlbridge_probe NB_STATIC NB_SUPPRESS_WARNINGS "${probe}")
+    target_link_libraries(dlbridge_probe PRIVATE dlbridge dlbridge_build_flags)
+    set_target_properties(dlbridge_probe PROPERTIES
+      LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/python")
+  endif()
+endif()
+
+# The projects of examples/ are outside projects: each is configured, built and run against an
+# installed dlbridge, as its user would.
+set(prefix "${CMAKE_BINARY_DIR}/prefix")
+add_test(NAME install
+  COMMAND ${CMAKE_COMMAND} --install "${CMAKE_BINARY_DIR}" --prefix "${prefix}")
+set_tests_properties(install PROPERTIES FIXTURES_SETUP installed)
+
+function(dlbridge_example_project name)
+  if(NOT EXISTS "${PROJECT_SOURCE_DIR}/examples/${name}/CMakeLists.txt")
+    message(STATUS "not written yet: examples/${name}")
+    return()
+  endif()
+  set(binary_dir "${CMAKE_BINARY_DIR}/examples/${name}")
+  add_test(NAME example.${name} COMMAND
+    ${CMAKE_CTEST_COMMAND}
+      --build-and-test "${PROJECT_SOURCE_DIR}/examples/${name}" "${binary_dir}"
+      --build-generator "${CMAKE_GENERATOR}"
+      --build-options
+        "-DCMAKE_BUILD_TYPE=${CMAKE_BUILD_TYPE}"
+        "-DCMAKE_MAKE_PROGRAM=${CMAKE_MAKE_PROGRAM}"
+        "-DCMAKE_PREFIX_PATH=${prefix}"
+        "-DPython3_EXECUTABLE=${Python3_EXECUTABLE}"
+      --test-command ${CMAKE_CTEST_COMMAND} --output-on-failure --no-tests=error)
+  set_tests_properties(example.${name} PROPERTIES FIXTURES_REQUIRED installed TIMEOUT 300)
+endfunction()
+
+# A static core built with a sanitizer would ask for its runtime in the examples' programs.
+if(NOT DLBRIDGE_SANITIZE)
+  dlbridge_example_project(cpp-frameworks)
+  if(TARGET LibTorch::torch)
+    dlbridge_example_project(cpp-libtorch)
+  endif()
+  if(DLBRIDGE_PYTHON)
+    dlbridge_example_project(python-extension)
+  endif()
+endif()

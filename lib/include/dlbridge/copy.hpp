@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+
+#include "dlbridge/dtype.hpp"
+
+namespace dlbridge {
+
+/// One pass over host memory: reads every element of the source once, writes every element of the
+/// target once, with all that the plan asks for done on the way.
+///
+/// Borrows everything; the caller keeps both memories alive. `source` and `target` point at the
+/// element of index zero (a negative stride reaches below it) and must not overlap.
+struct CopyJob {
+  std::int32_t ndim = 0;
+  const std::int64_t* shape = nullptr;                 // elements; every one >= 0
+  const void* source = nullptr;                        // any alignment
+  const std::int64_t* source_strides_bytes = nullptr;  // any sign, any value, zero included
+  void* target = nullptr;
+  const std::int64_t* target_strides_bytes = nullptr;
+  DType source_dtype;
+  DType target_dtype;
+  bool conjugate = false;     // complex types only; ignored for others
+  bool negate = false;
+  bool swap_bytes = false;    // the source's bytes are in the order that the machine does not use
+};
+
+/// Whether copy_elements can turn one type into the other. Equal types of whole bytes always can,
+/// also types that have no name. Complex to real cannot: the imaginary part would be lost.
+[[nodiscard]] bool can_cast(DType from, DType to) noexcept;
+
+/// Carries out the job. Conversions follow C++ (and NumPy's astype): rounding to nearest even into
+/// narrower floats, truncation into integers; what does not fit an integer is not undefined here:
+/// it wraps from int64, and NaN becomes the smallest int64. Throws nothing but std::bad_alloc.
+/// Precondition: can_cast(source_dtype, target_dtype), and whole-byte types.
+/// Runs on the calling thread and, above a measured size, on helpers that end before it returns.
+void copy_elements(const CopyJob& job);
+
+}  // namespace dlbridge

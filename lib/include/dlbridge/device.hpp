@@ -1,0 +1,77 @@
+#pragma once
+
+#include <dlpack/dlpack.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace dlbridge {
+
+/// Where memory is: DLPack's pair of a device type and an id. A plain value.
+struct Device {
+  std::int32_t type = kDLCPU;
+  std::int32_t id = 0;
+
+  constexpr Device() = default;
+  constexpr Device(std::int32_t type_, std::int32_t id_) : type(type_), id(id_) {}
+  // Implicit on purpose: the two are the same pair.
+  constexpr Device(DLDevice device)  // NOLINT(google-explicit-constructor)
+      : type(device.device_type), id(device.device_id) {}
+
+  [[nodiscard]] constexpr DLDevice dl() const {
+    return DLDevice{static_cast<DLDeviceType>(type), id};
+  }
+
+  /// Whether the processor can read the memory as it is: host, pinned and managed memory.
+  [[nodiscard]] constexpr bool host_accessible() const {
+    return type == kDLCPU || type == kDLCUDAHost || type == kDLROCMHost || type == kDLCUDAManaged;
+  }
+
+  /// Whether `data` is an address that can be added to. For the others it is an opaque handle, and
+  /// the byte offset has to stay beside it.
+  [[nodiscard]] constexpr bool addressable() const {
+    return type != kDLOpenCL && type != kDLVulkan && type != kDLMetal && type != kDLWebGPU;
+  }
+
+  friend constexpr bool operator==(Device, Device) = default;
+};
+
+/// Whether DLPack 1.3 has this device type.
+[[nodiscard]] bool known_device_type(std::int32_t type) noexcept;
+
+/// "cpu", "cuda:0", "cuda_managed:0"; "device(99):0" for a type that DLPack does not know.
+[[nodiscard]] std::string to_string(Device device);
+
+/// The device of a text such as "cpu", "cuda" or "cuda:1", or nothing when the name is unknown.
+[[nodiscard]] std::optional<Device> device_named(std::string_view text);
+
+/// A set of device types, as one word; a row of a Capabilities table.
+class DeviceSet {
+ public:
+  constexpr DeviceSet() = default;
+  [[nodiscard]] static constexpr DeviceSet of(std::initializer_list<std::int32_t> types) {
+    DeviceSet set;
+    for (auto type : types) {
+      set.bits_ |= std::uint32_t{1} << type;
+    }
+    return set;
+  }
+  [[nodiscard]] static constexpr DeviceSet host() {
+    return of({kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged});
+  }
+  [[nodiscard]] static constexpr DeviceSet everything() {
+    DeviceSet set;
+    set.bits_ = ~std::uint32_t{0};
+    return set;
+  }
+  [[nodiscard]] constexpr bool contains(std::int32_t type) const {
+    return type >= 0 && type < 32 && ((bits_ >> type) & 1) != 0;
+  }
+
+ private:
+  std::uint32_t bits_ = 0;
+};
+
+}  // namespace dlbridge

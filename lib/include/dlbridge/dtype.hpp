@@ -1,0 +1,182 @@
+#pragma once
+
+#include <dlpack/dlpack.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace dlbridge {
+
+/// One element's type, in DLPack's own terms: a code, the bits of one lane, and the lanes.
+///
+/// A plain value. Any triple can be held, also one that DLPack 1.3 does not know (`known()` tells).
+struct DType {
+  std::uint8_t code = 0;
+  std::uint8_t bits = 0;
+  std::uint16_t lanes = 1;
+
+  constexpr DType() = default;
+  constexpr DType(int code_, int bits_, int lanes_ = 1)
+      : code(static_cast<std::uint8_t>(code_)),
+        bits(static_cast<std::uint8_t>(bits_)),
+        lanes(static_cast<std::uint16_t>(lanes_)) {}
+  // Implicit on purpose: the two are the same triple.
+  constexpr DType(DLDataType dtype)  // NOLINT(google-explicit-constructor)
+      : code(dtype.code), bits(dtype.bits), lanes(dtype.lanes) {}
+
+  [[nodiscard]] constexpr DLDataType dl() const { return DLDataType{code, bits, lanes}; }
+
+  /// Bits of one element, all lanes together.
+  [[nodiscard]] constexpr std::int64_t element_bits() const { return std::int64_t{bits} * lanes; }
+
+  /// Bytes that one element takes in memory. Sub-byte types that are packed take less than a byte
+  /// an element, so this is only meaningful when `whole_bytes()`.
+  [[nodiscard]] constexpr std::int64_t itemsize() const { return (element_bits() + 7) / 8; }
+
+  /// Whether an element fills whole bytes (float4 pairs, lanes 2, do; a single float4 does not).
+  [[nodiscard]] constexpr bool whole_bytes() const {
+    return element_bits() > 0 && element_bits() % 8 == 0;
+  }
+
+  [[nodiscard]] constexpr bool is(int code_) const { return code == code_; }
+
+  friend constexpr bool operator==(DType, DType) = default;
+};
+
+/// A row of the table of types: what DLPack 1.3 can express, by the name that people use for it.
+struct NamedDType {
+  std::string_view name;
+  DType dtype;
+};
+
+/// Every type that has a name, lanes 1 but for the packed pair of float4. One table for both
+/// directions: a name to its type and a type to its name. The order is the bit order of DTypeSet.
+inline constexpr std::array kNamedDTypes = {
+    NamedDType{"bool", {kDLBool, 8}},
+    NamedDType{"int8", {kDLInt, 8}},
+    NamedDType{"int16", {kDLInt, 16}},
+    NamedDType{"int32", {kDLInt, 32}},
+    NamedDType{"int64", {kDLInt, 64}},
+    NamedDType{"uint8", {kDLUInt, 8}},
+    NamedDType{"uint16", {kDLUInt, 16}},
+    NamedDType{"uint32", {kDLUInt, 32}},
+    NamedDType{"uint64", {kDLUInt, 64}},
+    NamedDType{"float16", {kDLFloat, 16}},
+    NamedDType{"float32", {kDLFloat, 32}},
+    NamedDType{"float64", {kDLFloat, 64}},
+    NamedDType{"complex32", {kDLComplex, 32}},
+    NamedDType{"complex64", {kDLComplex, 64}},
+    NamedDType{"complex128", {kDLComplex, 128}},
+    NamedDType{"bfloat16", {kDLBfloat, 16}},
+    NamedDType{"float8_e3m4", {kDLFloat8_e3m4, 8}},
+    NamedDType{"float8_e4m3", {kDLFloat8_e4m3, 8}},
+    NamedDType{"float8_e4m3b11fnuz", {kDLFloat8_e4m3b11fnuz, 8}},
+    NamedDType{"float8_e4m3fn", {kDLFloat8_e4m3fn, 8}},
+    NamedDType{"float8_e4m3fnuz", {kDLFloat8_e4m3fnuz, 8}},
+    NamedDType{"float8_e5m2", {kDLFloat8_e5m2, 8}},
+    NamedDType{"float8_e5m2fnuz", {kDLFloat8_e5m2fnuz, 8}},
+    NamedDType{"float8_e8m0fnu", {kDLFloat8_e8m0fnu, 8}},
+    NamedDType{"float6_e2m3fn", {kDLFloat6_e2m3fn, 6}},
+    NamedDType{"float6_e3m2fn", {kDLFloat6_e3m2fn, 6}},
+    NamedDType{"float4_e2m1fn", {kDLFloat4_e2m1fn, 4}},
+    NamedDType{"float4_e2m1fn_x2", {kDLFloat4_e2m1fn, 4, 2}},
+    NamedDType{"int2", {kDLInt, 2}},
+    NamedDType{"int4", {kDLInt, 4}},
+    NamedDType{"uint1", {kDLUInt, 1}},
+    NamedDType{"uint2", {kDLUInt, 2}},
+    NamedDType{"uint4", {kDLUInt, 4}},
+    NamedDType{"opaque64", {kDLOpaqueHandle, 64}},
+};
+
+namespace detail {
+
+inline constexpr int kIndexCodes = kDLFloat4_e2m1fn + 1;
+inline constexpr int kIndexBits = 129;
+
+// Rows of types with one lane, by code and bits: every crossing asks for one.
+inline constexpr auto kRowOfType = [] {
+  std::array<std::int8_t, static_cast<std::size_t>(kIndexCodes* kIndexBits)> rows{};
+  rows.fill(-1);
+  for (std::size_t i = 0; i < kNamedDTypes.size(); ++i) {
+    const DType dtype = kNamedDTypes[i].dtype;
+    if (dtype.lanes == 1) {
+      rows[static_cast<std::size_t>(dtype.code * kIndexBits + dtype.bits)] =
+          static_cast<std::int8_t>(i);
+    }
+  }
+  return rows;
+}();
+
+}  // namespace detail
+
+/// The type's row in kNamedDTypes, or -1 where it has none.
+[[nodiscard]] constexpr int index_of(DType dtype) {
+  if (dtype.lanes == 1) {
+    const bool inside = dtype.code < detail::kIndexCodes && dtype.bits < detail::kIndexBits;
+    return inside ? detail::kRowOfType[static_cast<std::size_t>(
+                        dtype.code * detail::kIndexBits + dtype.bits)]
+                  : -1;
+  }
+  for (std::size_t i = 0; i < kNamedDTypes.size(); ++i) {
+    if (kNamedDTypes[i].dtype == dtype) {
+      return static_cast<int>(i);
+    }
+  }
+  return -1;
+}
+
+/// The type of that name ("float32", "bfloat16", ...), or nothing.
+[[nodiscard]] constexpr std::optional<DType> dtype_named(std::string_view name) {
+  for (const auto& row : kNamedDTypes) {
+    if (row.name == name) {
+      return row.dtype;
+    }
+  }
+  return std::nullopt;
+}
+
+/// "float32", "float32x4" with lanes, "dtype(code=99, bits=8, lanes=1)" where DLPack has no name.
+[[nodiscard]] std::string to_string(DType dtype);
+
+/// Why DLPack 1.3 does not allow this triple (an unknown code, no bits, no lanes, a bit width that
+/// the code cannot have), or an empty text when it does. Rules 7 and 22 of the DLPack text.
+[[nodiscard]] std::string_view dtype_fault(DType dtype) noexcept;
+
+/// A set of named types, as one word; a row of a Capabilities table.
+class DTypeSet {
+ public:
+  constexpr DTypeSet() = default;
+  [[nodiscard]] static constexpr DTypeSet of(std::initializer_list<std::string_view> names) {
+    DTypeSet set;
+    for (auto name : names) {
+      // A misspelt name has no value: constant evaluation stops here.
+      set.bits_ |= std::uint64_t{1} << index_of(dtype_named(name).value());
+    }
+    return set;
+  }
+  [[nodiscard]] static constexpr DTypeSet of_name(std::string_view name) { return of({name}); }
+  [[nodiscard]] static constexpr DTypeSet everything() {
+    DTypeSet set;
+    set.bits_ = ~std::uint64_t{0};
+    return set;
+  }
+  /// Types without a name are in the set of everything only.
+  [[nodiscard]] constexpr bool contains(DType dtype) const {
+    const int index = index_of(dtype);
+    return index < 0 ? bits_ == ~std::uint64_t{0} : ((bits_ >> index) & 1) != 0;
+  }
+  friend constexpr DTypeSet operator|(DTypeSet a, DTypeSet b) {
+    a.bits_ |= b.bits_;
+    return a;
+  }
+  friend constexpr bool operator==(DTypeSet, DTypeSet) = default;
+
+ private:
+  std::uint64_t bits_ = 0;
+};
+
+}  // namespace dlbridge

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace dlbridge {
+
+/// A conversion that does not take place: what was met and why it is refused (`what()` and
+/// `reasons`), and the call that would work (`fix`, empty where nothing would). When it is thrown,
+/// nothing has been handed over, and whatever was taken in has been released exactly once.
+class ConversionRefused : public std::runtime_error {
+ public:
+  ConversionRefused(const std::string& message, std::vector<std::string> reasons_,
+                    std::string fix_ = {})
+      : std::runtime_error(message), reasons(std::move(reasons_)), fix(std::move(fix_)) {}
+
+  std::vector<std::string> reasons;
+  std::string fix;
+};
+
+/// A tensor that breaks a rule of DLPack: there is no policy under which it could be read.
+class MalformedTensor : public ConversionRefused {
+ public:
+  explicit MalformedTensor(const std::string& fault)
+      : ConversionRefused("cannot take this DLPack tensor in: " + fault, {fault}) {}
+};
+
+}  // namespace dlbridge

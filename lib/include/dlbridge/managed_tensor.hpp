@@ -1,0 +1,181 @@
+#pragma once
+
+#include <dlpack/dlpack.h>
+
+#include <atomic>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "dlbridge/device.hpp"
+#include "dlbridge/dtype.hpp"
+
+namespace dlbridge {
+
+/// What keeps a tensor's memory valid, given back by one call of `release(context)`.
+///
+/// `release` may be called on any thread, must not throw and must not block. A null `release` means
+/// that nothing has to be given back.
+struct Lease {
+  void* context = nullptr;
+  void (*release)(void* context) noexcept = nullptr;
+
+  void give_back() const noexcept {
+    if (release != nullptr) {
+      release(context);
+    }
+  }
+};
+
+/// More dimensions than any library here takes; what claims more is refused (DLPack sets no limit).
+inline constexpr std::int32_t kMaxDimensions = 64;
+
+inline constexpr DLPackVersion kVersion{DLPACK_MAJOR_VERSION, DLPACK_MINOR_VERSION};
+
+/// What is wrong with a DLTensor as memory to be read (negative or missing shape, too many
+/// dimensions, an unknown type or device, sizes that overflow, elements without data), or an empty
+/// text. Reads nothing but the struct and its shape and strides.
+[[nodiscard]] std::string tensor_fault(const DLTensor& tensor);
+
+/// Elements of the tensor: the product of its shape. The tensor must be sound (`tensor_fault`).
+[[nodiscard]] std::int64_t element_count(const DLTensor& tensor) noexcept;
+
+/// Bytes of the elements themselves, packed as a copy would hold them.
+[[nodiscard]] std::int64_t byte_count(const DLTensor& tensor) noexcept;
+
+/// Whether the elements lie in C order without gaps; strides of dimensions of size 1 do not count.
+[[nodiscard]] bool is_c_contiguous(const DLTensor& tensor) noexcept;
+
+/// Fills `strides` (elements) for C order over `shape`.
+void fill_c_strides(std::span<const std::int64_t> shape, std::int64_t* strides) noexcept;
+
+namespace detail {
+
+// One allocation for a tensor that is ours: the struct that leaves, its reference count, the lease
+// on its memory, and its own shape and strides behind it.
+struct Block {
+  DLManagedTensorVersioned managed;  // first, so that a pointer to it is a pointer to the block
+  std::atomic<std::uint32_t> references;
+  Lease lease;
+
+  [[nodiscard]] std::int64_t* dimensions() noexcept {
+    return reinterpret_cast<std::int64_t*>(this + 1);
+  }
+};
+
+void retain(Block* block) noexcept;
+void release(Block* block) noexcept;
+
+}  // namespace detail
+
+/// The one owner of a DLManagedTensorVersioned: of the memory's lease, its shape and its strides.
+///
+/// Move-only; gives the lease back exactly once, on whichever thread it ends. Whatever it was made
+/// from, it is normalised: strides are filled, the version is DLPack 1.3, shape and strides are its
+/// own copies (a producer that changes its tensor later does not change them), and the byte offset
+/// is folded into the data pointer wherever data is an address.
+/// Using one object from several threads needs the caller's own order, as with any value.
+class ManagedTensor {
+ public:
+  ManagedTensor() noexcept = default;
+  ManagedTensor(ManagedTensor&& other) noexcept : block_(std::exchange(other.block_, nullptr)) {}
+  ManagedTensor& operator=(ManagedTensor&& other) noexcept {
+    std::swap(block_, other.block_);
+    return *this;
+  }
+  ManagedTensor(const ManagedTensor&) = delete;
+  ManagedTensor& operator=(const ManagedTensor&) = delete;
+  ~ManagedTensor() {
+    if (block_ != nullptr) {
+      detail::release(block_);
+    }
+  }
+
+  /// Takes over a lease on memory that `tensor` describes; shape and strides are copied.
+  /// `flags` are DLPack's. Throws MalformedTensor or std::bad_alloc after giving the lease back.
+  [[nodiscard]] static ManagedTensor own(const DLTensor& tensor, std::uint64_t flags, Lease lease);
+
+  /// As own(), for a tensor that the caller knows to be sound: a bridge's own reading of an object.
+  [[nodiscard]] static ManagedTensor own_trusted(const DLTensor& tensor, std::uint64_t flags,
+                                                 Lease lease);
+
+  /// Takes over a managed tensor from elsewhere. Its deleter runs exactly once: when the last user
+  /// of the memory ends, or before this throws MalformedTensor (a major version other than 1, of
+  /// which nothing past `flags` is read, or anything that tensor_fault() finds).
+  /// `run_deleter` replaces the call of the deleter, for callers whose foreign deleters need a
+  /// lock that a releasing thread may not have; it gets the struct and must end its life.
+  [[nodiscard]] static ManagedTensor adopt(
+      DLManagedTensorVersioned* managed,
+      void (*run_deleter)(void* managed) noexcept = nullptr);
+
+  /// The same, but a failure leaves the tensor with its caller, as exchange tables do.
+  [[nodiscard]] static ManagedTensor adopt_or_leave(
+      DLManagedTensorVersioned* managed,
+      void (*run_deleter)(void* managed) noexcept = nullptr);
+
+  /// The same for the legacy struct, which cannot say whether it may be written to: read-only,
+  /// unless the caller knows its producer to mean writable.
+  [[nodiscard]] static ManagedTensor adopt(
+      DLManagedTensor* managed, bool writable,
+      void (*run_deleter)(void* managed) noexcept = nullptr);
+
+  /// New host memory, 64-byte aligned, C-contiguous, writable, not initialised. Whole-byte types.
+  /// Throws MalformedTensor for sizes that overflow, std::bad_alloc.
+  [[nodiscard]] static ManagedTensor allocate(DType dtype, std::span<const std::int64_t> shape);
+
+  [[nodiscard]] explicit operator bool() const noexcept { return block_ != nullptr; }
+
+  [[nodiscard]] const DLTensor& tensor() const noexcept { return block_->managed.dl_tensor; }
+  [[nodiscard]] std::uint64_t flags() const noexcept { return block_->managed.flags; }
+  [[nodiscard]] bool readonly() const noexcept {
+    return (flags() & DLPACK_FLAG_BITMASK_READ_ONLY) != 0;
+  }
+  [[nodiscard]] DType dtype() const noexcept { return tensor().dtype; }
+  [[nodiscard]] Device device() const noexcept { return tensor().device; }
+  [[nodiscard]] std::int32_t ndim() const noexcept { return tensor().ndim; }
+  [[nodiscard]] std::span<const std::int64_t> shape() const noexcept {
+    return {tensor().shape, static_cast<std::size_t>(tensor().ndim)};
+  }
+  /// In elements, never missing.
+  [[nodiscard]] std::span<const std::int64_t> strides() const noexcept {
+    return {tensor().strides, static_cast<std::size_t>(tensor().ndim)};
+  }
+  /// The first element; the byte offset is applied where data is an address.
+  [[nodiscard]] void* data() const noexcept { return tensor().data; }
+
+  /// Another owner of the same memory with a struct of its own; the memory lives until the last.
+  [[nodiscard]] ManagedTensor share() const;
+
+  /// From now on nobody gets to write through this tensor. There is no way back.
+  void mark_read_only() noexcept { block_->managed.flags |= DLPACK_FLAG_BITMASK_READ_ONLY; }
+  /// Says that the memory is a copy made for this crossing.
+  void mark_copied() noexcept { block_->managed.flags |= DLPACK_FLAG_BITMASK_IS_COPIED; }
+  /// Reads the same bytes as another type of the same width.
+  void reinterpret(DType dtype) noexcept { block_->managed.dl_tensor.dtype = dtype.dl(); }
+
+  /// Gives dimensions that are never stepped along (of at most one element) a stride that is not
+  /// negative, for consumers that want none even there.
+  void drop_negative_strides() noexcept;
+  /// Calls the same memory by another device's name, as for pinned memory that goes to the host.
+  void relabel(Device device) noexcept { block_->managed.dl_tensor.device = device.dl(); }
+
+  /// Hands the struct over; whoever gets it calls its deleter once, on any thread.
+  [[nodiscard]] DLManagedTensorVersioned* release() noexcept {
+    return &std::exchange(block_, nullptr)->managed;
+  }
+
+  /// Hands over the legacy struct. Throws ConversionRefused, keeping the tensor, when it is
+  /// read-only, since the legacy struct cannot say so; std::bad_alloc likewise.
+  [[nodiscard]] DLManagedTensor* release_legacy();
+
+ private:
+  explicit ManagedTensor(detail::Block* block) noexcept : block_(block) {}
+
+  detail::Block* block_ = nullptr;
+};
+
+/// Managed tensors of ours that are alive now, exports included: for tests of lifetime.
+[[nodiscard]] std::int64_t live_managed_tensors() noexcept;
+
+}  // namespace dlbridge

@@ -1,0 +1,86 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dlbridge/capabilities.hpp"
+#include "dlbridge/condition.hpp"
+#include "dlbridge/error.hpp"
+#include "dlbridge/policy.hpp"
+#include "dlbridge/source.hpp"
+
+namespace dlbridge {
+
+/// What a conversion does on its way, in the order in which it is done.
+enum class Step : std::uint8_t {
+  kDetach,
+  kResolveConj,
+  kResolveNeg,
+  kMaterialise,
+  kDensify,
+  kCopyToHost,
+  kCopyToDevice,
+  kRepack,
+  kCast,
+  kSwapBytes,
+  kMarkReadOnly,
+};
+
+inline constexpr std::array<std::string_view, 11> kStepNames = {
+    "detach",         "resolve conj", "resolve neg", "materialise", "densify",       "copy to host",
+    "copy to device", "repack",       "cast",        "swap bytes",  "mark read-only"};
+
+/// What the caller asks for beside the policy.
+struct Request {
+  std::optional<DType> dtype;    // otherwise the source's own
+  std::optional<Device> device;  // otherwise where the source is, or where the target reads
+  bool copy_was_argument = false;  // so that a fix can name what to leave out
+};
+
+/// The decision on one conversion: its steps, or its refusal. A plain value of a few words.
+struct Plan {
+  Conditions reasons;  // met on the way to a step or a refusal
+  Conditions refused;  // of these, the ones that refuse
+  std::uint16_t steps = 0;
+  bool view = true;      // the result shares the source's memory
+  bool writable = true;  // the result may be written to
+  DType dtype;           // of the result; other than the source's without a cast: the same bytes
+  Device device;         // of the result
+  std::int64_t bytes_copied = 0;
+
+  [[nodiscard]] constexpr bool has(Step step) const {
+    return ((steps >> static_cast<unsigned>(step)) & 1) != 0;
+  }
+  constexpr void add(Step step) { steps |= static_cast<std::uint16_t>(1 << static_cast<int>(step)); }
+  [[nodiscard]] constexpr bool is_refused() const { return !refused.empty(); }
+  /// Whether the object could pass as it is.
+  [[nodiscard]] constexpr bool empty() const { return steps == 0 && reasons.empty(); }
+};
+
+/// Decides how, and whether, `source` becomes what `target` can take. A pure function: touches no
+/// object and no memory behind the tensor. Safe on any thread.
+[[nodiscard]] Plan plan(const Source& source, const Capabilities& target, const Policy& policy,
+                        const Request& request = {});
+
+/// A Plan in words.
+struct Explanation {
+  std::vector<std::string> steps;    // names, in order
+  std::vector<std::string> reasons;  // one per condition: the step's, or the refusal's
+  std::string fix;                   // the call that would work; empty where nothing would
+  std::string message;               // the refusal as one sentence; empty when not refused
+};
+
+[[nodiscard]] Explanation explain(const Plan& plan, const Source& source,
+                                  const Capabilities& target, const Policy& policy,
+                                  const Request& request = {});
+
+/// The refusal as the exception to throw.
+[[nodiscard]] ConversionRefused refusal(const Plan& plan, const Source& source,
+                                        const Capabilities& target, const Policy& policy,
+                                        const Request& request = {});
+
+}  // namespace dlbridge

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "dlbridge/condition.hpp"
+#include "dlbridge/device.hpp"
+#include "dlbridge/dtype.hpp"
+#include "dlbridge/managed_tensor.hpp"
+
+namespace dlbridge {
+
+/// How a library speaks of its objects: the words for messages, and the calls that its user would
+/// write to take a condition away. One constant per library, kept by its bridge.
+struct Library {
+  struct Fix {
+    Condition condition;
+    std::string_view call;  // with `x` for the object: "x.resolve_neg()"
+  };
+  std::string_view name;    // "torch"
+  std::string_view object;  // "torch.Tensor"
+  std::array<Fix, 20> fixes{};  // rows with an empty call end the list
+};
+
+/// What is known of a source beyond its DLTensor.
+struct Traits {
+  const Library* library = nullptr;  // never null once a bridge has filled it
+  Conditions conditions;             // only those that a producer can say
+  bool copies_to_host = false;       // the producer can bring its memory to the host when asked
+};
+
+/// An object as its bridge sees it, before anything is taken from it. Borrows from the object:
+/// valid while the object is, and unchanged. Filled in place, since its tensor may point into it.
+struct Source {
+  Source() {}  // NOLINT(modernize-use-equals-default): `room` stays as it is
+  Source(const Source&) = delete;
+  Source& operator=(const Source&) = delete;
+
+  Traits traits;
+  DLTensor tensor{};  // shape and type also where there is no memory; data may then be null
+  // For kFractionalStrides: the strides in bytes, since elements cannot say them.
+  const std::int64_t* byte_strides = nullptr;
+  std::string detail;  // what a message adds: the name of a type that DLPack lacks, say
+  std::string fix;     // the call that helps with what `detail` names, where the library's table
+                       // cannot know it
+  // Room for strides (and, behind them, a shape) that the object does not hold in elements.
+  std::array<std::int64_t, 2 * kMaxDimensions> room;
+};
+
+/// Fills `source` with a managed tensor, which speaks as `library`.
+void describe(const ManagedTensor& tensor, const Library& library, Source& source);
+
+}  // namespace dlbridge

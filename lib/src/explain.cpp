@@ -1,0 +1,244 @@
+#include <algorithm>
+
+#include "dlbridge/plan.hpp"
+
+namespace dlbridge {
+namespace {
+
+// How a condition reads: "cannot view a torch.Tensor {met} as NumPy ({why})".
+struct Wording {
+  Condition condition;
+  std::string_view met;
+  std::string_view why;
+};
+
+constexpr std::array kWordings = {
+    Wording{Condition::kInGraph, "that requires grad",
+            "autograd would not see a write through the view"},
+    Wording{Condition::kForwardDual, "that carries a forward-mode tangent",
+            "the tangent would be lost"},
+    Wording{Condition::kConjBit, "with the conjugate bit set",
+            "its imaginary parts would change sign"},
+    Wording{Condition::kNegBit, "with the negative bit set", "its values would change sign"},
+    Wording{Condition::kZeroTensor, "that is a zero tensor", "its zeros are not in memory"},
+    Wording{Condition::kSparse, "with a sparse layout",
+            "its values do not lie where shape and strides would say"},
+    Wording{Condition::kOpaqueLayout, "with the mkldnn layout",
+            "only mkldnn knows where its values lie"},
+    Wording{Condition::kQuantised, "that is quantised",
+            "its integers mean nothing without their scale and zero point"},
+    Wording{Condition::kNested, "that is nested", "its parts have shapes of their own"},
+    Wording{Condition::kMeta, "on the meta device", "it has a shape but no values"},
+    Wording{Condition::kFake, "that is a FakeTensor", "it has a shape but no values"},
+    Wording{Condition::kFunctorch, "inside a function transform such as vmap or grad",
+            "what it stands for exists only inside the transform"},
+    Wording{Condition::kFunctionalised, "wrapped for functionalisation",
+            "its values are in another tensor"},
+    Wording{Condition::kWrapperSubclass, "of a wrapper subclass ({detail})",
+            "its values are in other tensors"},
+    Wording{Condition::kDispatchSubclass, "of a subclass with __torch_dispatch__ ({detail})",
+            "its own rules for what its values are would be passed by"},
+    Wording{Condition::kFreedStorage, "whose storage was freed", "there is no memory left to read"},
+    Wording{Condition::kNullData, "whose data is NULL", "there is no memory to read"},
+    Wording{Condition::kMasked, "with a mask", "the mask would be lost"},
+    Wording{Condition::kSwappedBytes, "in the other byte order",
+            "DLPack carries the machine's own byte order only"},
+    Wording{Condition::kFractionalStrides, "with strides that are no multiple of the item size",
+            "DLPack counts strides in elements"},
+    Wording{Condition::kReadOnly, "that nobody may write to",
+            "{target} does not know read-only memory"},
+    Wording{Condition::kInexpressibleDType, "of dtype {detail}", "DLPack has no such type"},
+    Wording{Condition::kPaddedSubByte, "of dtype {detail}",
+            "its elements would arrive as whole-byte integers"},
+    Wording{Condition::kTooManyDimensions, "of {ndim} dimensions",
+            "{target} takes at most {max_ndim}"},
+    Wording{Condition::kOverlap, "whose elements share memory",
+            "one write would change several of them"},
+    Wording{Condition::kNegativeStrides, "with negative strides", "{target} takes none"},
+    Wording{Condition::kNotCompact, "that is not C-contiguous", "{target} takes no other layout"},
+    Wording{Condition::kMisaligned, "that starts at an unaligned address",
+            "{target} needs {alignment}-byte alignment"},
+    Wording{Condition::kMissingDType, "of dtype {dtype}", "{target} has no such type"},
+    Wording{Condition::kOtherDevice, "on {device}", "the target is on {to_device}"},
+    Wording{Condition::kNoWayToDevice, "on {device}",
+            "{target} cannot use that memory, and nothing here can bring it to {to_device}"},
+    Wording{Condition::kCastAsked, "of dtype {dtype}", "dtype {to_dtype} was asked for, a copy"},
+    Wording{Condition::kNoCast, "of dtype {dtype}",
+            "there is no cast to the dtype {to_dtype} that was asked for"},
+    Wording{Condition::kCopyAsked, "", "a copy was asked for"},
+};
+
+constexpr bool every_condition_has_its_wording() {
+  for (std::size_t i = 0; i < kWordings.size(); ++i) {
+    if (kWordings[i].condition != static_cast<Condition>(i)) {
+      return false;
+    }
+  }
+  return kWordings.size() == static_cast<std::size_t>(kConditionCount);
+}
+static_assert(every_condition_has_its_wording());
+
+class Writer {
+ public:
+  Writer(const Plan& plan, const Source& source, const Capabilities& target, const Policy& policy,
+         const Request& request)
+      : plan_(plan), source_(source), target_(target), policy_(policy), request_(request) {}
+
+  Explanation write() const {
+    Explanation text;
+    for (std::size_t i = 0; i < kStepNames.size(); ++i) {
+      if (plan_.has(static_cast<Step>(i))) {
+        text.steps.emplace_back(kStepNames[i]);
+      }
+    }
+    const Conditions named = plan_.is_refused() ? plan_.refused : plan_.reasons;
+    named.for_each([&](Condition condition) { text.reasons.push_back(reason(condition)); });
+    if (plan_.is_refused()) {
+      text.fix = fix();
+      text.message = message(text.fix);
+    }
+    return text;
+  }
+
+ private:
+  std::string filled(std::string_view pattern) const {
+    std::string text(pattern);
+    const auto put = [&text](std::string_view name, const std::string& value) {
+      if (const auto at = text.find(name); at != std::string::npos) {
+        text.replace(at, name.size(), value);
+      }
+    };
+    put("{target}", std::string(target_.name));
+    put("{detail}", source_.detail);
+    put("{ndim}", std::to_string(source_.tensor.ndim));
+    put("{max_ndim}", std::to_string(target_.max_dimensions));
+    put("{alignment}", std::to_string(target_.alignment));
+    put("{dtype}", to_string(DType(source_.tensor.dtype)));
+    put("{to_dtype}", to_string(request_.dtype.value_or(plan_.dtype)));
+    put("{device}", to_string(Device(source_.tensor.device)));
+    put("{to_device}", to_string(plan_.device));
+    return text;
+  }
+
+  std::string reason(Condition condition) const {
+    const auto& wording = kWordings[static_cast<std::size_t>(condition)];
+    if (wording.met.empty()) {
+      return filled(wording.why);
+    }
+    return "a " + std::string(source_.traits.library->object) + " " + filled(wording.met) + ": " +
+           filled(wording.why);
+  }
+
+  std::string message(const std::string& fix) const {
+    std::string met;
+    std::string why;
+    plan_.refused.for_each([&](Condition condition) {
+      const auto& wording = kWordings[static_cast<std::size_t>(condition)];
+      if (!wording.met.empty()) {
+        met += (met.empty() ? " " : " and ") + filled(wording.met);
+      }
+      why += (why.empty() ? "" : "; ") + filled(wording.why);
+    });
+    const bool copying = policy_.copy() == CopyRule::kAlways;
+    std::string text = copying ? "cannot convert a " : "cannot view a ";
+    text += std::string(source_.traits.library->object) + met + " as " + std::string(target_.name) +
+            " (" + why + ")";
+    if (!fix.empty()) {
+      text += "; use " + fix;
+    }
+    return text;
+  }
+
+  // What would happen under another policy, with the caller's own words for it.
+  struct Way {
+    Policy policy;
+    std::string_view words;
+  };
+
+  std::string fix() const {
+    std::string text;
+    const Policy host = Policy::host();
+    const Policy dense = host.with(Field::kLayout, Ruling::kDensify);
+    const Way ways[] = {
+        {policy_.with_copy(CopyRule::kWhenNeeded), ""},
+        {host, "policy=\"host\""},
+        {dense, "policy=dlbridge.host.replace(layout=\"densify\")"},
+        {host.with(Field::kDType, Ruling::kUpcast), "policy=dlbridge.host.replace(dtype=\"upcast\")"},
+        {host.with(Field::kDType, Ruling::kBits), "policy=dlbridge.host.replace(dtype=\"bits\")"},
+    };
+    for (const auto& way : ways) {
+      // The first way leaves the policy alone, so it is one only where an argument forbade copying.
+      const bool by_argument = way.words.empty();
+      if (by_argument && !(request_.copy_was_argument && policy_.copy() == CopyRule::kNever)) {
+        continue;
+      }
+      const Plan other = plan(source_, target_, way.policy, request_);
+      if (other.is_refused()) {
+        continue;
+      }
+      if (by_argument) {
+        text = "the call without copy=False to copy";
+      } else {
+        text = std::string(way.words);
+        text += other.view ? (other.writable ? "" : " for a read-only view") : " to copy";
+      }
+      break;
+    }
+    if (text.empty() && target_.readonly == ReadOnlySupport::kNever &&
+        plan_.refused.has(Condition::kReadOnly)) {
+      text = "max_version=(1, 3), or policy=\"snapshot\" to copy";
+    }
+    const std::string call = library_call();
+    if (!call.empty()) {
+      text += (text.empty() ? "" : ", or ") + call;
+    }
+    return text;
+  }
+
+  // The library's own calls, if it has one for every condition that refuses.
+  std::string library_call() const {
+    std::string calls;
+    bool complete = true;
+    plan_.refused.for_each([&](Condition condition) {
+      const std::string call = call_for(condition);
+      complete = complete && !call.empty();
+      if (calls.find(call) == std::string::npos) {
+        calls += (calls.empty() ? "" : " and ") + call;
+      }
+    });
+    return complete ? calls : std::string();
+  }
+
+  std::string call_for(Condition condition) const {
+    for (const auto& fix : source_.traits.library->fixes) {
+      if (fix.condition == condition && !fix.call.empty()) {
+        return std::string(fix.call);
+      }
+    }
+    return condition == Condition::kInexpressibleDType || condition == Condition::kPaddedSubByte ||
+                   condition == Condition::kWrapperSubclass
+               ? source_.fix
+               : std::string();
+  }
+
+  const Plan& plan_;
+  const Source& source_;
+  const Capabilities& target_;
+  const Policy& policy_;
+  const Request& request_;
+};
+
+}  // namespace
+
+Explanation explain(const Plan& plan, const Source& source, const Capabilities& target,
+                    const Policy& policy, const Request& request) {
+  return Writer(plan, source, target, policy, request).write();
+}
+
+ConversionRefused refusal(const Plan& plan, const Source& source, const Capabilities& target,
+                          const Policy& policy, const Request& request) {
+  Explanation text = explain(plan, source, target, policy, request);
+  return ConversionRefused(text.message, std::move(text.reasons), std::move(text.fix));
+}
+
+}  // namespace dlbridge
