@@ -14,7 +14,7 @@ struct Wording {
 
 constexpr std::array kWordings = {
     Wording{Condition::kInGraph, "that requires grad",
-            "autograd would not see a write through the view"},
+            "requires_grad is set, and autograd would not see a write through the view"},
     Wording{Condition::kForwardDual, "that carries a forward-mode tangent",
             "the tangent would be lost"},
     Wording{Condition::kConjBit, "with the conjugate bit set",
@@ -187,6 +187,9 @@ class Writer {
     if (text.empty() && target_.readonly == ReadOnlySupport::kNever &&
         plan_.refused.has(Condition::kReadOnly)) {
       text = "max_version=(1, 3), or policy=\"snapshot\" to copy";
+    }
+    if (plan_.refused.has(Condition::kMissingDType) && !target_.extension_hint.empty()) {
+      text += (text.empty() ? "" : ", or ") + std::string(target_.extension_hint);
     }
     const std::string call = library_call();
     if (!call.empty()) {

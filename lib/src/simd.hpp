@@ -13,7 +13,8 @@
 #define DLBRIDGE_INLINE inline
 #endif
 
-#if defined(__GNUC__) && defined(__x86_64__)
+#if defined(__GNUC__) && defined(__x86_64__) && !defined(DLBRIDGE_BASELINE_ONLY)
+#include <cpuid.h>
 #define DLBRIDGE_HAS_AVX2 1
 #define DLBRIDGE_AVX2 [[gnu::target("avx2")]]
 #else
@@ -24,7 +25,16 @@ namespace dlbridge::detail {
 
 inline bool has_avx2() noexcept {
 #ifdef DLBRIDGE_HAS_AVX2
-  return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("f16c") != 0;
+  // Not every compiler's __builtin_cpu_supports knows F16C.
+  static const bool has = [] {
+    unsigned a = 0;
+    unsigned b = 0;
+    unsigned c = 0;
+    unsigned d = 0;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0 &&
+           __builtin_cpu_supports("avx2") != 0;
+  }();
+  return has;
 #else
   return false;
 #endif

@@ -25,6 +25,7 @@ struct Capabilities {
   bool copies_to_device = false; // it can move what it got from the host to a device of its own
   DTypeSet dtypes{};             // of its own
   DTypeSet extension_dtypes{};   // with ml_dtypes
+  std::string_view extension_hint{};  // what would add to these: "pip install ml_dtypes"
   ReadOnlySupport readonly = ReadOnlySupport::kHonours;
   bool guards_overlap = false;   // it refuses by itself to write where elements share memory
   bool negative_strides = true;

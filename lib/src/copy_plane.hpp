@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace dlbridge::detail {
+
+/// Words in rows and columns; strides in bytes, of any sign.
+struct Plane {
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
+  const std::byte* source = nullptr;
+  std::int64_t source_row = 0;
+  std::int64_t source_column = 0;
+  std::byte* target = nullptr;
+  std::int64_t target_row = 0;
+  std::int64_t target_column = 0;
+};
+
+/// Copies words of `width` bytes: 1, 2, 4, 8 or 16. The two sides do not overlap.
+void copy_plane(const Plane& plane, std::size_t width) noexcept;
+
+}  // namespace dlbridge::detail
