@@ -37,6 +37,7 @@ Capabilities numpy_capabilities{
     .devices = DeviceSet::host(),
     .wants_host = true,
     .dtypes = kOwnTypes,
+    .extension_hint = "pip install ml_dtypes",
 };
 
 // What ml_dtypes defines and DLPack knows, one byte or more an element. Its int4 and float4 are
@@ -77,6 +78,7 @@ void load_extensions() {
     return;
   }
   loaded = true;
+  numpy_capabilities.extension_hint = {};
   for (auto name : kExtensionTypes) {
     add_extension(module, name);
   }
@@ -154,6 +156,7 @@ void name_inexpressible(PyArray_Descr* descriptor, Source& source) {
       break;
     default:
       if (PyDataType_HASFIELDS(descriptor)) {
+        source.detail = "structured " + source.detail;
         source.fix = "one of its fields, as in x[\"name\"]";
       }
   }

@@ -12,22 +12,26 @@ class Plan:
     ``bytes_copied`` what a copy costs.
     """
 
+    # In the order of the arguments.
     __slots__ = (
-        "bytes_copied",
-        "device",
-        "dtype",
-        "fix",
-        "message",
-        "reasons",
-        "refused",
-        "result",
-        "result_dtype",
-        "shape",
-        "source",
-        "steps",
-        "view",
-        "writable",
-    )
+        "steps", "reasons", "view", "writable", "bytes_copied", "refused", "fix", "source",
+        "result", "dtype", "result_dtype", "device", "shape", "message",
+    )  # fmt: skip  # noqa: RUF023
+
+    steps: tuple[str, ...]
+    reasons: tuple[str, ...]
+    view: bool
+    writable: bool
+    bytes_copied: int
+    refused: bool
+    fix: str | None
+    source: str
+    result: str
+    dtype: str
+    result_dtype: str
+    device: str
+    shape: tuple[int, ...] | None
+    message: str
 
     def __init__(
         self,
@@ -46,20 +50,18 @@ class Plan:
         shape: tuple[int, ...] | None,
         message: str,
     ) -> None:
-        self.steps = steps
-        self.reasons = reasons
-        self.view = view
-        self.writable = writable
-        self.bytes_copied = bytes_copied
-        self.refused = refused
-        self.fix = fix
-        self.source = source
-        self.result = result
-        self.dtype = dtype
-        self.result_dtype = result_dtype
-        self.device = device
-        self.shape = shape
-        self.message = message
+        values = (
+            steps, reasons, view, writable, bytes_copied, refused, fix, source, result, dtype,
+            result_dtype, device, shape, message,
+        )  # fmt: skip
+        for name, value in zip(self.__slots__, values, strict=True):
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("a Plan says what was decided; it cannot be changed")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("a Plan says what was decided; it cannot be changed")
 
     @classmethod
     def of_refusal(cls, reasons: tuple[str, ...], fix: str | None) -> Plan:
@@ -109,6 +111,4 @@ class Plan:
         return hash((self.steps, self.reasons, self.view, self.writable, self.bytes_copied))
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        order = ("steps", "reasons", "view", "writable", "bytes_copied", "refused", "fix", "source")
-        rest = ("result", "dtype", "result_dtype", "device", "shape", "message")
-        return type(self), tuple(getattr(self, name) for name in order + rest)
+        return type(self), tuple(getattr(self, name) for name in self.__slots__)

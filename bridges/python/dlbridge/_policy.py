@@ -38,6 +38,7 @@ class Policy:
 
     def __init__(
         self,
+        *,
         grad: str = "detach",
         bits: str = "resolve",
         device: str = "copy",
@@ -86,8 +87,12 @@ class Policy:
         fields = ", ".join(f"{name}={value!r}" for name, value in self._asdict().items())
         return f"Policy({fields})"
 
-    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        return Policy, self._values
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _from_fields, (self._asdict(),)
+
+
+def _from_fields(fields: dict[str, Any]) -> Policy:
+    return Policy(**fields)
 
 
 host = Policy()

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from dlbridge import _core
+from dlbridge._errors import ConversionRefused
 from dlbridge._plan import Plan
 from dlbridge._policy import Policy
 
@@ -76,5 +77,10 @@ def explain(
     device: Any = None,
 ) -> Plan:
     """What the conversion of ``x`` to ``target`` would do, and why. Changes nothing."""
-    plan: Plan = _core.explain_plan(x, _checked_name(target), policy, dtype, copy, device)
+    name = _checked_name(target)
+    try:
+        plan: Plan = _core.explain_plan(x, name, policy, dtype, copy, device)
+    except ConversionRefused as refused:
+        # What cannot even be read as a tensor has a Plan too: its refusal.
+        return refused.plan
     return plan

@@ -197,8 +197,12 @@ class _Guard:
                 attributes.pop(name, None)
 
 
+class StorageInUseError(RuntimeError, BufferError):
+    """A storage would move while views of it are alive: a RuntimeError, as torch's own refusals."""
+
+
 def _refuse_to_move(*args: object, **kwargs: object) -> None:
-    raise BufferError(
+    raise StorageInUseError(
         "cannot move this storage into shared memory while views of it are alive in another "
         "library (they would read freed memory); use share_memory_() before the conversion, or "
         "del the views first"

@@ -103,13 +103,17 @@ CopyRule copy_rule(PyObject* copy, CopyRule otherwise) {
   raise(PyExc_ValueError, "copy=" + shown(copy) + " is no rule; use one of None, False, True");
 }
 
+Device device_pair(PyObject* pair) {
+  if (PySequence_Check(pair) == 0 || PySequence_Size(pair) != 2) {
+    PyErr_Clear();
+    raise(PyExc_ValueError, "device=" + shown(pair) + " is no pair of a device type and an id");
+  }
+  return {int_item(pair, 0), int_item(pair, 1)};
+}
+
 Device device_argument(PyObject* device) {
   if (!PyUnicode_Check(device) && PySequence_Check(device) != 0) {
-    if (PySequence_Size(device) != 2) {
-      PyErr_Clear();
-      raise(PyExc_ValueError, "device=" + shown(device) + " is no pair of a device type and an id");
-    }
-    const Device pair(int_item(device, 0), int_item(device, 1));
+    const Device pair = device_pair(device);
     if (!known_device_type(pair.type) || pair.id < 0) {
       raise(PyExc_ValueError, "device=" + shown(device) + " is no device that DLPack knows");
     }

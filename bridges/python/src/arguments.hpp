@@ -58,6 +58,9 @@ class Arguments {
 /// The rule of `copy=`; None leaves `otherwise`.
 [[nodiscard]] CopyRule copy_rule(PyObject* copy, CopyRule otherwise);
 
+/// A DLPack pair of a device type and an id, whether or not DLPack has such a type.
+[[nodiscard]] Device device_pair(PyObject* pair);
+
 /// A device: "cuda:0", a DLPack pair, or what prints as a device (torch.device).
 [[nodiscard]] Device device_argument(PyObject* device);
 

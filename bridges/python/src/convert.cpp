@@ -38,11 +38,11 @@ constexpr std::array kConsumers = {
                  .negative_strides = false,
                  .any_strides = false,
                  .alignment = 64},
+    // What it is given carries the read-only flag, and refuses to go without it.
     Capabilities{.name = "",
                  .result = "",
                  .devices = DeviceSet::everything(),
                  .dtypes = DTypeSet::everything(),
-                 .readonly = ReadOnlySupport::kUnaware,
                  .negative_strides = false},
 };
 
@@ -56,6 +56,14 @@ class Incoming {
   [[nodiscard]] Source& source() { return crossing_.source; }
   [[nodiscard]] SourceKind kind() const { return kind_; }
   [[nodiscard]] PyObject* object() const { return object_; }
+
+  // Whether a producer copies to the host when asked is known only after asking. Throws as the
+  // conversion would.
+  void try_host_copy() const {
+    if (kind_ != SourceKind::kTorch) {
+      (void)ask_for_host_copy(object_, crossing_);
+    }
+  }
 
   // The managed tensor that an accepted plan makes of the object.
   ManagedTensor carry(const Plan& plan, const Capabilities& target, const Call& call) {
@@ -339,6 +347,9 @@ Ref explain_object(PyObject* x, const std::string& target, const Call& call) {
     }
   }
   const Plan decided = plan(incoming.source(), row, call.policy, call.request);
+  if (decided.has(Step::kCopyToHost)) {
+    incoming.try_host_copy();
+  }
   return plan_object(decided, incoming.source(), row, call.policy, call.request);
 }
 

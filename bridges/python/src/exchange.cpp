@@ -40,7 +40,13 @@ int dltensor_from_py_object(void* object, DLTensor* out) {
   return slot([&] {
     auto* python = static_cast<PyObject*>(object);
     require_managed(python);
-    *out = managed_of(python).tensor();
+    const ManagedTensor& managed = managed_of(python);
+    if (managed.readonly()) {
+      raise(PyExc_BufferError,
+            "cannot lend a read-only dlbridge.ManagedTensor as a DLTensor (it has no flag for that); "
+            "use managed_tensor_from_py_object_no_sync");
+    }
+    *out = managed.tensor();
   });
 }
 

@@ -136,18 +136,24 @@ ManagedTensor call_producer(PyObject* object, const Crossing& crossing, bool leg
   const auto declared = declared_device(object, crossing);
   const Ref method = checked(PyObject_GetAttrString(object, "__dlpack__"));
   const Ref keywords = checked(PyDict_New());
-  const Ref version = checked(Py_BuildValue("(ii)", kVersion.major, kVersion.minor));
-  checked(PyDict_SetItemString(keywords.get(), "max_version", version.get()));
+  if (!wants_bare_call(Py_TYPE(object))) {
+    const Ref version = checked(Py_BuildValue("(ii)", kVersion.major, kVersion.minor));
+    checked(PyDict_SetItemString(keywords.get(), "max_version", version.get()));
+  }
   if (declared && (is_cuda(*declared) || declared->type == kDLROCM)) {
     // Never None for a device with streams (law 6): the legacy default stream orders with all.
     const Ref stream = checked(PyLong_FromLong(is_cuda(*declared) ? 1 : 0));
     checked(PyDict_SetItemString(keywords.get(), "stream", stream.get()));
   }
   Ref result = call_dlpack(method.get(), keywords.get());
-  if (!result && is_about_keyword("max_version")) {
+  if (!result && PyDict_GetItemString(keywords.get(), "max_version") != nullptr &&
+      is_about_keyword("max_version")) {
     PyErr_Clear();
     checked(PyDict_DelItemString(keywords.get(), "max_version"));
     result = call_dlpack(method.get(), keywords.get());
+    if (result) {
+      remember_bare_call(Py_TYPE(object));
+    }
   }
   if (!result) {
     throw PythonError();

@@ -14,6 +14,7 @@ struct Remembered {
   PyTypeObject* type;
   unsigned int version;
   SourceKind kind;
+  bool bare_call;  // its __dlpack__ takes no max_version
 };
 constexpr std::size_t kRemembered = 256;
 std::array<Remembered, kRemembered> remembered{};
@@ -29,6 +30,10 @@ bool has_valid_tag(PyTypeObject* type) {
   }
 #endif
   return type->tp_version_tag != 0;
+}
+
+bool is_about(const Remembered& known, PyTypeObject* type) {
+  return known.type == type && has_valid_tag(type) && known.version == type->tp_version_tag;
 }
 
 // Looks on the type alone: an object that answers to every name must not be mistaken for a tensor.
@@ -73,7 +78,11 @@ SourceKind probe(PyTypeObject* type) {
 }
 
 // An attribute of the instance's own counts too, when its type has no door at all.
+// A class is no tensor, though the doors of its instances are in its dictionary.
 SourceKind probe_instance(PyObject* object) {
+  if (PyType_Check(object)) {
+    return SourceKind::kNothing;
+  }
   PyObject** dictionary = _PyObject_GetDictPtr(object);
   if (dictionary == nullptr || *dictionary == nullptr) {
     return SourceKind::kNothing;
@@ -110,8 +119,7 @@ SourceKind first_look(PyObject* object, PyTypeObject* type) {
 
 SourceKind kind_of(PyObject* object) {
   PyTypeObject* type = Py_TYPE(object);
-  const Remembered& known = place_of(type);
-  if (known.type == type && has_valid_tag(type) && known.version == type->tp_version_tag) {
+  if (const Remembered& known = place_of(type); is_about(known, type)) {
     return known.kind;
   }
   const SourceKind kind = first_look(object, type);
@@ -119,9 +127,19 @@ SourceKind kind_of(PyObject* object) {
     return probe_instance(object);
   }
   if (has_valid_tag(type)) {
-    place_of(type) = {type, type->tp_version_tag, kind};
+    place_of(type) = {type, type->tp_version_tag, kind, false};
   }
   return kind;
+}
+
+bool wants_bare_call(PyTypeObject* type) noexcept {
+  const Remembered& known = place_of(type);
+  return is_about(known, type) && known.bare_call;
+}
+
+void remember_bare_call(PyTypeObject* type) noexcept {
+  Remembered& known = place_of(type);
+  known.bare_call = is_about(known, type);
 }
 
 }  // namespace dlbridge::python

@@ -136,7 +136,7 @@ PyObject* export_dlpack(PyObject* self, PyObject* const* arguments, Py_ssize_t c
     const Device device = tensor.device();
     check_stream(parsed.get(0), device);
     if (parsed.get(2) != Py_None) {
-      const Device wanted = device_argument(parsed.get(2));
+      const Device wanted = device_pair(parsed.get(2));
       const bool here = wanted == device || (wanted.type == kDLCPU && device.host_accessible());
       if (!here) {
         refuse("on " + to_string(device) + " to " + to_string(wanted),
