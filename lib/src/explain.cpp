@@ -163,7 +163,8 @@ class Writer {
         {policy_.with_copy(CopyRule::kWhenNeeded), ""},
         {host, "policy=\"host\""},
         {dense, "policy=dlbridge.host.replace(layout=\"densify\")"},
-        {host.with(Field::kDType, Ruling::kUpcast), "policy=dlbridge.host.replace(dtype=\"upcast\")"},
+        {host.with(Field::kDType, Ruling::kUpcast),
+         "policy=dlbridge.host.replace(dtype=\"upcast\")"},
         {host.with(Field::kDType, Ruling::kBits), "policy=dlbridge.host.replace(dtype=\"bits\")"},
     };
     for (const auto& way : ways) {

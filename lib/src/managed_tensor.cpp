@@ -57,11 +57,15 @@ void run_legacy_deleter(void* context) noexcept {
   }
 }
 
-void share_given_back(void* context) noexcept { detail::release(static_cast<detail::Block*>(context)); }
+void share_given_back(void* context) noexcept {
+  detail::release(static_cast<detail::Block*>(context));
+}
 
 }  // namespace
 
-std::int64_t live_managed_tensors() noexcept { return live_blocks.load(std::memory_order_relaxed); }
+std::int64_t live_managed_tensors() noexcept {
+  return live_blocks.load(std::memory_order_relaxed);
+}
 
 std::string tensor_fault(const DLTensor& tensor) {
   if (tensor.ndim < 0) {
@@ -104,7 +108,8 @@ std::string tensor_fault(const DLTensor& tensor) {
       return "its size overflows 64 bits";
     }
   }
-  // The span is one more than the farthest element; in bits, so that packed types count as they are.
+  // The span is one more than the farthest element; in bits, so that packed types count as they
+  // are.
   std::int64_t span = 0;
   std::int64_t bits = 0;
   const auto element_bits = DType(tensor.dtype).element_bits();
@@ -171,7 +176,9 @@ void fill_c_strides(std::span<const std::int64_t> shape, std::int64_t* strides) 
 
 namespace detail {
 
-void retain(Block* block) noexcept { block->references.fetch_add(1, std::memory_order_relaxed); }
+void retain(Block* block) noexcept {
+  block->references.fetch_add(1, std::memory_order_relaxed);
+}
 
 void release(Block* block) noexcept {
   // A sole owner needs no atomic subtraction: nobody else can be counting.
@@ -244,8 +251,8 @@ ManagedTensor ManagedTensor::adopt_or_leave(DLManagedTensorVersioned* managed,
     throw MalformedTensor("the pointer to it is NULL");
   }
   if (managed->version.major != DLPACK_MAJOR_VERSION) {
-    throw MalformedTensor("it is of DLPack version " + std::to_string(managed->version.major) + "." +
-                          std::to_string(managed->version.minor) +
+    throw MalformedTensor("it is of DLPack version " + std::to_string(managed->version.major) +
+                          "." + std::to_string(managed->version.minor) +
                           ", and only major version 1 is understood");
   }
   if (managed->deleter == delete_block) {

@@ -6,12 +6,19 @@
 namespace dlbridge {
 namespace {
 
-constexpr Conditions kNeverCross{
-    Condition::kQuantised,       Condition::kNested,          Condition::kMeta,
-    Condition::kFake,            Condition::kFunctorch,       Condition::kFunctionalised,
-    Condition::kWrapperSubclass, Condition::kDispatchSubclass, Condition::kFreedStorage,
-    Condition::kNullData,        Condition::kMasked,          Condition::kInexpressibleDType,
-    Condition::kPaddedSubByte};
+constexpr Conditions kNeverCross{Condition::kQuantised,
+                                 Condition::kNested,
+                                 Condition::kMeta,
+                                 Condition::kFake,
+                                 Condition::kFunctorch,
+                                 Condition::kFunctionalised,
+                                 Condition::kWrapperSubclass,
+                                 Condition::kDispatchSubclass,
+                                 Condition::kFreedStorage,
+                                 Condition::kNullData,
+                                 Condition::kMasked,
+                                 Condition::kInexpressibleDType,
+                                 Condition::kPaddedSubByte};
 
 constexpr Conditions kWithoutStrides{Condition::kSparse, Condition::kOpaqueLayout,
                                      Condition::kZeroTensor};

@@ -18,11 +18,11 @@ void require_readable(const Plan& plan, const Source& source) {
   }
   const DType dtype(source.tensor.dtype);
   if (!dtype.whole_bytes() || !can_cast(dtype, plan.dtype)) {
-    throw ConversionRefused("cannot copy elements of dtype " + to_string(dtype) + " as " +
-                                to_string(plan.dtype) + ": they are packed below a byte, or the "
-                                "two types have no cast",
-                            {"dtype " + to_string(dtype) + " cannot be copied as " +
-                             to_string(plan.dtype)});
+    throw ConversionRefused(
+        "cannot copy elements of dtype " + to_string(dtype) + " as " + to_string(plan.dtype) +
+            ": they are packed below a byte, or the "
+            "two types have no cast",
+        {"dtype " + to_string(dtype) + " cannot be copied as " + to_string(plan.dtype)});
   }
 }
 

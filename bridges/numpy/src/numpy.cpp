@@ -26,9 +26,9 @@ constexpr Library kNumPy{
     }},
 };
 
-constexpr DTypeSet kOwnTypes = DTypeSet::of({"bool", "int8", "int16", "int32", "int64", "uint8",
-                                             "uint16", "uint32", "uint64", "float16", "float32",
-                                             "float64", "complex64", "complex128"});
+constexpr DTypeSet kOwnTypes =
+    DTypeSet::of({"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+                  "float16", "float32", "float64", "complex64", "complex128"});
 
 // Filled in by import(): the limit on dimensions depends on the release, the rest on ml_dtypes.
 Capabilities numpy_capabilities{
@@ -43,7 +43,7 @@ Capabilities numpy_capabilities{
 // What ml_dtypes defines and DLPack knows, one byte or more an element. Its int4 and float4 are
 // padded to bytes, which is another thing than DLPack's.
 constexpr std::array<std::string_view, 9> kExtensionTypes = {
-    "bfloat16",        "float8_e3m4",   "float8_e4m3",     "float8_e4m3b11fnuz", "float8_e4m3fn",
+    "bfloat16",        "float8_e3m4", "float8_e4m3",     "float8_e4m3b11fnuz", "float8_e4m3fn",
     "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"};
 
 struct Extension {
@@ -63,7 +63,8 @@ void add_extension(PyObject* module, std::string_view name) {
   }
   Py_DECREF(type);
   extensions[extension_count++] = {*dtype_named(name), descriptor};
-  numpy_capabilities.extension_dtypes = numpy_capabilities.extension_dtypes | DTypeSet::of_name(name);
+  numpy_capabilities.extension_dtypes =
+      numpy_capabilities.extension_dtypes | DTypeSet::of_name(name);
 }
 
 // Only when a type calls for it: importing ml_dtypes takes longer than importing this library.
@@ -182,8 +183,7 @@ void fill_strides(PyArrayObject* array, std::int64_t itemsize, Source& source) {
 constexpr const char* kBaseName = "dlbridge.managed_tensor";
 
 void release_base(PyObject* capsule) {
-  auto* managed =
-      static_cast<DLManagedTensorVersioned*>(PyCapsule_GetPointer(capsule, kBaseName));
+  auto* managed = static_cast<DLManagedTensorVersioned*>(PyCapsule_GetPointer(capsule, kBaseName));
   const HoldsGil gil;
   managed->deleter(managed);
 }
@@ -201,9 +201,13 @@ bool NumPy::import() noexcept {
   return true;
 }
 
-bool NumPy::is_array(PyObject* object) noexcept { return PyArray_Check(object); }
+bool NumPy::is_array(PyObject* object) noexcept {
+  return PyArray_Check(object);
+}
 
-bool NumPy::is_scalar(PyObject* object) noexcept { return PyArray_IsScalar(object, Generic); }
+bool NumPy::is_scalar(PyObject* object) noexcept {
+  return PyArray_IsScalar(object, Generic);
+}
 
 PyObject* NumPy::array_of_scalar(PyObject* scalar) {
   PyObject* array = PyArray_FromScalar(scalar, nullptr);
@@ -265,10 +269,10 @@ PyObject* NumPy::array_over(const DLTensor& tensor, bool readonly, PyObject* bas
   }
   // Without data NumPy would allocate; an empty tensor may come without.
   void* data = tensor.data == nullptr ? static_cast<void*>(nothing) : tensor.data;
-  PyObject* array = PyArray_NewFromDescr(
-      &PyArray_Type, reinterpret_cast<PyArray_Descr*>(descriptor), tensor.ndim,
-      reinterpret_cast<npy_intp*>(tensor.shape), strides.data(), data,
-      readonly ? 0 : NPY_ARRAY_WRITEABLE, nullptr);
+  PyObject* array =
+      PyArray_NewFromDescr(&PyArray_Type, reinterpret_cast<PyArray_Descr*>(descriptor), tensor.ndim,
+                           reinterpret_cast<npy_intp*>(tensor.shape), strides.data(), data,
+                           readonly ? 0 : NPY_ARRAY_WRITEABLE, nullptr);
   if (array == nullptr) {
     Py_DECREF(base);
     return nullptr;

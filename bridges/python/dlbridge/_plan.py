@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
 
-class Plan:
+
+class Plan(NamedTuple):
     """What a conversion would do, or did, and why.
 
     ``steps`` are the names of what is done, in order; ``reasons`` say why, one each, or why the
@@ -12,12 +14,6 @@ class Plan:
     ``bytes_copied`` what a copy costs.
     """
 
-    # In the order of the arguments.
-    __slots__ = (
-        "steps", "reasons", "view", "writable", "bytes_copied", "refused", "fix", "source",
-        "result", "dtype", "result_dtype", "device", "shape", "message",
-    )  # fmt: skip  # noqa: RUF023
-
     steps: tuple[str, ...]
     reasons: tuple[str, ...]
     view: bool
@@ -25,49 +21,18 @@ class Plan:
     bytes_copied: int
     refused: bool
     fix: str | None
-    source: str
-    result: str
-    dtype: str
-    result_dtype: str
-    device: str
-    shape: tuple[int, ...] | None
-    message: str
-
-    def __init__(
-        self,
-        steps: tuple[str, ...],
-        reasons: tuple[str, ...],
-        view: bool,
-        writable: bool,
-        bytes_copied: int,
-        refused: bool,
-        fix: str | None,
-        source: str,
-        result: str,
-        dtype: str,
-        result_dtype: str,
-        device: str,
-        shape: tuple[int, ...] | None,
-        message: str,
-    ) -> None:
-        values = (
-            steps, reasons, view, writable, bytes_copied, refused, fix, source, result, dtype,
-            result_dtype, device, shape, message,
-        )  # fmt: skip
-        for name, value in zip(self.__slots__, values, strict=True):
-            object.__setattr__(self, name, value)
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError("a Plan says what was decided; it cannot be changed")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError("a Plan says what was decided; it cannot be changed")
+    # What and where: for the printed form, and for tables of crossings.
+    source: str = "DLPack tensor"
+    result: str = ""
+    dtype: str = ""
+    result_dtype: str = ""
+    device: str = ""
+    shape: tuple[int, ...] | None = None
 
     @classmethod
     def of_refusal(cls, reasons: tuple[str, ...], fix: str | None) -> Plan:
         """The Plan of a source that could not be read at all."""
-        source = "DLPack tensor"
-        return cls((), reasons, False, False, 0, True, fix, source, "", "", "", "", None, "")
+        return cls((), reasons, False, False, 0, True, fix)
 
     def _outcome(self) -> str:
         if self.refused:
@@ -78,15 +43,19 @@ class Plan:
         return f"{access} copy of {self.bytes_copied:,} bytes"
 
     def __str__(self) -> str:
-        parts = [self.source, self.dtype]
-        if self.shape is not None:
-            parts.append(str(self.shape))
-        if self.device:
-            parts.append(f"on {self.device}")
+        head = " ".join(
+            part
+            for part in (
+                self.source,
+                self.dtype,
+                "" if self.shape is None else str(self.shape),
+                f"on {self.device}" if self.device else "",
+            )
+            if part
+        )
         target = self.result
         if self.result_dtype != self.dtype:
             target += f" {self.result_dtype}"
-        head = " ".join(part for part in parts if part)
         lines = [f"{head} -> {target}: {self._outcome()}" if target else f"{head}: refused"]
         if self.steps:
             lines.append("  steps: " + ", ".join(self.steps))
@@ -101,14 +70,3 @@ class Plan:
             f"Plan({outcome}, steps={self.steps!r}, writable={self.writable}, "
             f"bytes_copied={self.bytes_copied}, reasons={self.reasons!r}, fix={self.fix!r})"
         )
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Plan):
-            return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
-
-    def __hash__(self) -> int:
-        return hash((self.steps, self.reasons, self.view, self.writable, self.bytes_copied))
-
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), tuple(getattr(self, name) for name in self.__slots__)

@@ -6,7 +6,7 @@ from typing import Any
 
 from dlbridge._core import policy_fields
 
-# The fields, their values and the order of both are the core's; see lib/include/dlbridge/policy.hpp.
+# Fields, values and the order of both are the core's: lib/include/dlbridge/policy.hpp.
 _FIELDS: dict[str, tuple[str, ...]] = policy_fields()
 _COPY_CODES = {None: 0, False: 1, True: 2}
 _COPY_SHIFT = 4 * len(_FIELDS)

@@ -31,11 +31,14 @@ def load_companion() -> Any:
 
 # --- the portable road ------------------------------------------------------------------------
 
+# fmt: off
 _NAMES = (
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex32 "
-    "complex64 complex128 bfloat16 float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz "
-    "float8_e8m0fnu float4_e2m1fn_x2"
-).split()
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+    "float16", "float32", "float64", "complex32", "complex64", "complex128", "bfloat16",
+    "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu",
+    "float4_e2m1fn_x2",
+)
+# fmt: on
 DTYPES = tuple(name for name in _NAMES if hasattr(torch, name))
 _TRIPLES = {getattr(torch, name): dtype_triple(name) for name in DTYPES}
 
@@ -58,7 +61,9 @@ with torch.inference_mode():
     _ORDINARY.add(_keys_of(torch.empty(0)).raw_repr())
 
 _FUNCTORCH = [
-    getattr(_KEY, name) for name in ("FuncTorchBatched", "FuncTorchGradWrapper") if hasattr(_KEY, name)
+    getattr(_KEY, name)
+    for name in ("FuncTorchBatched", "FuncTorchGradWrapper")
+    if hasattr(_KEY, name)
 ]
 _NOTHING = ((), (), (0, 0, 1), (1, 0))
 
@@ -83,7 +88,7 @@ def _odd(x: torch.Tensor, keys: Any) -> tuple[list[int], str, str]:
     elif x.is_meta:
         found.append(_C["meta"])
     elif x.layout is not torch.strided:
-        mkldnn = x.layout is torch._mkldnn  # type: ignore[attr-defined]
+        mkldnn = x.layout is torch._mkldnn
         found.append(_C["opaque_layout"] if mkldnn else _C["sparse"])
     elif torch._is_zerotensor(x):  # type: ignore[attr-defined]
         found.append(_C["zero_tensor"])
@@ -113,7 +118,8 @@ def _subclass(x: torch.Tensor) -> tuple[list[int], str, str]:
 def _has_tangent(x: torch.Tensor) -> bool:
     if torch.autograd.forward_ad._current_level < 0:
         return False
-    return torch.autograd.forward_ad.unpack_dual(x).tangent is not None
+    tangent = torch.autograd.forward_ad.unpack_dual(x).tangent  # type: ignore[no-untyped-call]
+    return tangent is not None
 
 
 def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
@@ -125,14 +131,21 @@ def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
 _WITHOUT_SHAPE = {
     _C[name]
     for name in (
-        "functionalised functorch nested dispatch_subclass wrapper_subclass fake quantised meta"
-    ).split()
+        "functionalised",
+        "functorch",
+        "nested",
+        "dispatch_subclass",
+        "wrapper_subclass",
+        "fake",
+        "quantised",
+        "meta",
+    )
 }
 _WITHOUT_STRIDES = {_C["sparse"], _C["opaque_layout"]}
 
 
 def describe(x: torch.Tensor) -> tuple[Any, ...]:
-    """What plan() has to know of a tensor: conditions, data, shape, strides, type, device, texts."""
+    """What plan() has to know: conditions, data, shape, strides, type, device, detail, fix."""
     keys = _keys_of(x)
     detail = fix = ""
     found: list[int] = []

@@ -15,8 +15,7 @@ Policy policy_of_code(unsigned long code) {
     const auto value = (code >> (kBitsPerField * i)) & 0xF;
     policy = policy.with(static_cast<Field>(i), kFields[i].values[value].ruling);
   }
-  return policy.with_copy(
-      static_cast<CopyRule>((code >> (kBitsPerField * kFields.size())) & 0x3));
+  return policy.with_copy(static_cast<CopyRule>((code >> (kBitsPerField * kFields.size())) & 0x3));
 }
 
 std::string text_of(PyObject* object) {
@@ -48,7 +47,8 @@ int int_item(PyObject* pair, Py_ssize_t index) {
 }
 
 bool is_of_module(PyObject* object, const char* module) {
-  const Ref name(PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object)), "__module__"));
+  const Ref name(
+      PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object)), "__module__"));
   PyErr_Clear();
   return name && PyUnicode_Check(name.get()) &&
          PyUnicode_CompareWithASCIIString(name.get(), module) == 0;
@@ -174,8 +174,8 @@ Ref policy_fields() {
         names.emplace_back(value.name);
       }
     }
-    checked(PyDict_SetItemString(fields.get(), std::string(row.name).c_str(),
-                                 text_tuple(names).get()));
+    checked(
+        PyDict_SetItemString(fields.get(), std::string(row.name).c_str(), text_tuple(names).get()));
   }
   return fields;
 }

@@ -41,17 +41,21 @@ void destroy(PyObject* capsule, const char* name) {
 void destroy_versioned(PyObject* capsule) {
   destroy<DLManagedTensorVersioned>(capsule, kVersionedName);
 }
-void destroy_legacy(PyObject* capsule) { destroy<DLManagedTensor>(capsule, kLegacyName); }
+void destroy_legacy(PyObject* capsule) {
+  destroy<DLManagedTensor>(capsule, kLegacyName);
+}
 
 [[noreturn]] void refuse_capsule(PyObject* capsule, CapsuleKind kind) {
   const char* name = PyCapsule_GetName(capsule);
   PyErr_Clear();
-  const std::string quoted = name == nullptr ? "without a name" : "named \"" + std::string(name) + "\"";
+  const std::string quoted =
+      name == nullptr ? "without a name" : "named \"" + std::string(name) + "\"";
   const std::string fault =
       kind == CapsuleKind::kUsed
           ? "the capsule was used already (each holds its tensor once); make a new one"
-          : "a capsule " + quoted + " holds no DLPack tensor; \"dltensor_versioned\" or "
-            "\"dltensor\" would";
+          : "a capsule " + quoted +
+                " holds no DLPack tensor; \"dltensor_versioned\" or "
+                "\"dltensor\" would";
   throw ConversionRefused("cannot take a tensor out of this capsule: " + fault, {fault});
 }
 

@@ -11,7 +11,8 @@ enum class CapsuleKind { kNone, kVersioned, kLegacy, kUsed };
 
 /// Takes the managed tensor out of a capsule, which is renamed: it cannot be taken twice. Throws
 /// MalformedTensor, after the deleter has run, or ConversionRefused for a capsule that has none.
-/// `legacy_writable`: whether the producer of a legacy capsule is known to mean it to be written to.
+/// `legacy_writable`: whether the producer of a legacy capsule is known to mean it to be written
+/// to.
 [[nodiscard]] ManagedTensor take_capsule(PyObject* capsule, bool legacy_writable);
 
 /// Looks at the tensor in a capsule without taking it. Throws as take_capsule does, but leaves the

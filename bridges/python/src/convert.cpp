@@ -197,8 +197,8 @@ const TorchRoad& wanted_torch_road() {
 Capabilities torch_capabilities(const TorchRoad& road, const Call& call) {
   Capabilities capabilities = road.capabilities();
   if (call.request.device && !call.request.device->host_accessible()) {
-    const Ref there = checked(
-        PyObject_CallFunction(torch_has_device.get(), "i", call.request.device->type));
+    const Ref there =
+        checked(PyObject_CallFunction(torch_has_device.get(), "i", call.request.device->type));
     if (there.get() != Py_True) {
       capabilities.devices = DeviceSet::host();
     }

@@ -8,8 +8,8 @@ namespace {
 PackageAttribute conversion_refused("dlbridge._errors", "ConversionRefused");
 PackageAttribute plan_type("dlbridge._plan", "Plan");
 
-void set_refused(const std::string& message, PyObject* plan, const std::vector<std::string>& reasons,
-                 const std::string& fix) {
+void set_refused(const std::string& message, PyObject* plan,
+                 const std::vector<std::string>& reasons, const std::string& fix) {
   const Ref texts = text_tuple(reasons);
   const Ref fixing(fix.empty() ? Py_NewRef(Py_None)
                                : checked(PyUnicode_FromString(fix.c_str())).release());
@@ -21,11 +21,10 @@ void set_refused(const std::string& message, PyObject* plan, const std::vector<s
 // A tensor that no plan was made for, since it could not be read at all.
 void set_refused(const ConversionRefused& refused) {
   const Ref reasons = text_tuple(refused.reasons);
-  const Ref fix(refused.fix.empty()
-                    ? Py_NewRef(Py_None)
-                    : checked(PyUnicode_FromString(refused.fix.c_str())).release());
-  const Ref plan = checked(PyObject_CallMethod(plan_type.get(), "of_refusal", "OO", reasons.get(),
-                                               fix.get()));
+  const Ref fix(refused.fix.empty() ? Py_NewRef(Py_None)
+                                    : checked(PyUnicode_FromString(refused.fix.c_str())).release());
+  const Ref plan =
+      checked(PyObject_CallMethod(plan_type.get(), "of_refusal", "OO", reasons.get(), fix.get()));
   set_refused(refused.what(), plan.get(), refused.reasons, refused.fix);
 }
 
@@ -75,12 +74,12 @@ Ref plan_object(const Plan& plan, const Source& source, const Capabilities& targ
       dtype.bits == 0 ? (source.detail.empty() ? "?" : source.detail) : to_string(dtype);
   const std::string result_dtype = dtype.bits == 0 ? source_dtype : to_string(plan.dtype);
   return checked(PyObject_CallFunction(
-      plan_type.get(), "OOOOLOOsssssOs", steps.get(), reasons.get(), plan.view ? Py_True : Py_False,
+      plan_type.get(), "OOOOLOOsssssO", steps.get(), reasons.get(), plan.view ? Py_True : Py_False,
       plan.writable ? Py_True : Py_False, static_cast<long long>(plan.bytes_copied),
       plan.is_refused() ? Py_True : Py_False, fix.get(),
       std::string(source.traits.library->object).c_str(), std::string(target.result).c_str(),
-      source_dtype.c_str(), result_dtype.c_str(),
-      to_string(Device(source.tensor.device)).c_str(), shape.get(), text.message.c_str()));
+      source_dtype.c_str(), result_dtype.c_str(), to_string(Device(source.tensor.device)).c_str(),
+      shape.get()));
 }
 
 void raise_refused(const Plan& plan, const Source& source, const Capabilities& target,

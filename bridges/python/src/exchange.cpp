@@ -42,9 +42,10 @@ int dltensor_from_py_object(void* object, DLTensor* out) {
     require_managed(python);
     const ManagedTensor& managed = managed_of(python);
     if (managed.readonly()) {
-      raise(PyExc_BufferError,
-            "cannot lend a read-only dlbridge.ManagedTensor as a DLTensor (it has no flag for that); "
-            "use managed_tensor_from_py_object_no_sync");
+      raise(
+          PyExc_BufferError,
+          "cannot lend a read-only dlbridge.ManagedTensor as a DLTensor (it has no flag for that); "
+          "use managed_tensor_from_py_object_no_sync");
     }
     *out = managed.tensor();
   });
@@ -87,8 +88,9 @@ int allocate(DLTensor* prototype, DLManagedTensorVersioned** out, void* error_co
     }
     const Device device(prototype->device);
     if (!device.host_accessible()) {
-      return fail("BufferError", ("a ManagedTensor allocates host memory only, not on " +
-                                  to_string(device)).c_str());
+      return fail(
+          "BufferError",
+          ("a ManagedTensor allocates host memory only, not on " + to_string(device)).c_str());
     }
     DLTensor sized = *prototype;
     sized.strides = nullptr;
@@ -121,6 +123,8 @@ DLPackExchangeAPI table = [] {
 
 }  // namespace
 
-Ref exchange_table_capsule() { return checked(PyCapsule_New(&table, kTableCapsule, nullptr)); }
+Ref exchange_table_capsule() {
+  return checked(PyCapsule_New(&table, kTableCapsule, nullptr));
+}
 
 }  // namespace dlbridge::python

@@ -34,7 +34,8 @@ constexpr std::array kLibraries = {
 const LibraryRow* row_of(PyTypeObject* type) {
   const Ref module(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__module__"));
   PyErr_Clear();
-  const char* text = module && PyUnicode_Check(module.get()) ? PyUnicode_AsUTF8(module.get()) : nullptr;
+  const char* text =
+      module && PyUnicode_Check(module.get()) ? PyUnicode_AsUTF8(module.get()) : nullptr;
   PyErr_Clear();
   if (text == nullptr) {
     return nullptr;
@@ -120,8 +121,7 @@ std::optional<Device> declared_device(PyObject* object, const Crossing& crossing
 
 // Two names for host memory are no lie: torch's pinned tensors declare (3, 0) and export kDLCPU.
 bool same_place(Device declared, Device found) {
-  return declared.type == found.type ||
-         (declared.host_accessible() && found.host_accessible());
+  return declared.type == found.type || (declared.host_accessible() && found.host_accessible());
 }
 
 ManagedTensor take_result(PyObject* result, const Crossing& crossing, bool legacy_writable) {
@@ -209,8 +209,7 @@ void wait_for_managed_memory() {
     return;
   }
   if (auto* synchronise = reinterpret_cast<int (*)()>(dlsym(driver, "cuCtxSynchronize"))) {
-    Py_BEGIN_ALLOW_THREADS
-    synchronise();
+    Py_BEGIN_ALLOW_THREADS synchronise();
     Py_END_ALLOW_THREADS
   }
   dlclose(driver);
@@ -272,8 +271,10 @@ ManagedTensor ask_for_host_copy(PyObject* object, const Crossing& crossing) {
   }
   ManagedTensor tensor = take_result(result.get(), crossing, true);
   if (!tensor.device().host_accessible()) {
-    refuse(crossing, "it was asked to copy from " + from + " to the host, and answered with memory "
-                     "on " + to_string(tensor.device()));
+    refuse(crossing, "it was asked to copy from " + from +
+                         " to the host, and answered with memory "
+                         "on " +
+                         to_string(tensor.device()));
   }
   return tensor;
 }

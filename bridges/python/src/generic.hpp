@@ -27,7 +27,8 @@ enum class SourceKind : std::uint8_t {
 /// How an object of this type can be read; probed once per type, and again when the type changed.
 [[nodiscard]] SourceKind kind_of(PyObject* object);
 
-/// Whether __dlpack__ of this type is known not to take `max_version`, so that it is not tried again.
+/// Whether __dlpack__ of this type is known not to take `max_version`, so that it is not tried
+/// again.
 [[nodiscard]] bool wants_bare_call(PyTypeObject* type) noexcept;
 void remember_bare_call(PyTypeObject* type) noexcept;
 

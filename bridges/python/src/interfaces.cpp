@@ -175,8 +175,8 @@ std::vector<std::int64_t> integers(PyObject* sequence, const char* what, const C
 
 void read_typestr(PyObject* dictionary, Description& from, const Crossing& crossing) {
   const Ref typestr = item_of(dictionary, "typestr");
-  const char* text = typestr && PyUnicode_Check(typestr.get()) ? PyUnicode_AsUTF8(typestr.get())
-                                                               : nullptr;
+  const char* text =
+      typestr && PyUnicode_Check(typestr.get()) ? PyUnicode_AsUTF8(typestr.get()) : nullptr;
   if (text == nullptr || std::string_view(text).size() < 3) {
     PyErr_Clear();
     refuse(crossing, "its interface has no typestr");
@@ -247,15 +247,16 @@ Ref read_data(PyObject* object, PyObject* dictionary, Description& from, const C
 }
 
 void take_array_interface(PyObject* object, bool cuda, Crossing& crossing) {
-  Ref dictionary = checked(PyObject_GetAttrString(
-      object, cuda ? "__cuda_array_interface__" : "__array_interface__"));
+  Ref dictionary = checked(
+      PyObject_GetAttrString(object, cuda ? "__cuda_array_interface__" : "__array_interface__"));
   if (!PyDict_Check(dictionary.get())) {
     refuse(crossing, "its array interface is no dictionary");
   }
   Description from;
   read_typestr(dictionary.get(), from, crossing);
   from.shape = integers(item_of(dictionary.get(), "shape").get(), "shape", crossing);
-  if (const Ref strides = item_of(dictionary.get(), "strides"); strides && strides.get() != Py_None) {
+  if (const Ref strides = item_of(dictionary.get(), "strides");
+      strides && strides.get() != Py_None) {
     from.byte_strides = integers(strides.get(), "strides", crossing);
     if (from.byte_strides.size() != from.shape.size()) {
       refuse(crossing, "its interface has more strides than dimensions, or fewer");
@@ -264,8 +265,8 @@ void take_array_interface(PyObject* object, bool cuda, Crossing& crossing) {
   const Ref memory = read_data(object, dictionary.get(), from, crossing);
   const Ref mask = item_of(dictionary.get(), "mask");
   // The object and what its interface handed out keep the memory between them.
-  PyObject* held = checked(PyTuple_Pack(3, object, dictionary.get(),
-                                        memory ? memory.get() : Py_None)).release();
+  PyObject* held =
+      checked(PyTuple_Pack(3, object, dictionary.get(), memory ? memory.get() : Py_None)).release();
   settle(from, cuda ? Device(kDLCUDA, 0) : Device{}, python_lease(held), crossing);
   crossing.source.traits.conditions.add_if(mask && mask.get() != Py_None, Condition::kMasked);
 }

@@ -76,10 +76,9 @@ PyObject* represent(PyObject* self) {
   return guarded([&] {
     const ManagedTensor& tensor = managed_of(self);
     const Ref shape = tuple_of(tensor.shape());
-    return PyUnicode_FromFormat("<dlbridge.ManagedTensor %s %S on %s%s>",
-                                to_string(tensor.dtype()).c_str(), shape.get(),
-                                to_string(tensor.device()).c_str(),
-                                tensor.readonly() ? ", read-only" : "");
+    return PyUnicode_FromFormat(
+        "<dlbridge.ManagedTensor %s %S on %s%s>", to_string(tensor.dtype()).c_str(), shape.get(),
+        to_string(tensor.device()).c_str(), tensor.readonly() ? ", read-only" : "");
   });
 }
 
@@ -95,8 +94,8 @@ void check_stream(PyObject* stream, Device device) {
     return;
   }
   if (!PyLong_Check(stream)) {
-    raise(PyExc_TypeError, std::string("stream must be None or an int, not ") +
-                               Py_TYPE(stream)->tp_name);
+    raise(PyExc_TypeError,
+          std::string("stream must be None or an int, not ") + Py_TYPE(stream)->tp_name);
   }
   const long long number = PyLong_AsLongLong(stream);
   if (number == -1 && PyErr_Occurred() != nullptr) {
@@ -168,10 +167,10 @@ const char* buffer_format(DType dtype) {
     const char* format;
   };
   static constexpr Row kRows[] = {
-      {{kDLBool, 8}, "?"},    {{kDLInt, 8}, "b"},     {{kDLUInt, 8}, "B"},
-      {{kDLInt, 16}, "h"},    {{kDLUInt, 16}, "H"},   {{kDLInt, 32}, "i"},
-      {{kDLUInt, 32}, "I"},   {{kDLInt, 64}, "l"},    {{kDLUInt, 64}, "L"},
-      {{kDLFloat, 16}, "e"},  {{kDLFloat, 32}, "f"},  {{kDLFloat, 64}, "d"},
+      {{kDLBool, 8}, "?"},      {{kDLInt, 8}, "b"},       {{kDLUInt, 8}, "B"},
+      {{kDLInt, 16}, "h"},      {{kDLUInt, 16}, "H"},     {{kDLInt, 32}, "i"},
+      {{kDLUInt, 32}, "I"},     {{kDLInt, 64}, "l"},      {{kDLUInt, 64}, "L"},
+      {{kDLFloat, 16}, "e"},    {{kDLFloat, 32}, "f"},    {{kDLFloat, 64}, "d"},
       {{kDLComplex, 64}, "Zf"}, {{kDLComplex, 128}, "Zd"}};
   for (const auto& row : kRows) {
     if (row.dtype == dtype) {
@@ -258,7 +257,9 @@ int get_buffer(PyObject* self, Py_buffer* view, int flags) {
   return done == nullptr ? -1 : 0;
 }
 
-void release_buffer(PyObject* /*self*/, Py_buffer* view) { PyMem_Free(view->internal); }
+void release_buffer(PyObject* /*self*/, Py_buffer* view) {
+  PyMem_Free(view->internal);
+}
 
 PyGetSetDef attributes[] = {
     {"shape", get_shape, nullptr, "The size of each dimension.", nullptr},
@@ -321,8 +322,8 @@ Ref wrap(ManagedTensor tensor) {
 void add_managed_tensor_type(PyObject* module) {
   checked(PyType_Ready(&managed_tensor_type));
   const Ref table = exchange_table_capsule();
-  checked(PyDict_SetItemString(managed_tensor_type.tp_dict, "__dlpack_c_exchange_api__",
-                               table.get()));
+  checked(
+      PyDict_SetItemString(managed_tensor_type.tp_dict, "__dlpack_c_exchange_api__", table.get()));
   PyType_Modified(&managed_tensor_type);
   checked(PyModule_AddObjectRef(module, "ManagedTensor",
                                 reinterpret_cast<PyObject*>(&managed_tensor_type)));

@@ -7,8 +7,7 @@ namespace dlbridge::python {
 /// The Python object dlbridge.ManagedTensor: one owner of a managed tensor. It is also the base of
 /// every array that NumPy gets from here.
 struct ManagedTensorObject {
-  PyObject_HEAD
-  ManagedTensor managed;
+  PyObject_HEAD ManagedTensor managed;
   PyObject* weak_references;
 };
 

@@ -36,8 +36,8 @@ PyObject* to_numpy(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
     if (keywords == nullptr) {
       return to_numpy_object(x, Call{}).release();
     }
-    const auto named = keywords_of<3>("to_numpy", {"policy", "dtype", "copy"}, arguments, count,
-                                      keywords);
+    const auto named =
+        keywords_of<3>("to_numpy", {"policy", "dtype", "copy"}, arguments, count, keywords);
     return to_numpy_object(x, named.get(0), named.get(1), named.get(2)).release();
   });
 }
@@ -79,8 +79,8 @@ PyObject* capsule(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t c
     bool versioned = true;
     bool given = false;
     for (Py_ssize_t i = 0; keywords != nullptr && i < PyTuple_GET_SIZE(keywords); ++i) {
-      given = given || PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, i),
-                                                        "max_version") == 0;
+      given = given ||
+              PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, i), "max_version") == 0;
     }
     const auto named =
         keywords_of<2>("capsule", {"max_version", "policy"}, arguments, count, keywords);
@@ -146,8 +146,7 @@ PyObject* name_of_dtype(PyObject* /*module*/, PyObject* arguments) {
   if (PyArg_ParseTuple(arguments, "iii:dtype_name", &code, &bits, &lanes) == 0) {
     return nullptr;
   }
-  return guarded(
-      [&] { return PyUnicode_FromString(to_string(DType(code, bits, lanes)).c_str()); });
+  return guarded([&] { return PyUnicode_FromString(to_string(DType(code, bits, lanes)).c_str()); });
 }
 
 PyObject* triple_of_dtype(PyObject* /*module*/, PyObject* name) {

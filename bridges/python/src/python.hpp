@@ -74,9 +74,8 @@ Ref plan_object(const Plan& plan, const Source& source, const Capabilities& targ
                 const Policy& policy, const Request& request);
 
 /// Sets dlbridge.ConversionRefused with its plan, and throws PythonError.
-[[noreturn]] void raise_refused(const Plan& plan, const Source& source,
-                                const Capabilities& target, const Policy& policy,
-                                const Request& request);
+[[noreturn]] void raise_refused(const Plan& plan, const Source& source, const Capabilities& target,
+                                const Policy& policy, const Request& request);
 
 /// Sets Python's error for the C++ exception that is being handled.
 void translate_exception() noexcept;

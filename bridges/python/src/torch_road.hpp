@@ -35,11 +35,13 @@ class TorchRoad {
 
   [[nodiscard]] virtual const Capabilities& capabilities() const noexcept = 0;
 
-  /// A tensor over memory without negative strides. Takes `managed` in every case. Null on an error.
+  /// A tensor over memory without negative strides. Takes `managed` in every case. Null on an
+  /// error.
   virtual PyObject* deliver(DLManagedTensorVersioned* managed) const noexcept = 0;
 };
 
-/// What the companion extension needs of the module, and gives it, through one capsule of this name.
+/// What the companion extension needs of the module, and gives it, through one capsule of this
+/// name.
 inline constexpr const char* kCompanionCapsule = "dlbridge.torch_companion";
 struct Companion {
   // Bumped with any change of the classes that cross between the two binaries.
@@ -48,8 +50,8 @@ struct Companion {
   const TorchRoad* (*open)(void (*run_with_gil)(void* context, void (*action)(void*))) = nullptr;
 };
 
-/// The road in use; chosen when the first tensor comes by. Null, with Python's error set, when torch
-/// cannot be had.
+/// The road in use; chosen when the first tensor comes by. Null, with Python's error set, when
+/// torch cannot be had.
 const TorchRoad* torch_road() noexcept;
 
 /// dlbridge._core.torch_road([name]): the road in use, after a change to that one.

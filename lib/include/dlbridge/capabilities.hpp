@@ -18,19 +18,19 @@ enum class ReadOnlySupport : std::uint8_t {
 
 /// What a consumer can take, as data: a quirk of a library is a row here.
 struct Capabilities {
-  std::string_view name;         // for messages: "NumPy"
-  std::string_view result;       // what comes out: "numpy.ndarray"
-  DeviceSet devices{};           // where it can read memory as it is
-  bool wants_host = false;       // what lies elsewhere is brought to the host
-  bool copies_to_device = false; // it can move what it got from the host to a device of its own
-  DTypeSet dtypes{};             // of its own
-  DTypeSet extension_dtypes{};   // with ml_dtypes
+  std::string_view name;          // for messages: "NumPy"
+  std::string_view result;        // what comes out: "numpy.ndarray"
+  DeviceSet devices{};            // where it can read memory as it is
+  bool wants_host = false;        // what lies elsewhere is brought to the host
+  bool copies_to_device = false;  // it can move what it got from the host to a device of its own
+  DTypeSet dtypes{};              // of its own
+  DTypeSet extension_dtypes{};    // with ml_dtypes
   std::string_view extension_hint{};  // what would add to these: "pip install ml_dtypes"
   ReadOnlySupport readonly = ReadOnlySupport::kHonours;
-  bool guards_overlap = false;   // it refuses by itself to write where elements share memory
+  bool guards_overlap = false;  // it refuses by itself to write where elements share memory
   bool negative_strides = true;
-  bool any_strides = true;       // otherwise C-contiguous only
-  std::int64_t alignment = 1;    // bytes that the first element has to be a multiple of
+  bool any_strides = true;     // otherwise C-contiguous only
+  std::int64_t alignment = 1;  // bytes that the first element has to be a multiple of
   std::int32_t max_dimensions = kMaxDimensions;
 };
 

@@ -88,9 +88,12 @@ class Conditions {
 };
 
 /// Conditions without which an object has no memory of its own that could be looked at.
-inline constexpr Conditions kWithoutStorage{
-    Condition::kMeta,          Condition::kFake,           Condition::kFunctorch,
-    Condition::kFunctionalised, Condition::kWrapperSubclass, Condition::kFreedStorage,
-    Condition::kNullData};
+inline constexpr Conditions kWithoutStorage{Condition::kMeta,
+                                            Condition::kFake,
+                                            Condition::kFunctorch,
+                                            Condition::kFunctionalised,
+                                            Condition::kWrapperSubclass,
+                                            Condition::kFreedStorage,
+                                            Condition::kNullData};
 
 }  // namespace dlbridge

@@ -60,10 +60,9 @@ namespace detail {
 
 // As produce(), for a plan that may have steps of the source's library in it.
 template <Producer From>
-[[nodiscard]] ManagedTensor produce_prepared(const typename From::Object& object,
-                                             Source& source, const Plan& decided,
-                                             const Capabilities& target, const Policy& policy,
-                                             const Request& request) {
+[[nodiscard]] ManagedTensor produce_prepared(const typename From::Object& object, Source& source,
+                                             const Plan& decided, const Capabilities& target,
+                                             const Policy& policy, const Request& request) {
   if constexpr (Preparer<From>) {
     if (needs_library(decided)) {
       const typename From::Object prepared = From::prepare(object, decided);

@@ -20,9 +20,9 @@ struct CopyJob {
   const std::int64_t* target_strides_bytes = nullptr;
   DType source_dtype;
   DType target_dtype;
-  bool conjugate = false;     // complex types only; ignored for others
+  bool conjugate = false;  // complex types only; ignored for others
   bool negate = false;
-  bool swap_bytes = false;    // the source's bytes are in the order that the machine does not use
+  bool swap_bytes = false;  // the source's bytes are in the order that the machine does not use
 };
 
 /// Whether copy_elements can turn one type into the other. Equal types of whole bytes always can,

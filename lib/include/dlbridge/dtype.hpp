@@ -99,7 +99,7 @@ inline constexpr int kIndexBits = 129;
 
 // Rows of types with one lane, by code and bits: every crossing asks for one.
 inline constexpr auto kRowOfType = [] {
-  std::array<std::int8_t, static_cast<std::size_t>(kIndexCodes* kIndexBits)> rows{};
+  std::array<std::int8_t, static_cast<std::size_t>(kIndexCodes * kIndexBits)> rows{};
   rows.fill(-1);
   for (std::size_t i = 0; i < kNamedDTypes.size(); ++i) {
     const DType dtype = kNamedDTypes[i].dtype;
@@ -117,8 +117,8 @@ inline constexpr auto kRowOfType = [] {
 [[nodiscard]] constexpr int index_of(DType dtype) {
   if (dtype.lanes == 1) {
     const bool inside = dtype.code < detail::kIndexCodes && dtype.bits < detail::kIndexBits;
-    return inside ? detail::kRowOfType[static_cast<std::size_t>(
-                        dtype.code * detail::kIndexBits + dtype.bits)]
+    return inside ? detail::kRowOfType[static_cast<std::size_t>(dtype.code * detail::kIndexBits +
+                                                                dtype.bits)]
                   : -1;
   }
   for (std::size_t i = 0; i < kNamedDTypes.size(); ++i) {

@@ -105,20 +105,17 @@ class ManagedTensor {
   /// which nothing past `flags` is read, or anything that tensor_fault() finds).
   /// `run_deleter` replaces the call of the deleter, for callers whose foreign deleters need a
   /// lock that a releasing thread may not have; it gets the struct and must end its life.
-  [[nodiscard]] static ManagedTensor adopt(
-      DLManagedTensorVersioned* managed,
-      void (*run_deleter)(void* managed) noexcept = nullptr);
+  [[nodiscard]] static ManagedTensor adopt(DLManagedTensorVersioned* managed,
+                                           void (*run_deleter)(void* managed) noexcept = nullptr);
 
   /// The same, but a failure leaves the tensor with its caller, as exchange tables do.
   [[nodiscard]] static ManagedTensor adopt_or_leave(
-      DLManagedTensorVersioned* managed,
-      void (*run_deleter)(void* managed) noexcept = nullptr);
+      DLManagedTensorVersioned* managed, void (*run_deleter)(void* managed) noexcept = nullptr);
 
   /// The same for the legacy struct, which cannot say whether it may be written to: read-only,
   /// unless the caller knows its producer to mean writable.
-  [[nodiscard]] static ManagedTensor adopt(
-      DLManagedTensor* managed, bool writable,
-      void (*run_deleter)(void* managed) noexcept = nullptr);
+  [[nodiscard]] static ManagedTensor adopt(DLManagedTensor* managed, bool writable,
+                                           void (*run_deleter)(void* managed) noexcept = nullptr);
 
   /// New host memory, 64-byte aligned, C-contiguous, writable, not initialised. Whole-byte types.
   /// Throws MalformedTensor for sizes that overflow, std::bad_alloc.

@@ -36,8 +36,8 @@ inline constexpr std::array<std::string_view, 11> kStepNames = {
 
 /// What the caller asks for beside the policy.
 struct Request {
-  std::optional<DType> dtype;    // otherwise the source's own
-  std::optional<Device> device;  // otherwise where the source is, or where the target reads
+  std::optional<DType> dtype;      // otherwise the source's own
+  std::optional<Device> device;    // otherwise where the source is, or where the target reads
   bool copy_was_argument = false;  // so that a fix can name what to leave out
 };
 
@@ -55,7 +55,9 @@ struct Plan {
   [[nodiscard]] constexpr bool has(Step step) const {
     return ((steps >> static_cast<unsigned>(step)) & 1) != 0;
   }
-  constexpr void add(Step step) { steps |= static_cast<std::uint16_t>(1 << static_cast<int>(step)); }
+  constexpr void add(Step step) {
+    steps |= static_cast<std::uint16_t>(1 << static_cast<int>(step));
+  }
   [[nodiscard]] constexpr bool is_refused() const { return !refused.empty(); }
   /// Whether the object could pass as it is.
   [[nodiscard]] constexpr bool empty() const { return steps == 0 && reasons.empty(); }

@@ -53,9 +53,7 @@ inline constexpr std::array<FieldRow, kFieldCount> kFields = {{
     {"readonly",
      {{{"copy", Ruling::kCopy}, {"refuse", Ruling::kRefuse}, {"alias", Ruling::kAlias}}}},
     {"overlap",
-     {{{"readonly", Ruling::kReadOnlyView},
-       {"copy", Ruling::kCopy},
-       {"refuse", Ruling::kRefuse}}}},
+     {{{"readonly", Ruling::kReadOnlyView}, {"copy", Ruling::kCopy}, {"refuse", Ruling::kRefuse}}}},
 }};
 
 /// Whether a copy may be made: when it is needed, never, or always (the array API's `copy=`).
@@ -87,12 +85,8 @@ class Policy {
 
   /// The presets, by the names that Python uses for them.
   [[nodiscard]] static constexpr Policy host() { return Policy(); }
-  [[nodiscard]] static constexpr Policy zero_copy() {
-    return Policy().with_copy(CopyRule::kNever);
-  }
-  [[nodiscard]] static constexpr Policy snapshot() {
-    return Policy().with_copy(CopyRule::kAlways);
-  }
+  [[nodiscard]] static constexpr Policy zero_copy() { return Policy().with_copy(CopyRule::kNever); }
+  [[nodiscard]] static constexpr Policy snapshot() { return Policy().with_copy(CopyRule::kAlways); }
   [[nodiscard]] static constexpr Policy strict() {
     Policy policy = zero_copy();
     for (auto& ruling : policy.rulings_) {

@@ -19,8 +19,8 @@ struct Library {
     Condition condition;
     std::string_view call;  // with `x` for the object: "x.resolve_neg()"
   };
-  std::string_view name;    // "torch"
-  std::string_view object;  // "torch.Tensor"
+  std::string_view name;        // "torch"
+  std::string_view object;      // "torch.Tensor"
   std::array<Fix, 20> fixes{};  // rows with an empty call end the list
 };
 

@@ -26,9 +26,9 @@ template <typename T>
   } else if constexpr (std::same_as<Element, float> || std::same_as<Element, double>) {
     return {kDLFloat, bits};
   } else {
-    static_assert(std::same_as<Element, std::complex<float>> ||
-                      std::same_as<Element, std::complex<double>>,
-                  "no DLPack type corresponds to this C++ type");
+    static_assert(
+        std::same_as<Element, std::complex<float>> || std::same_as<Element, std::complex<double>>,
+        "no DLPack type corresponds to this C++ type");
     return {kDLComplex, bits};
   }
 }
@@ -88,8 +88,7 @@ class TensorView {
 
   /// Not checked against the extents; at() is.
   template <std::convertible_to<std::int64_t>... Index>
-    requires(sizeof...(Index) == Rank)
-  [[nodiscard]] T& operator()(Index... index) const noexcept {
+  requires(sizeof...(Index) == Rank) [[nodiscard]] T& operator()(Index... index) const noexcept {
     const std::array<std::int64_t, Rank> indices{static_cast<std::int64_t>(index)...};
     std::int64_t offset = 0;
     for (std::size_t i = 0; i < Rank; ++i) {
@@ -100,8 +99,7 @@ class TensorView {
 
   /// Throws std::out_of_range.
   template <std::convertible_to<std::int64_t>... Index>
-    requires(sizeof...(Index) == Rank)
-  [[nodiscard]] T& at(Index... index) const {
+  requires(sizeof...(Index) == Rank) [[nodiscard]] T& at(Index... index) const {
     const std::array<std::int64_t, Rank> indices{static_cast<std::int64_t>(index)...};
     for (std::size_t i = 0; i < Rank; ++i) {
       if (indices[i] < 0 || indices[i] >= extents_[i]) {

@@ -22,8 +22,9 @@ void run_foreign_legacy_deleter(void* managed) noexcept;  // of a DLManagedTenso
 /// Carries out what other threads left behind. Call with the GIL; cheap when there is nothing.
 void drain_releases() noexcept;
 
-/// For a scope that certainly holds the GIL though the interpreter is shutting down: the deallocator
-/// of a Python object. Without it, releases at exit would have to assume that they do not.
+/// For a scope that certainly holds the GIL though the interpreter is shutting down: the
+/// deallocator of a Python object. Without it, releases at exit would have to assume that they do
+/// not.
 class HoldsGil {
  public:
   HoldsGil() noexcept;

@@ -105,12 +105,11 @@ inline constexpr DTypeSet kTypesHere = [] {
 }();
 
 /// Keys that an ordinary tensor may have; any other one changes what its memory means.
-inline constexpr std::uint64_t kOrdinaryKeys =
-    std::bit_cast<std::uint64_t>(
-        c10::DispatchKeySet({c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::AutogradFunctionality,
-                          c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA,
-                          c10::DispatchKey::Dense}) |
-     c10::DispatchKeySet(c10::DispatchKeySet::RAW, c10::full_backend_mask));
+inline constexpr std::uint64_t kOrdinaryKeys = std::bit_cast<std::uint64_t>(
+    c10::DispatchKeySet({c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::AutogradFunctionality,
+                         c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA,
+                         c10::DispatchKey::Dense}) |
+    c10::DispatchKeySet(c10::DispatchKeySet::RAW, c10::full_backend_mask));
 
 inline std::int32_t device_type_of(c10::DeviceType type) {
   switch (type) {
@@ -195,9 +194,9 @@ struct BasicTorch {
       }
     }
     describe_type(tensor.scalar_type(), source);
-    source.tensor.device = DLDevice{
-        static_cast<DLDeviceType>(torch_detail::device_type_of(impl->device_type())),
-        impl->device_type() == c10::DeviceType::CPU ? 0 : impl->device().index()};
+    source.tensor.device =
+        DLDevice{static_cast<DLDeviceType>(torch_detail::device_type_of(impl->device_type())),
+                 impl->device_type() == c10::DeviceType::CPU ? 0 : impl->device().index()};
     const auto sizes = tensor.sizes();
     source.tensor.ndim = static_cast<std::int32_t>(sizes.size());
     source.tensor.shape = const_cast<std::int64_t*>(sizes.data());
@@ -274,9 +273,9 @@ struct BasicTorch {
           c10::StorageImpl::use_byte_size_t(), bytes,
           c10::DataPtr(tensor.data, owner.release(), &delete_managed, c10::kCPU),
           /*allocator=*/nullptr, /*resizable=*/false);
-      auto impl = c10::make_intrusive<c10::TensorImpl>(
-          c10::Storage(std::move(storage)), c10::DispatchKeySet(c10::DispatchKey::CPU),
-          c10::scalarTypeToTypeMeta(scalar_type));
+      auto impl = c10::make_intrusive<c10::TensorImpl>(c10::Storage(std::move(storage)),
+                                                       c10::DispatchKeySet(c10::DispatchKey::CPU),
+                                                       c10::scalarTypeToTypeMeta(scalar_type));
       impl->set_sizes_and_strides(sizes, strides);
       return at::Tensor(std::move(impl));
     }
@@ -290,10 +289,11 @@ struct BasicTorch {
 
  private:
   // Where these hold, shape and type may not even be asked for.
-  static constexpr Conditions kOdd{
-      Condition::kNested,          Condition::kFake,            Condition::kFunctorch,
-      Condition::kFunctionalised,  Condition::kWrapperSubclass, Condition::kDispatchSubclass,
-      Condition::kQuantised,       Condition::kMeta,            Condition::kFreedStorage};
+  static constexpr Conditions kOdd{Condition::kNested,          Condition::kFake,
+                                   Condition::kFunctorch,       Condition::kFunctionalised,
+                                   Condition::kWrapperSubclass, Condition::kDispatchSubclass,
+                                   Condition::kQuantised,       Condition::kMeta,
+                                   Condition::kFreedStorage};
 
   static void delete_managed(void* owned) {
     auto* managed = static_cast<DLManagedTensorVersioned*>(owned);
@@ -318,8 +318,7 @@ struct BasicTorch {
     } else if (keys.has(DispatchKey::Python)) {
       // Made by _make_wrapper_subclass: a storage of no bytes, or of a null pointer.
       const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
-      const bool memory =
-          impl->has_storage() && impl->unsafe_storage().data() != nullptr;
+      const bool memory = impl->has_storage() && impl->unsafe_storage().data() != nullptr;
       conditions.add(memory ? Condition::kDispatchSubclass : Condition::kWrapperSubclass);
     } else if (tensor.is_quantized()) {
       conditions.add(Condition::kQuantised);
@@ -344,8 +343,8 @@ struct BasicTorch {
     }
     const auto& row = torch_detail::kScalarTypes[static_cast<std::size_t>(index)];
     if (row.dtype.bits == 0) [[unlikely]] {
-      const bool narrow = index >= torch_detail::kFirstNarrowInteger &&
-                          index <= torch_detail::kLastNarrowInteger;
+      const bool narrow =
+          index >= torch_detail::kFirstNarrowInteger && index <= torch_detail::kLastNarrowInteger;
       source.traits.conditions.add(narrow ? Condition::kPaddedSubByte
                                           : Condition::kInexpressibleDType);
       source.detail = row.name;

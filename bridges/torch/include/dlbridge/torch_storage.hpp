@@ -79,9 +79,9 @@ class StorageHolder {
   // Whether nobody recognises this memory by its deleter. Shared memory, for one, would no longer
   // count as shared; it needs no holder, since share_memory_() leaves it where it is.
   static bool replaceable(const c10::DataPtr& memory) {
-    static const c10::DeleterFnPtr kForeignMemory =
-        c10::InefficientStdFunctionContext::makeDataPtr(nullptr, [](void*) {}, c10::kCPU)
-            .get_deleter();
+    static const c10::DeleterFnPtr kForeignMemory = c10::InefficientStdFunctionContext::makeDataPtr(
+                                                        nullptr, [](void*) {}, c10::kCPU)
+                                                        .get_deleter();
     if (memory.device().type() != c10::DeviceType::CPU) {
       return false;
     }

@@ -1,0 +1,92 @@
+"""The compiled part of dlbridge."""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from typing_extensions import CapsuleType
+
+from dlbridge._plan import Plan
+from dlbridge._policy import Policy
+from dlbridge._types import Device, DType
+
+_Policy: TypeAlias = Policy | str | None
+_Device: TypeAlias = str | tuple[int, int] | torch.device | None
+
+__version__: str
+
+class ManagedTensor:
+    """A tensor of no library: memory, shape, strides, type and device, owned through DLPack."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def strides(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> DType: ...
+    @property
+    def device(self) -> Device: ...
+    @property
+    def readonly(self) -> bool: ...
+    @property
+    def data_ptr(self) -> int: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    __dlpack_c_exchange_api__: CapsuleType
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> CapsuleType: ...
+    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+def to_numpy(
+    x: Any, /, *, policy: _Policy = None, dtype: Any = None, copy: bool | None = None
+) -> np.ndarray[Any, Any]: ...
+def to_torch(
+    x: Any,
+    /,
+    *,
+    policy: _Policy = None,
+    dtype: Any = None,
+    copy: bool | None = None,
+    device: _Device = None,
+) -> torch.Tensor: ...
+def from_dlpack(
+    x: Any, /, *, device: _Device = None, copy: bool | None = None
+) -> ManagedTensor: ...
+def capsule(
+    x: Any, /, *, max_version: tuple[int, int] | None = (1, 3), policy: _Policy = None
+) -> CapsuleType: ...
+def explain_plan(
+    x: Any,
+    target: str,
+    policy: _Policy,
+    dtype: Any,
+    copy: bool | None,
+    device: _Device,
+    /,
+) -> Plan: ...
+def for_consumer(
+    x: Any,
+    consumer: str,
+    policy: _Policy,
+    dtype: Any,
+    copy: bool | None,
+    device: _Device,
+    /,
+) -> ManagedTensor: ...
+def policy_fields() -> dict[str, tuple[str, ...]]: ...
+def live_managed_tensors() -> int: ...
+def torch_road(name: str = ..., /) -> str: ...
+def device_name(type: int, id: int, /) -> str: ...
+def dtype_name(code: int, bits: int, lanes: int, /) -> str: ...
+def dtype_triple(name: str, /) -> tuple[int, int, int]: ...
+def conditions() -> dict[str, int]: ...
