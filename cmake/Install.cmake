@@ -3,10 +3,10 @@ include(CMakePackageConfigHelpers)
 
 set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/dlbridge")
 
-install(TARGETS dlbridge dlbridge_torch dlbridge_numpy EXPORT dlbridgeTargets)
+install(TARGETS dlbridge dlbridge_torch dlbridge_numpy dlbridge_extension EXPORT dlbridgeTargets)
 install(EXPORT dlbridgeTargets NAMESPACE dlbridge:: DESTINATION "${package_dir}")
 install(
-  DIRECTORY lib/include/ bridges/torch/include/ bridges/numpy/include/
+  DIRECTORY lib/include/ bridges/torch/include/ bridges/numpy/include/ bridges/python/include/
   DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
   FILES_MATCHING PATTERN "*.hpp")
 list(TRANSFORM numpy_sources PREPEND bridges/numpy/src/ OUTPUT_VARIABLE numpy_files)

@@ -90,7 +90,9 @@ function(dlbridge_example_project name)
         "-DCMAKE_PREFIX_PATH=${prefix}"
         "-DPython3_EXECUTABLE=${Python3_EXECUTABLE}"
       --test-command ${CMAKE_CTEST_COMMAND} --output-on-failure --no-tests=error)
-  set_tests_properties(example.${name} PROPERTIES FIXTURES_REQUIRED installed TIMEOUT 300)
+  set_tests_properties(example.${name} PROPERTIES FIXTURES_REQUIRED installed TIMEOUT 300
+    # Where the Python package is: an extension asks it for its tensors.
+    ENVIRONMENT_MODIFICATION "PYTHONPATH=path_list_prepend:${CMAKE_BINARY_DIR}/python")
 endfunction()
 
 # A static core built with a sanitizer would ask for its runtime in the examples' programs.

@@ -88,9 +88,9 @@ def _odd(x: torch.Tensor, keys: Any) -> tuple[list[int], str, str]:
     elif x.is_meta:
         found.append(_C["meta"])
     elif x.layout is not torch.strided:
-        mkldnn = x.layout is torch._mkldnn
+        mkldnn = x.layout is torch._mkldnn  # type: ignore[attr-defined,unused-ignore]
         found.append(_C["opaque_layout"] if mkldnn else _C["sparse"])
-    elif torch._is_zerotensor(x):  # type: ignore[attr-defined]
+    elif torch._is_zerotensor(x):
         found.append(_C["zero_tensor"])
     return found, "", ""
 
@@ -196,7 +196,7 @@ class _Guard:
         views = storage.__dict__.get("_dlbridge_views", 0)
         if views == 0:
             # numpy() marks the storage; an empty tensor of bytes over it will do for any type.
-            torch.empty(0, dtype=torch.uint8).set_(storage, 0, (0,), (1,)).numpy()  # type: ignore[call-overload]
+            torch.empty(0, dtype=torch.uint8).set_(storage, 0, (0,), (1,)).numpy()
             if not storage.is_shared():
                 for name in self._MOVERS:
                     setattr(storage, name, _refuse_to_move)

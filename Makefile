@@ -1,0 +1,119 @@
+# Each target sets up what it needs: a virtual environment with pinned packages, and from Debian
+# what is missing, where it may install it. On another system it says what to install.
+#
+#   make test PYTEST_ARGS="-k policy"
+#   make demo TORCH_INDEX_URL=<an index with torch's CPU build, which is far smaller>
+
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+PYTEST_ARGS ?=
+TORCH_INDEX_URL ?=
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The tools of the environment (cmake, ninja, ruff, ...) go before the machine's.
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+PY := $(abspath $(VENV))/bin/python
+READY := $(VENV)/.ready
+
+# Ours, wherever it is: committed or not, but nothing generated.
+CXX_FILES = $(shell find lib bridges tests examples bench -name '*.cpp' -o -name '*.hpp' | sort)
+PY_DIRS = bridges tests examples $(wildcard docs bench)
+
+# $(call debian,packages): installs the missing ones, or says that they are missing and goes on:
+# they may be there under another name, and if not the next step fails and this explains it.
+define debian
+missing=
+for package in $(1); do
+  dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$package"
+done
+if [ -n "$$missing" ]; then
+  sudo=; [ "$$(id -u)" = 0 ] || sudo="sudo -n"
+  if command -v apt-get >/dev/null && $$sudo true 2>/dev/null; then
+    echo "installing$$missing"
+    $$sudo apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+  else
+    echo "please install (names of Debian's packages):$$missing" >&2
+  fi
+fi
+endef
+
+.PHONY: help demo test sanitize bench build build-asan format format-check lint docs clean
+
+help: ## Say what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: build ## Train on handwritten digits across NumPy, SciPy and torch; leaves a picture
+	PYTHONPATH=build/python $(PY) examples/digits.py
+
+test: build ## Run the C++ tests, then the Python tests
+	ctest --preset dev -j $(JOBS)
+	PYTHONPATH=build/python $(PY) -m pytest $(PYTEST_ARGS)
+
+# Python itself is not built with AddressSanitizer, so its runtime has to be loaded first; libstdc++
+# beside it, or it finds no exceptions to watch. CPython leaks at exit by design: no leak check there.
+sanitize: build-asan ## Run all tests under AddressSanitizer and UBSan
+	export UBSAN_OPTIONS=print_stacktrace=1
+	ctest --preset asan -j $(JOBS)
+	runtime=$$(for lib in libasan.so libubsan.so libstdc++.so.6; do realpath "$$(g++ -print-file-name=$$lib)"; done)
+	PYTHONPATH=build-asan/python ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+	  PYTHONMALLOC=malloc LD_PRELOAD="$${runtime//$$'\n'/:}" $(PY) -m pytest $(PYTEST_ARGS)
+
+bench: $(READY) ## Measure
+	@$(call debian,libbenchmark-dev)
+	cmake --preset dev -DPython3_EXECUTABLE=$(PY) -DDLBRIDGE_BENCH=ON
+	cmake --build build -j $(JOBS)
+	shopt -s nullglob
+	for program in build/bench/bench_*; do "$$program"; done
+	for script in $(sort $(wildcard bench/*.py)); do PYTHONPATH=build/python $(PY) "$$script"; done
+
+build: build/build.ninja ## Build the library, the Python module and the tests
+	cmake --build build -j $(JOBS)
+
+build-asan: build-asan/build.ninja
+	cmake --build build-asan -j $(JOBS)
+
+# Once; afterwards ninja configures again by itself when it has to.
+build/build.ninja build-asan/build.ninja: %/build.ninja: $(READY) CMakePresets.json
+	@$(call debian,g++ libgtest-dev libgmock-dev)
+	cmake --preset $(if $(filter build,$*),dev,asan) -DPython3_EXECUTABLE=$(PY)
+	touch $@
+
+format: $(READY) ## Format C++ and Python
+	clang-format -i $(CXX_FILES)
+	ruff format -q $(PY_DIRS)
+	ruff check -q --fix $(PY_DIRS)
+
+format-check: $(READY) ## Check the format, change nothing
+	clang-format --dry-run -Werror $(CXX_FILES)
+	ruff format --check $(PY_DIRS)
+
+lint: $(READY) ## ruff and mypy
+	ruff check $(PY_DIRS)
+	mypy
+
+docs: build ## Build the manual, warnings are errors
+	@PYTHONPATH=build/python sphinx-build -q -W --keep-going -b html docs build/docs
+	echo "the manual: build/docs/index.html"
+
+clean: ## Remove what was built; the virtual environment stays
+	rm -rf build build-asan dist demo-output
+
+$(READY): requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dlbridge needs Python 3.10 or later; PYTHON= names one")'
+	# Debian keeps venv and the headers in packages of their own.
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call debian,python3-venv); }
+	$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
+	  || { $(call debian,python3-dev); }
+	echo "setting up $(VENV) (torch is large: a few minutes)"
+	[ -x $(PY) ] || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --disable-pip-version-check $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) -r requirements/dev.txt
+	touch $@
