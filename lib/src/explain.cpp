@@ -49,7 +49,7 @@ constexpr std::array kWordings = {
             "{target} does not know read-only memory"},
     Wording{Condition::kInexpressibleDType, "of dtype {detail}", "DLPack has no such type"},
     Wording{Condition::kPaddedSubByte, "of dtype {detail}",
-            "its elements would arrive as whole-byte integers"},
+            "its elements are padded to whole bytes, and would arrive as other numbers"},
     Wording{Condition::kTooManyDimensions, "of {ndim} dimensions",
             "{target} takes at most {max_ndim}"},
     Wording{Condition::kOverlap, "whose elements share memory",

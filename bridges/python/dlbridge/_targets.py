@@ -49,16 +49,19 @@ def to(
     policy: Policy | str | None = None,
     dtype: Any = None,
     copy: bool | None = None,
+    device: Any = None,
 ) -> Any:
     """``x``, from any library, as an array of ``target``: a library's name or its module."""
     name = _checked_name(target)
-    if name == "numpy":
-        return _core.to_numpy(x, policy=policy, dtype=dtype, copy=copy)
     if name == "torch":
-        return _core.to_torch(x, policy=policy, dtype=dtype, copy=copy)
-    managed = _core.for_consumer(x, name, policy, dtype, copy, None)
+        return _core.to_torch(x, policy=policy, dtype=dtype, copy=copy, device=device)
+    if name == "numpy" and device is None:
+        return _core.to_numpy(x, policy=policy, dtype=dtype, copy=copy)
+    managed = _core.for_consumer(x, name, policy, dtype, copy, device)
     if name == "dlbridge":
         return managed
+    if name == "numpy":
+        return _core.to_numpy(managed, policy=policy)
     if name in _IMPORTERS:
         module, function = _IMPORTERS[name]
         return getattr(importlib.import_module(module), function)(managed)
