@@ -264,17 +264,18 @@ class Planner {
       return;
     }
     plan_.reasons.add_if(overlaps_, Condition::kOverlap);
-    if (target_.readonly == ReadOnlySupport::kNever) {
-      refuse(Condition::kReadOnly);
-    } else if (!unaware) {
+    if (!unaware) {
       plan_.writable = false;
       if (!source_is) {
         plan_.add(Step::kMarkReadOnly);
       }
-    } else if (policy_[Field::kReadOnly] == Ruling::kCopy) {
-      need_copy(Condition::kReadOnly, Step::kRepack);
-    } else if (policy_[Field::kReadOnly] == Ruling::kRefuse) {
+      return;
+    }
+    const Ruling ruling = policy_[Field::kReadOnly];
+    if (target_.readonly == ReadOnlySupport::kNever || ruling == Ruling::kRefuse) {
       refuse(Condition::kReadOnly);
+    } else if (ruling == Ruling::kCopy) {
+      need_copy(Condition::kReadOnly, Step::kRepack);
     } else {
       plan_.reasons.add(Condition::kReadOnly);  // an alias, at the caller's own risk
     }

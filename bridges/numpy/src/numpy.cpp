@@ -143,8 +143,7 @@ void name_inexpressible(PyArray_Descr* descriptor, Source& source) {
   // ml_dtypes gives each int4 or float4 a byte of its own; DLPack packs them.
   const auto named = dtype_named(source.detail);
   const bool padded = descriptor->type_num >= NPY_USERDEF && named && !named->whole_bytes();
-  source.traits.conditions.add(padded ? Condition::kPaddedSubByte
-                                      : Condition::kInexpressibleDType);
+  source.traits.conditions.add(padded ? Condition::kPaddedSubByte : Condition::kInexpressibleDType);
   switch (descriptor->kind) {
     case 'M':
     case 'm':

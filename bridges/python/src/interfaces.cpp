@@ -61,10 +61,13 @@ char kind_of_letter(std::string_view letters) {
   if (letters == "?") {
     return 'b';
   }
-  return kSigned.find(letters[0]) != std::string_view::npos     ? 'i'
-         : kUnsigned.find(letters[0]) != std::string_view::npos ? 'u'
-         : kFloats.find(letters[0]) != std::string_view::npos   ? 'f'
-                                                                : 0;
+  if (kSigned.find(letters[0]) != std::string_view::npos) {
+    return 'i';
+  }
+  if (kUnsigned.find(letters[0]) != std::string_view::npos) {
+    return 'u';
+  }
+  return kFloats.find(letters[0]) != std::string_view::npos ? 'f' : '\0';
 }
 
 // Fills the crossing's source and takes the lease over. The lease is given back on every path.

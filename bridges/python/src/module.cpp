@@ -239,7 +239,7 @@ PyModuleDef core_module = {PyModuleDef_HEAD_INIT,
 }  // namespace
 }  // namespace dlbridge::python
 
-PyMODINIT_FUNC PyInit__core() {
+PyMODINIT_FUNC PyInit__core() {  // NOLINT(bugprone-reserved-identifier): Python's name for it
   using namespace dlbridge::python;
   if (!dlbridge::NumPy::import()) {
     return nullptr;

@@ -94,18 +94,17 @@ inline constexpr std::array kNamedDTypes = {
 
 namespace detail {
 
-inline constexpr int kIndexCodes = kDLFloat4_e2m1fn + 1;
-inline constexpr int kIndexBits = 129;
+inline constexpr std::size_t kIndexCodes = kDLFloat4_e2m1fn + 1;
+inline constexpr std::size_t kIndexBits = 129;
 
 // Rows of types with one lane, by code and bits: every crossing asks for one.
 inline constexpr auto kRowOfType = [] {
-  std::array<std::int8_t, static_cast<std::size_t>(kIndexCodes * kIndexBits)> rows{};
+  std::array<std::int8_t, kIndexCodes * kIndexBits> rows{};
   rows.fill(-1);
   for (std::size_t i = 0; i < kNamedDTypes.size(); ++i) {
     const DType dtype = kNamedDTypes[i].dtype;
     if (dtype.lanes == 1) {
-      rows[static_cast<std::size_t>(dtype.code * kIndexBits + dtype.bits)] =
-          static_cast<std::int8_t>(i);
+      rows[dtype.code * kIndexBits + dtype.bits] = static_cast<std::int8_t>(i);
     }
   }
   return rows;
@@ -117,9 +116,7 @@ inline constexpr auto kRowOfType = [] {
 [[nodiscard]] constexpr int index_of(DType dtype) {
   if (dtype.lanes == 1) {
     const bool inside = dtype.code < detail::kIndexCodes && dtype.bits < detail::kIndexBits;
-    return inside ? detail::kRowOfType[static_cast<std::size_t>(dtype.code * detail::kIndexBits +
-                                                                dtype.bits)]
-                  : -1;
+    return inside ? detail::kRowOfType[dtype.code * detail::kIndexBits + dtype.bits] : -1;
   }
   for (std::size_t i = 0; i < kNamedDTypes.size(); ++i) {
     if (kNamedDTypes[i].dtype == dtype) {

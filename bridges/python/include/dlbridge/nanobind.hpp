@@ -7,8 +7,8 @@
 namespace nanobind::detail {
 
 /// A parameter of type dlbridge::ManagedTensor takes any tensor of any library; a result of that
-/// type leaves as a dlbridge.ManagedTensor. What dlbridge refuses reaches the caller as it is, not as
-/// "incompatible function arguments".
+/// type leaves as a dlbridge.ManagedTensor. What dlbridge refuses reaches the caller as it is, not
+/// as "incompatible function arguments".
 template <>
 struct type_caster<dlbridge::ManagedTensor> {
   NB_TYPE_CASTER(dlbridge::ManagedTensor, const_name("dlbridge.ManagedTensor"))

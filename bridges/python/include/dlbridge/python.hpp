@@ -22,8 +22,8 @@ inline const DLPackExchangeAPI* managed_tensor_table() noexcept {
   PyObject* capsule =
       type == nullptr ? nullptr : PyObject_GetAttrString(type, "__dlpack_c_exchange_api__");
   if (capsule != nullptr) {
-    table = static_cast<const DLPackExchangeAPI*>(
-        PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
+    table =
+        static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
   }
   Py_XDECREF(capsule);
   Py_XDECREF(type);
@@ -34,8 +34,8 @@ inline const DLPackExchangeAPI* managed_tensor_table() noexcept {
 }  // namespace detail
 
 /// Any tensor of any library, or a capsule, as a managed tensor: as dlbridge.from_dlpack(object).
-/// An empty ManagedTensor, with Python's error set, when that refuses. Needs the GIL; the result may
-/// end on any thread, with or without it.
+/// An empty ManagedTensor, with Python's error set, when that refuses. Needs the GIL; the result
+/// may end on any thread, with or without it.
 inline ManagedTensor from_python(PyObject* object) noexcept {
   const DLPackExchangeAPI* table = detail::managed_tensor_table();
   if (table == nullptr) {
