@@ -5,9 +5,11 @@ Imported when the first tensor comes by; torch is there by then, or is asked for
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 import sys
+import weakref
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from dlbridge._core import conditions, dtype_triple
 _VERSION = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
 
 # torch's importer takes versioned capsules since it has an exchange table (2.9).
+TENSOR = torch.Tensor
 TAKES_VERSIONED = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
 
 
@@ -180,57 +183,48 @@ def describe(x: torch.Tensor) -> tuple[Any, ...]:
     return tuple(found), data, shape, strides, triple, place, detail, fix
 
 
-class _Guard:
-    """Keeps a storage for views, and makes it refuse what would take their memory away.
-
-    ``share_memory_()`` moves a storage's contents and frees the old ones (torch 2.15). While views
-    are alive, the storage's own methods for that are shadowed by one that raises; and it is not
-    resizable any more, as after ``Tensor.numpy()``.
-    """
-
-    __slots__ = ("storage",)
-    _MOVERS = ("share_memory_", "_share_fd_cpu_", "_share_filename_cpu_")
-
-    def __init__(self, storage: torch.UntypedStorage) -> None:
-        self.storage = storage
-        views = storage.__dict__.get("_dlbridge_views", 0)
-        if views == 0:
-            # numpy() marks the storage; an empty tensor of bytes over it will do for any type.
-            torch.empty(0, dtype=torch.uint8).set_(storage, 0, (0,), (1,)).numpy()
-            if not storage.is_shared():
-                for name in self._MOVERS:
-                    setattr(storage, name, _refuse_to_move)
-        storage.__dict__["_dlbridge_views"] = views + 1
-
-    def __del__(self) -> None:
-        attributes = self.storage.__dict__
-        attributes["_dlbridge_views"] -= 1
-        if attributes["_dlbridge_views"] == 0:
-            for name in self._MOVERS:
-                attributes.pop(name, None)
+# What would take a storage's memory away from its views. share_memory_() moves a storage's contents
+# and frees the old ones (torch 2.15).
+_MOVERS = ("share_memory_", "_share_fd_cpu_", "_share_filename_cpu_")
 
 
 class StorageInUseError(RuntimeError, BufferError):
     """A storage would move while views of it are alive: a RuntimeError, as torch's own refusals."""
 
 
-def _refuse_to_move(*args: object, **kwargs: object) -> None:
-    raise StorageInUseError(
-        "cannot move this storage into shared memory while views of it are alive in another "
-        "library (they would read freed memory); use share_memory_() before the conversion, or "
-        "del the views first"
-    )
+def guard(storage: torch.UntypedStorage) -> None:
+    """Makes a storage refuse what would take its memory away while it has views.
+
+    Once, at its first view: its own methods for that are shadowed by ones that look at the number
+    of views, which the module keeps in ``_dlbridge_views``; and it is not resizable any more, as
+    after ``Tensor.numpy()``.
+    """
+    # numpy() marks the storage; an empty tensor of bytes over it will do for any type.
+    torch.empty(0, dtype=torch.uint8).set_(storage, 0, (0,), (1,)).numpy()
+    if not storage.is_shared():
+        for name in _MOVERS:
+            setattr(storage, name, functools.partial(_move, weakref.ref(storage), name))
 
 
-def hold(x: torch.Tensor) -> tuple[object, int]:
-    """What keeps the tensor's memory for a view, and the address of its first element."""
-    if x.numel() == 0:
-        return None, 0
-    if x.device.type != "cpu":
-        return x.detach(), x.data_ptr()
-    guard = _Guard(x.untyped_storage())
-    # Only now: a copy-on-write storage gets memory of its own when a pointer is asked for.
-    return guard, x.data_ptr()
+def _move(
+    reference: weakref.ref[torch.UntypedStorage], name: str, *args: object, **kwargs: object
+) -> Any:
+    storage = reference()
+    assert storage is not None  # it is called through the storage
+    if storage.__dict__["_dlbridge_views"]:
+        raise StorageInUseError(
+            "cannot move this storage into shared memory while views of it are alive in another "
+            "library (they would read freed memory); use share_memory_() before the conversion, "
+            "or del the views first"
+        )
+    for each in _MOVERS:
+        storage.__dict__.pop(each, None)
+    return getattr(storage, name)(*args, **kwargs)
+
+
+def quick() -> tuple[Any, ...]:
+    """What the module needs to describe an ordinary tensor without this file."""
+    return _keys_of, _ORDINARY, _TRIPLES, torch.autograd.forward_ad.__dict__
 
 
 def prepare(x: torch.Tensor, densify: bool, to_host: bool) -> torch.Tensor:
