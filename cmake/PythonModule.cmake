@@ -15,7 +15,7 @@ function(dlbridge_extension target name)
     CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
 endfunction()
 
-dlbridge_sources(module_sources bridges/python/src
+set(module_sources
   arguments.cpp
   capsule.cpp
   convert.cpp
@@ -27,23 +27,18 @@ dlbridge_sources(module_sources bridges/python/src
   managed_tensor_type.cpp
   module.cpp
   portable_torch.cpp
-  release.cpp
-  torch_companion.cpp
   torch_road.cpp)
-list(FILTER module_sources EXCLUDE REGEX "torch_companion")
-if(module_sources)
-  dlbridge_extension(dlbridge_python _core SOURCES ${module_sources} LINK dlbridge dlbridge_numpy)
-  # For what the torch bridge says without torch: its vocabulary.
-  target_include_directories(dlbridge_python PRIVATE "${PROJECT_SOURCE_DIR}/bridges/torch/include")
-  target_compile_definitions(dlbridge_python PRIVATE DLBRIDGE_VERSION="${PROJECT_VERSION}")
-endif()
+list(TRANSFORM module_sources PREPEND "${PROJECT_SOURCE_DIR}/bridges/python/src/")
+dlbridge_extension(dlbridge_python _core SOURCES ${module_sources} LINK dlbridge dlbridge_numpy)
+# For what the torch bridge says without torch: its vocabulary.
+target_include_directories(dlbridge_python PRIVATE "${PROJECT_SOURCE_DIR}/bridges/torch/include")
+target_compile_definitions(dlbridge_python PRIVATE DLBRIDGE_VERSION="${PROJECT_VERSION}")
 
 # The companion fits exactly one torch release, and its name says which: _torch_2_15_0_cu132.
-set(companion_source "${PROJECT_SOURCE_DIR}/bridges/python/src/torch_companion.cpp")
-if(TARGET LibTorch::python AND EXISTS "${companion_source}")
+if(TARGET LibTorch::python)
   string(REGEX REPLACE "[^0-9A-Za-z]" "_" companion_name "_torch_${LibTorch_VERSION}")
   dlbridge_extension(dlbridge_torch_companion ${companion_name}
-    SOURCES "${companion_source}"
+    SOURCES "${PROJECT_SOURCE_DIR}/bridges/python/src/torch_companion.cpp"
     LINK dlbridge dlbridge_torch LibTorch::python)
   target_compile_definitions(dlbridge_torch_companion PRIVATE
     DLBRIDGE_COMPANION_NAME=${companion_name})

@@ -38,7 +38,8 @@ constexpr std::array kWordings = {
             "its values are in other tensors"},
     Wording{Condition::kDispatchSubclass, "of a subclass with __torch_dispatch__ ({detail})",
             "its own rules for what its values are would be passed by"},
-    Wording{Condition::kFreedStorage, "whose storage was freed", "there is no memory left to read"},
+    Wording{Condition::kFreedStorage, "whose storage was freed or is smaller than its shape",
+            "there is no memory to read"},
     Wording{Condition::kNullData, "whose data is NULL", "there is no memory to read"},
     Wording{Condition::kMasked, "with a mask", "the mask would be lost"},
     Wording{Condition::kSwappedBytes, "in the other byte order",
@@ -56,13 +57,13 @@ constexpr std::array kWordings = {
             "one write would change several of them"},
     Wording{Condition::kNegativeStrides, "with negative strides", "{target} takes none"},
     Wording{Condition::kNotCompact, "that is not C-contiguous", "{target} takes no other layout"},
-    Wording{Condition::kMisaligned, "that starts at an unaligned address",
-            "{target} needs {alignment}-byte alignment"},
+    Wording{Condition::kMisaligned, "at an address that is no multiple of {alignment} bytes",
+            "{target} needs that alignment"},
     Wording{Condition::kMissingDType, "of dtype {dtype}", "{target} has no such type"},
     Wording{Condition::kOtherDevice, "on {device}", "the target is on {to_device}"},
-    Wording{Condition::kNoWayToDevice, "on {device}",
-            "{target} cannot use that memory, and nothing here can bring it to {to_device}"},
-    Wording{Condition::kCastAsked, "of dtype {dtype}", "dtype {to_dtype} was asked for, a copy"},
+    Wording{Condition::kNoWayToDevice, "on {device}", "{unreachable}"},
+    Wording{Condition::kCastAsked, "of dtype {dtype}",
+            "a cast to {to_dtype} was asked for, and a cast is a copy"},
     Wording{Condition::kNoCast, "of dtype {dtype}",
             "there is no cast to the dtype {to_dtype} that was asked for"},
     Wording{Condition::kCopyAsked, "", "a copy was asked for"},
@@ -77,6 +78,13 @@ constexpr bool every_condition_has_its_wording() {
   return kWordings.size() == static_cast<std::size_t>(kConditionCount);
 }
 static_assert(every_condition_has_its_wording());
+
+// The 32-bit sibling of a 64-bit type: what a library without the one may have.
+std::optional<DType> narrower(DType dtype) {
+  const int half = dtype.bits / 2;
+  const bool wide = dtype.lanes == 1 && (dtype.is(kDLComplex) ? half == 64 : half == 32);
+  return wide ? std::optional<DType>({dtype.code, half}) : std::nullopt;
+}
 
 class Writer {
  public:
@@ -108,6 +116,9 @@ class Writer {
         text.replace(at, name.size(), value);
       }
     };
+    const bool moves = plan_.device != Device(source_.tensor.device);
+    put("{unreachable}", moves ? "nothing here can bring it to " + to_string(plan_.device)
+                               : std::string("{target} cannot use that memory"));
     put("{target}", std::string(target_.name));
     put("{detail}", source_.detail);
     put("{ndim}", std::to_string(source_.tensor.ndim));
@@ -159,6 +170,10 @@ class Writer {
     std::string text;
     const Policy host = Policy::host();
     const Policy dense = host.with(Field::kLayout, Ruling::kDensify);
+    if (const auto narrow = narrower(source_.tensor.dtype);
+        narrow && plan_.refused.has(Condition::kMissingDType) && target_.dtypes.contains(*narrow)) {
+      return "dtype=\"" + to_string(*narrow) + "\" to cast";
+    }
     const Way ways[] = {
         {policy_.with_copy(CopyRule::kWhenNeeded), ""},
         {host, "policy=\"host\""},
@@ -178,15 +193,14 @@ class Writer {
         continue;
       }
       if (by_argument) {
-        text = "the call without copy=False to copy";
+        text = "the call without copy=False, to copy";
       } else {
         text = std::string(way.words);
         text += other.view ? (other.writable ? "" : " for a read-only view") : " to copy";
       }
       break;
     }
-    if (text.empty() && target_.readonly == ReadOnlySupport::kNever &&
-        plan_.refused.has(Condition::kReadOnly)) {
+    if (text.empty() && target_.readonly == ReadOnlySupport::kNever) {
       text = "max_version=(1, 3), or policy=\"snapshot\" to copy";
     }
     if (plan_.refused.has(Condition::kMissingDType) && !target_.extension_hint.empty()) {
@@ -214,6 +228,10 @@ class Writer {
   }
 
   std::string call_for(Condition condition) const {
+    // Memory of the host needs no call that would bring it there.
+    if (condition == Condition::kNoWayToDevice && Device(source_.tensor.device).host_accessible()) {
+      return {};
+    }
     for (const auto& fix : source_.traits.library->fixes) {
       if (fix.condition == condition && !fix.call.empty()) {
         return std::string(fix.call);

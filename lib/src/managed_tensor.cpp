@@ -1,5 +1,9 @@
 #include "dlbridge/managed_tensor.hpp"
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -12,6 +16,8 @@ namespace {
 std::atomic<std::int64_t> live_blocks{0};
 
 constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kHugeFrom = std::size_t{4} << 20;
 
 void delete_block(DLManagedTensorVersioned* managed) {
   detail::release(reinterpret_cast<detail::Block*>(managed));
@@ -29,6 +35,24 @@ detail::Block* new_block(std::int32_t ndim) {
   block->references.store(1, std::memory_order_relaxed);
   live_blocks.fetch_add(1, std::memory_order_relaxed);
   return block;
+}
+
+// An empty tensor gets an address too: some consumers do not take NULL.
+void* allocate_host(std::size_t bytes) {
+  const std::size_t alignment = bytes >= kHugeFrom ? kHugePage : kAlignment;
+  const std::size_t rounded =
+      bytes == 0 ? alignment : (bytes + alignment - 1) / alignment * alignment;
+  void* memory = std::aligned_alloc(alignment, rounded);
+  if (memory == nullptr) {
+    throw std::bad_alloc();
+  }
+#ifdef MADV_HUGEPAGE
+  if (bytes >= kHugeFrom) {
+    // Only advice: touching a page costs more than copying into it, and there are 512 times fewer.
+    (void)madvise(memory, rounded, MADV_HUGEPAGE);
+  }
+#endif
+  return memory;
 }
 
 class LeaseGuard {
@@ -134,14 +158,15 @@ std::string tensor_fault(const DLTensor& tensor) {
 }
 
 std::int64_t element_count(const DLTensor& tensor) noexcept {
-  std::int64_t count = 1;
+  // Unsigned: beside a size of zero the others may multiply to anything.
+  std::uint64_t count = 1;
   for (std::int32_t i = 0; i < tensor.ndim; ++i) {
     if (tensor.shape[i] == 0) {
       return 0;
     }
-    count *= tensor.shape[i];
+    count *= static_cast<std::uint64_t>(tensor.shape[i]);
   }
-  return count;
+  return static_cast<std::int64_t>(count);
 }
 
 std::int64_t byte_count(const DLTensor& tensor) noexcept {
@@ -149,28 +174,26 @@ std::int64_t byte_count(const DLTensor& tensor) noexcept {
 }
 
 bool is_c_contiguous(const DLTensor& tensor) noexcept {
-  if (tensor.strides == nullptr) {
+  if (tensor.strides == nullptr || element_count(tensor) == 0) {
     return true;
   }
   std::int64_t expected = 1;
-  bool contiguous = true;
   for (std::int32_t i = tensor.ndim - 1; i >= 0; --i) {
-    if (tensor.shape[i] == 0) {
-      return true;
-    }
     if (tensor.shape[i] != 1) {
-      contiguous = contiguous && tensor.strides[i] == expected;
+      if (tensor.strides[i] != expected) {
+        return false;
+      }
       expected *= tensor.shape[i];
     }
   }
-  return contiguous;
+  return true;
 }
 
 void fill_c_strides(std::span<const std::int64_t> shape, std::int64_t* strides) noexcept {
-  std::int64_t stride = 1;
+  std::uint64_t stride = 1;
   for (std::size_t i = shape.size(); i-- > 0;) {
-    strides[i] = stride;
-    stride *= shape[i] == 0 ? 1 : shape[i];
+    strides[i] = static_cast<std::int64_t>(stride);
+    stride *= shape[i] == 0 ? 1 : static_cast<std::uint64_t>(shape[i]);
   }
 }
 
@@ -288,12 +311,7 @@ ManagedTensor ManagedTensor::allocate(DType dtype, std::span<const std::int64_t>
     throw MalformedTensor(fault);
   }
   const auto bytes = static_cast<std::size_t>(byte_count(tensor));
-  const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  // An empty tensor gets an address too: some consumers do not take NULL.
-  tensor.data = std::aligned_alloc(kAlignment, rounded == 0 ? kAlignment : rounded);
-  if (tensor.data == nullptr) {
-    throw std::bad_alloc();
-  }
+  tensor.data = allocate_host(bytes);
   return own_trusted(tensor, 0, {tensor.data, [](void* memory) noexcept { std::free(memory); }});
 }
 
@@ -304,12 +322,10 @@ ManagedTensor ManagedTensor::share() const {
 
 void ManagedTensor::drop_negative_strides() noexcept {
   const DLTensor& own = tensor();
-  std::int64_t contiguous = 1;
-  for (std::int32_t i = own.ndim - 1; i >= 0; --i) {
+  for (std::int32_t i = 0; i < own.ndim; ++i) {
     if (own.strides[i] < 0 && own.shape[i] <= 1) {
-      own.strides[i] = contiguous;
+      own.strides[i] = 1;
     }
-    contiguous *= own.shape[i] == 0 ? 1 : own.shape[i];
   }
 }
 

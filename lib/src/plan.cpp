@@ -1,5 +1,7 @@
 #include "dlbridge/plan.hpp"
 
+#include <limits>
+
 #include "dlbridge/copy.hpp"
 #include "layout.hpp"
 
@@ -29,7 +31,7 @@ std::optional<DType> widened(DType narrow) {
     case kDLBfloat:
       return DType{kDLFloat, 32};
     case kDLComplex:
-      return DType{kDLComplex, 64};
+      return narrow.bits < 64 ? std::optional<DType>({kDLComplex, 64}) : std::nullopt;
     default:
       if (narrow.code >= kDLFloat8_e3m4 && narrow.code <= kDLFloat8_e8m0fnu) {
         return DType{kDLFloat, 32};
@@ -77,6 +79,7 @@ class Planner {
     } else if (copies_) {
       finish_copy();
     }
+    plan_.writable = plan_.writable && target_.gives_writable;
     return plan_;
   }
 
@@ -117,6 +120,7 @@ class Planner {
           refuse(condition);
         } else {
           take(condition, Step::kDetach);
+          detached_ = condition;
           read_only_ = read_only_ || policy_[Field::kGrad] == Ruling::kDetach;
         }
         break;
@@ -167,14 +171,15 @@ class Planner {
       return;
     }
     if (ruling == Ruling::kUpcast) {
-      if (const auto wide = widened(dtype)) {
+      if (const auto wide = widened(dtype); wide && target_.dtypes.contains(*wide)) {
         plan_.dtype = *wide;
         need_copy(Condition::kMissingDType, Step::kCast);
         return;
       }
     }
     if (ruling == Ruling::kBits) {
-      if (const auto integer = same_width_integer(dtype)) {
+      if (const auto integer = same_width_integer(dtype);
+          integer && target_.dtypes.contains(*integer)) {
         plan_.dtype = *integer;
         plan_.reasons.add(Condition::kMissingDType);
         return;
@@ -271,19 +276,28 @@ class Planner {
       }
       return;
     }
+    // What made it read-only is what the caller should hear of.
+    const Condition cause = source_is   ? Condition::kReadOnly
+                            : overlaps_ ? Condition::kOverlap
+                                        : detached_;
     const Ruling ruling = policy_[Field::kReadOnly];
     if (target_.readonly == ReadOnlySupport::kNever || ruling == Ruling::kRefuse) {
-      refuse(Condition::kReadOnly);
+      refuse(cause);
     } else if (ruling == Ruling::kCopy) {
-      need_copy(Condition::kReadOnly, Step::kRepack);
+      need_copy(cause, Step::kRepack);
     } else {
-      plan_.reasons.add(Condition::kReadOnly);  // an alias, at the caller's own risk
+      plan_.reasons.add(cause);  // an alias, at the caller's own risk
     }
   }
 
   void finish_copy() {
     plan_.view = false;
-    plan_.bytes_copied = element_count(source_.tensor) * plan_.dtype.element_bits() / 8;
+    // What does not fit is refused when the copy is allocated.
+    std::int64_t bits = 0;
+    if (__builtin_mul_overflow(element_count(source_.tensor), plan_.dtype.element_bits(), &bits)) {
+      bits = std::numeric_limits<std::int64_t>::max() - 7;
+    }
+    plan_.bytes_copied = (bits + 7) / 8;
   }
 
   const Source& source_;
@@ -294,6 +308,7 @@ class Planner {
   bool copies_ = false;
   bool read_only_ = false;
   bool overlaps_ = false;
+  Condition detached_ = Condition::kInGraph;
 };
 
 }  // namespace

@@ -53,10 +53,15 @@ ManagedTensor carry_out(const Plan& plan, const Source& source) {
     same_type.dtype = copy.dtype();
     require_readable(same_type, source);
     std::array<std::int64_t, kMaxDimensions> from_strides{};
+    const std::int64_t* strides = from.strides;
+    if (strides == nullptr) {
+      fill_c_strides({from.shape, ndim}, from_strides.data());
+      strides = from_strides.data();
+    }
     std::array<std::int64_t, kMaxDimensions> to_strides{};
     for (std::size_t i = 0; i < ndim; ++i) {
-      from_strides[i] = source.byte_strides != nullptr ? source.byte_strides[i]
-                                                       : from.strides[i] * dtype.itemsize();
+      from_strides[i] =
+          source.byte_strides != nullptr ? source.byte_strides[i] : strides[i] * dtype.itemsize();
       to_strides[i] = copy.strides()[i] * copy.dtype().itemsize();
     }
     CopyJob job;

@@ -249,8 +249,9 @@ ManagedTensor NumPy::acquire(PyObject* array, const Source& source) {
                                     python_lease(Py_NewRef(array)));
 }
 
-const Capabilities& NumPy::capabilities(const Source& source) {
-  if (!kOwnTypes.contains(source.tensor.dtype)) {
+const Capabilities& NumPy::capabilities(const Source& source, const Request& request) {
+  if (!kOwnTypes.contains(source.tensor.dtype) ||
+      (request.dtype && !kOwnTypes.contains(*request.dtype))) {
     load_extensions();
   }
   return numpy_capabilities;

@@ -41,6 +41,13 @@ def _checked_name(target: str | ModuleType) -> str:
     )
 
 
+def _row_of(name: str) -> str:
+    """The module's row of what the library can take, as it is set up now."""
+    if name == "jax" and importlib.import_module("jax").config.jax_enable_x64:
+        return "jax with x64"
+    return name
+
+
 def to(
     x: Any,
     target: str | ModuleType,
@@ -57,7 +64,7 @@ def to(
         return _core.to_torch(x, policy=policy, dtype=dtype, copy=copy, device=device)
     if name == "numpy" and device is None:
         return _core.to_numpy(x, policy=policy, dtype=dtype, copy=copy)
-    managed = _core.for_consumer(x, name, policy, dtype, copy, device)
+    managed = _core.for_consumer(x, _row_of(name), policy, dtype, copy, device)
     if name == "dlbridge":
         return managed
     if name == "numpy":
@@ -82,7 +89,7 @@ def explain(
     """What the conversion of ``x`` to ``target`` would do, and why. Changes nothing."""
     name = _checked_name(target)
     try:
-        plan: Plan = _core.explain_plan(x, name, policy, dtype, copy, device)
+        plan: Plan = _core.explain_plan(x, _row_of(name), policy, dtype, copy, device)
     except ConversionRefused as refused:
         # What cannot even be read as a tensor has a Plan too: its refusal.
         return refused.plan

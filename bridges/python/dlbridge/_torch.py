@@ -68,7 +68,7 @@ _FUNCTORCH = [
     for name in ("FuncTorchBatched", "FuncTorchGradWrapper")
     if hasattr(_KEY, name)
 ]
-_NOTHING = ((), (), (0, 0, 1), (1, 0))
+_NOTHING = ((), (), (0, 0, 1), (0, 0))
 
 
 def _odd(x: torch.Tensor, keys: Any) -> tuple[list[int], str, str]:

@@ -25,16 +25,28 @@ constexpr Library kCapsuleLibrary{.name = "dlpack", .object = "DLPack capsule"};
 
 // Consumers without a bridge of their own: they are given a ManagedTensor that they can take.
 // Measured on the releases of 2026-11. The last row is for whoever is not listed.
-constexpr DTypeSet kArrayTypes =
-    DTypeSet::of({"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-                  "float16", "float32", "float64", "complex64", "complex128", "bfloat16"});
+constexpr DTypeSet kNarrowTypes =
+    DTypeSet::of({"bool", "int8", "int16", "int32", "uint8", "uint16", "uint32", "float16",
+                  "float32", "complex64", "bfloat16"});
+constexpr DTypeSet kWideTypes = DTypeSet::of({"int64", "uint64", "float64", "complex128"});
 constexpr std::array kConsumers = {
-    // Takes legacy capsules only, compact ones, and copies below 64-byte alignment without a word.
+    // Takes legacy capsules only, compact ones, copies below 64-byte alignment without a word, and
+    // turns 64-bit types into 32-bit ones as silently, unless it is told to keep them.
     Capabilities{.name = "jax",
                  .result = "jax.Array",
                  .devices = DeviceSet::of({kDLCPU, kDLCUDA, kDLROCM}),
-                 .dtypes = kArrayTypes,
+                 .dtypes = kNarrowTypes,
                  .readonly = ReadOnlySupport::kUnaware,
+                 .gives_writable = false,
+                 .negative_strides = false,
+                 .any_strides = false,
+                 .alignment = 64},
+    Capabilities{.name = "jax with x64",
+                 .result = "jax.Array",
+                 .devices = DeviceSet::of({kDLCPU, kDLCUDA, kDLROCM}),
+                 .dtypes = kNarrowTypes | kWideTypes,
+                 .readonly = ReadOnlySupport::kUnaware,
+                 .gives_writable = false,
                  .negative_strides = false,
                  .any_strides = false,
                  .alignment = 64},
@@ -258,7 +270,7 @@ Ref to_numpy_object(PyObject* x, PyObject* policy, PyObject* dtype, PyObject* co
 
 Ref to_numpy_object(PyObject* x, const Call& call) {
   Incoming incoming(x, false);
-  const Capabilities& target = NumPy::capabilities(incoming.source());
+  const Capabilities& target = NumPy::capabilities(incoming.source(), call.request);
   const Plan decided = decide(incoming, target, call);
   if (incoming.kind() == SourceKind::kNumPy && decided.empty()) {
     return Ref::borrow(x);
@@ -330,7 +342,7 @@ Ref explain_object(PyObject* x, const std::string& target, const Call& call) {
   Incoming incoming(x, true);
   Capabilities row;
   if (target == "numpy") {
-    row = NumPy::capabilities(incoming.source());
+    row = NumPy::capabilities(incoming.source(), call.request);
   } else if (target == "torch") {
     row = torch_capabilities(wanted_torch_road(), call);
     if (stays_itself(incoming, SourceKind::kTorch, call)) {

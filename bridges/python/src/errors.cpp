@@ -58,7 +58,9 @@ Ref plan_object(const Plan& plan, const Source& source, const Capabilities& targ
   const Ref steps = text_tuple(text.steps);
   const Ref reasons = text_tuple(text.reasons);
   Ref shape;
-  if (source.tensor.shape != nullptr || source.tensor.ndim == 0) {
+  // Of some objects nothing is known, not even where they are: there is no device of type 0.
+  const bool known = source.tensor.device.device_type != 0;
+  if (known && (source.tensor.shape != nullptr || source.tensor.ndim == 0)) {
     shape = checked(PyTuple_New(source.tensor.ndim));
     for (int i = 0; i < source.tensor.ndim; ++i) {
       PyTuple_SET_ITEM(shape.get(), i,
@@ -71,15 +73,15 @@ Ref plan_object(const Plan& plan, const Source& source, const Capabilities& targ
                                  : checked(PyUnicode_FromString(text.fix.c_str())).release());
   const DType dtype(source.tensor.dtype);
   const std::string source_dtype =
-      dtype.bits == 0 ? (source.detail.empty() ? "?" : source.detail) : to_string(dtype);
+      dtype.bits == 0 ? (known ? source.detail : "") : to_string(dtype);
   const std::string result_dtype = dtype.bits == 0 ? source_dtype : to_string(plan.dtype);
   return checked(PyObject_CallFunction(
       plan_type.get(), "OOOOLOOsssssO", steps.get(), reasons.get(), plan.view ? Py_True : Py_False,
       plan.writable ? Py_True : Py_False, static_cast<long long>(plan.bytes_copied),
       plan.is_refused() ? Py_True : Py_False, fix.get(),
       std::string(source.traits.library->object).c_str(), std::string(target.result).c_str(),
-      source_dtype.c_str(), result_dtype.c_str(), to_string(Device(source.tensor.device)).c_str(),
-      shape.get()));
+      source_dtype.c_str(), result_dtype.c_str(),
+      known ? to_string(Device(source.tensor.device)).c_str() : "", shape.get()));
 }
 
 void raise_refused(const Plan& plan, const Source& source, const Capabilities& target,

@@ -220,6 +220,9 @@ void wait_for_managed_memory() {
 void name_library(PyObject* object, Crossing& crossing) {
   const LibraryRow* row = row_of(Py_TYPE(object));
   crossing.object_name = row != nullptr ? std::string(row->object) : Py_TYPE(object)->tp_name;
+  if (row == nullptr && PyBytes_CheckExact(object)) {
+    crossing.object_name = "bytes object";  // "a bytes" would read badly
+  }
   crossing.library.name = crossing.object_name;
   crossing.library.object = crossing.object_name;
 }

@@ -27,6 +27,7 @@ struct Capabilities {
   DTypeSet extension_dtypes{};    // with ml_dtypes
   std::string_view extension_hint{};  // what would add to these: "pip install ml_dtypes"
   ReadOnlySupport readonly = ReadOnlySupport::kHonours;
+  bool gives_writable = true;   // its objects can be written to at all
   bool guards_overlap = false;  // it refuses by itself to write where elements share memory
   bool negative_strides = true;
   bool any_strides = true;     // otherwise C-contiguous only

@@ -68,6 +68,8 @@ template <Producer From>
       const typename From::Object prepared = From::prepare(object, decided);
       Source dense;
       From::describe(prepared, dense);
+      dense.traits.conditions.remove(Condition::kInGraph);
+      dense.traits.conditions.remove(Condition::kForwardDual);
       // What was prepared is private: a view of it is the copy that the plan promised.
       const Policy viewing = policy.with_copy(CopyRule::kWhenNeeded);
       const Plan rest = plan(dense, target, viewing, request);

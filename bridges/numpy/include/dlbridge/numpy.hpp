@@ -7,6 +7,7 @@
 
 #include "dlbridge/capabilities.hpp"
 #include "dlbridge/managed_tensor.hpp"
+#include "dlbridge/plan.hpp"
 #include "dlbridge/source.hpp"
 
 namespace dlbridge {
@@ -36,7 +37,8 @@ struct NumPy {
   /// while there are references.
   static ManagedTensor acquire(PyObject* array, const Source& source);
 
-  static const Capabilities& capabilities(const Source& source);
+  /// With ml_dtypes' types where the source, or the request, is of a type that NumPy lacks.
+  static const Capabilities& capabilities(const Source& source, const Request& request = {});
 
   /// A new reference to an array over the tensor's memory, whose base is a capsule that owns it.
   static PyObject* deliver(ManagedTensor tensor);

@@ -260,8 +260,8 @@ struct BasicTorch {
 
   /// The same for a managed tensor without negative strides: takes it in every case.
   static at::Tensor deliver(DLManagedTensorVersioned* managed) {
-    std::unique_ptr<DLManagedTensorVersioned, decltype(&delete_managed)> owner(managed,
-                                                                               &delete_managed);
+    std::unique_ptr<DLManagedTensorVersioned, decltype(&torch_detail::delete_managed)> owner(
+        managed, &torch_detail::delete_managed);
     const DLTensor& tensor = managed->dl_tensor;
     const auto scalar_type = torch_detail::scalar_type_of(tensor.dtype).value();
     const auto ndim = static_cast<std::size_t>(tensor.ndim);
@@ -271,7 +271,7 @@ struct BasicTorch {
       const auto bytes = torch_detail::extent_bytes(tensor, DType(tensor.dtype).itemsize());
       auto storage = c10::make_intrusive<c10::StorageImpl>(
           c10::StorageImpl::use_byte_size_t(), bytes,
-          c10::DataPtr(tensor.data, owner.release(), &delete_managed, c10::kCPU),
+          c10::DataPtr(tensor.data, owner.release(), &torch_detail::delete_managed, c10::kCPU),
           /*allocator=*/nullptr, /*resizable=*/false);
       auto impl = c10::make_intrusive<c10::TensorImpl>(c10::Storage(std::move(storage)),
                                                        c10::DispatchKeySet(c10::DispatchKey::CPU),
@@ -283,7 +283,7 @@ struct BasicTorch {
     void* data = static_cast<char*>(tensor.data) + tensor.byte_offset;
     owner.release();
     return at::from_blob(
-        data, sizes, strides, [managed](void*) { delete_managed(managed); },
+        data, sizes, strides, [managed](void*) { torch_detail::delete_managed(managed); },
         at::TensorOptions().device(device).dtype(scalar_type), device);
   }
 
@@ -294,11 +294,6 @@ struct BasicTorch {
                                    Condition::kWrapperSubclass, Condition::kDispatchSubclass,
                                    Condition::kQuantised,       Condition::kMeta,
                                    Condition::kFreedStorage};
-
-  static void delete_managed(void* owned) {
-    auto* managed = static_cast<DLManagedTensorVersioned*>(owned);
-    managed->deleter(managed);
-  }
 
   static void describe_odd(const at::Tensor& tensor, c10::DispatchKeySet keys, Source& source) {
     using c10::DispatchKey;

@@ -19,6 +19,12 @@ struct ReleaseAtOnce {
   static void run(void* context, void (*action)(void*)) noexcept { action(context); }
 };
 
+/// The deleter of the storages that deliver() makes: their context is the managed tensor.
+inline void delete_managed(void* context) {
+  auto* managed = static_cast<DLManagedTensorVersioned*>(context);
+  managed->deleter(managed);
+}
+
 /// Keeps a storage's memory valid for views, whatever becomes of the storage.
 ///
 /// share_memory_(), set_() and Module.to() replace a storage's memory or a tensor's storage while
@@ -86,7 +92,7 @@ class StorageHolder {
       return false;
     }
     return memory.get_context() == memory.get() || memory.get_deleter() == kForeignMemory ||
-           at::globalContext().isPinnedPtr(memory.get());
+           memory.get_deleter() == &delete_managed || at::globalContext().isPinnedPtr(memory.get());
   }
 
   static Lease storage_lease(c10::StorageImpl& storage) {

@@ -1,0 +1,46 @@
+// A Python extension: halved(x) takes a tensor of any library, returns a NumPy array.
+
+#include <dlbridge/error.hpp>
+#include <dlbridge/numpy.hpp>
+#include <dlbridge/python.hpp>
+#include <dlbridge/tensor_view.hpp>
+
+namespace {
+
+PyObject* halved(PyObject* /*module*/, PyObject* x) {
+  try {
+    const dlbridge::ManagedTensor tensor = dlbridge::from_python(x);
+    if (!tensor) {
+      return nullptr;  // the error is set
+    }
+    const dlbridge::TensorView<const float, 1> from(tensor);
+    auto result = dlbridge::ManagedTensor::allocate(tensor.dtype(), tensor.shape());
+    const dlbridge::TensorView<float, 1> to(result);
+    for (std::int64_t i = 0; i < to.size(); ++i) {
+      to(i) = from(i) / 2;
+    }
+    return dlbridge::NumPy::deliver(std::move(result));
+  } catch (const dlbridge::PythonError&) {
+    return nullptr;  // the error is set
+  } catch (const dlbridge::ConversionRefused& refused) {
+    PyErr_SetString(PyExc_ValueError, refused.what());
+    return nullptr;
+  }
+}
+
+PyMethodDef functions[] = {{"halved", halved, METH_O, nullptr}, {nullptr, nullptr, 0, nullptr}};
+PyModuleDef definition = {PyModuleDef_HEAD_INIT,
+                          "manual_extension",
+                          nullptr,
+                          -1,
+                          functions,
+                          nullptr,
+                          nullptr,
+                          nullptr,
+                          nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit_manual_extension() {
+  return dlbridge::NumPy::import() ? PyModule_Create(&definition) : nullptr;
+}

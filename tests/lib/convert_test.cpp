@@ -1,0 +1,303 @@
+// Two made-up libraries with bridges of their own, and what crosses between them: Quill makes
+// tensors, and some of them sparse or out of reach; Ledger takes them, and cannot always.
+
+#include "dlbridge/convert.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "lib/doubles.hpp"
+
+namespace dlbridge {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::StrEq;
+using ::testing::ThrowsMessage;
+
+struct Sheet {  // Quill's tensor
+  std::shared_ptr<std::vector<float>> ink;
+  std::vector<std::int64_t> shape;
+  std::vector<std::int64_t> strides;
+  Conditions conditions{};
+  Device device{};
+};
+
+Sheet sheet(std::vector<float> values = {0, 1, 2, 3, 4, 5}) {
+  return {std::make_shared<std::vector<float>>(std::move(values)), {2, 3}, {3, 1}};
+}
+
+struct Quill {
+  using Object = Sheet;
+  static constexpr Library kLibrary{
+      .name = "quill", .object = "quill.Sheet", .fixes = {{{Condition::kSparse, "x.filled_in()"}}}};
+  static inline int acquired = 0;
+  static inline int prepared = 0;
+
+  static void describe(const Sheet& sheet, Source& source) {
+    source.traits.library = &kLibrary;
+    source.traits.conditions = sheet.conditions;
+    source.traits.copies_to_host = true;
+    source.tensor.data = sheet.ink->data();
+    source.tensor.device = sheet.device.dl();
+    source.tensor.dtype = DType(kDLFloat, 32).dl();
+    source.tensor.ndim = static_cast<std::int32_t>(sheet.shape.size());
+    source.tensor.shape = const_cast<std::int64_t*>(sheet.shape.data());
+    source.tensor.strides = const_cast<std::int64_t*>(sheet.strides.data());
+  }
+  static ManagedTensor acquire(const Sheet& sheet, Source& source) {
+    ++acquired;
+    auto* held = new std::shared_ptr<std::vector<float>>(sheet.ink);
+    return ManagedTensor::own(source.tensor, 0,
+                              {held, [](void* context) noexcept {
+                                 delete static_cast<std::shared_ptr<std::vector<float>>*>(context);
+                               }});
+  }
+  static Sheet prepare(const Sheet& sheet, const Plan& plan) {
+    ++prepared;
+    Sheet dense = sheet;
+    dense.ink = std::make_shared<std::vector<float>>(*sheet.ink);
+    if (plan.has(Step::kDetach)) {
+      dense.conditions.remove(Condition::kInGraph);
+    }
+    if (plan.has(Step::kDensify)) {
+      dense.conditions.remove(Condition::kSparse);
+    }
+    if (plan.has(Step::kCopyToHost)) {
+      dense.device = Device{};
+    }
+    return dense;
+  }
+};
+
+// The same tensors from a bridge that can prepare nothing.
+struct PlainQuill {
+  using Object = Sheet;
+  static void describe(const Sheet& sheet, Source& source) { Quill::describe(sheet, source); }
+  static ManagedTensor acquire(const Sheet& sheet, Source& source) {
+    return Quill::acquire(sheet, source);
+  }
+};
+
+struct Page {  // Ledger's tensor
+  ManagedTensor tensor;
+  [[nodiscard]] std::vector<float> values() const {
+    const auto* first = static_cast<const float*>(tensor.data());
+    return {first, first + element_count(tensor.tensor())};
+  }
+};
+
+struct Ledger {
+  using Object = Page;
+  static inline bool fails = false;
+
+  static const Capabilities& capabilities(const Source& /*source*/) {
+    static constexpr Capabilities kCapabilities{
+        .name = "Ledger",
+        .result = "ledger.Page",
+        .devices = DeviceSet::host(),
+        .wants_host = true,
+        .dtypes = DTypeSet::of({"float32", "float64"}),
+        .any_strides = false,
+    };
+    return kCapabilities;
+  }
+  static Page deliver(ManagedTensor tensor) {
+    if (fails) {
+      throw std::length_error("the ledger is full");
+    }
+    return {std::move(tensor)};
+  }
+};
+
+static_assert(Producer<Quill> && Preparer<Quill> && !Consumer<Quill>);
+static_assert(Producer<PlainQuill> && !Preparer<PlainQuill>);
+static_assert(Consumer<Ledger> && !Producer<Ledger>);
+
+// Nearly bridges: each lacks one thing.
+struct ReturnsAPointer {
+  using Object = Sheet;
+  static void describe(const Sheet&, Source&) {}
+  static DLManagedTensorVersioned* acquire(const Sheet&, Source&) { return nullptr; }
+};
+struct NamesNoObject {
+  static void describe(const Sheet&, Source&) {}
+  static ManagedTensor acquire(const Sheet&, Source&) { return {}; }
+};
+struct TellsNoCapabilities {
+  using Object = Page;
+  static Page deliver(ManagedTensor tensor) { return {std::move(tensor)}; }
+};
+struct DeliversAnotherType {
+  using Object = Page;
+  static const Capabilities& capabilities(const Source& source) {
+    return Ledger::capabilities(source);
+  }
+  static Sheet deliver(ManagedTensor) { return {}; }
+};
+static_assert(!Producer<ReturnsAPointer> && !Producer<NamesNoObject> && !Producer<Ledger>);
+static_assert(!Consumer<TellsNoCapabilities> && !Consumer<DeliversAnotherType>);
+
+// What must not compile, beside what differs from it in nothing but the mistake.
+template <typename From, typename To, typename Object>
+concept Converts = requires(Object object) {
+  convert<From, To>(object);
+};
+static_assert(Converts<Quill, Ledger, Sheet>);
+static_assert(!Converts<Quill, Ledger, Page>);
+static_assert(!Converts<Ledger, Quill, Page>);
+static_assert(!Converts<ReturnsAPointer, Ledger, Sheet>);
+
+class Crossing : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    Quill::acquired = 0;
+    Quill::prepared = 0;
+    Ledger::fails = false;
+  }
+};
+
+TEST_F(Crossing, shares_memory_that_outlives_its_source) {
+  Sheet source = sheet();
+  const float* ink = source.ink->data();
+  const std::weak_ptr<std::vector<float>> watch = source.ink;
+  {
+    const Page page = convert<Quill, Ledger>(source, Policy::strict());
+    EXPECT_EQ(page.tensor.data(), ink);
+    EXPECT_FALSE(page.tensor.readonly());
+    source = Sheet{};
+    EXPECT_THAT(page.values(), ElementsAre(0, 1, 2, 3, 4, 5));
+  }
+  EXPECT_TRUE(watch.expired());
+  EXPECT_EQ(Quill::acquired, 1);
+}
+
+TEST_F(Crossing, marks_a_view_read_only_where_the_plan_says_so) {
+  Sheet source = sheet();
+  source.conditions = {Condition::kInGraph};
+  EXPECT_TRUE((convert<Quill, Ledger>(source).tensor.readonly()));
+  EXPECT_EQ(source.ink.use_count(), 1);
+}
+
+TEST_F(Crossing, copies_without_taking_anything_from_the_source) {
+  Sheet source = sheet();
+  source.shape = {3, 2};
+  source.strides = {1, 3};
+  const Page page = convert<Quill, Ledger>(source);
+  EXPECT_THAT(page.values(), ElementsAre(0, 3, 1, 4, 2, 5));
+  EXPECT_NE(page.tensor.flags() & DLPACK_FLAG_BITMASK_IS_COPIED, 0U);
+  EXPECT_EQ(Quill::acquired, 0);
+}
+
+TEST_F(Crossing, refuses_with_nothing_taken) {
+  Sheet source = sheet();
+  source.conditions = {Condition::kSparse};
+  const auto crossing = [&] { (void)convert<Quill, Ledger>(source, Policy::strict()); };
+  EXPECT_THAT(
+      crossing,
+      ThrowsMessage<ConversionRefused>(StrEq(
+          "cannot view a quill.Sheet with a sparse layout as Ledger (its values do not lie where "
+          "shape and strides would say); use policy=dlbridge.host.replace(layout=\"densify\") to "
+          "copy, or x.filled_in()")));
+  EXPECT_EQ(Quill::acquired + Quill::prepared, 0);
+  EXPECT_EQ(source.ink.use_count(), 1);
+}
+
+TEST_F(Crossing, gives_everything_back_when_the_consumer_fails) {
+  Sheet source = sheet();
+  Ledger::fails = true;
+  const auto crossing = [&] { (void)convert<Quill, Ledger>(source); };
+  EXPECT_THAT(crossing, ThrowsMessage<std::length_error>(StrEq("the ledger is full")));
+  EXPECT_EQ(Quill::acquired, 1);
+  EXPECT_EQ(source.ink.use_count(), 1);
+}
+
+TEST_F(Crossing, densifies_with_the_librarys_own_means_into_private_memory) {
+  Sheet source = sheet();
+  source.conditions = {Condition::kSparse};
+  const Policy dense = Policy::host().with(Field::kLayout, Ruling::kDensify);
+  const Page page = convert<Quill, Ledger>(source, dense);
+  EXPECT_EQ(Quill::prepared, 1);
+  EXPECT_NE(page.tensor.data(), source.ink->data());
+  EXPECT_NE(page.tensor.flags() & DLPACK_FLAG_BITMASK_IS_COPIED, 0U);
+  EXPECT_FALSE(page.tensor.readonly());
+  EXPECT_EQ(source.ink.use_count(), 1);
+}
+
+TEST_F(Crossing, brings_device_memory_to_the_host_and_repacks_it_there) {
+  Sheet source = sheet();
+  source.device = Device(kDLCUDA, 0);
+  source.shape = {3, 2};
+  source.strides = {1, 3};
+  const Page page = convert<Quill, Ledger>(source);
+  EXPECT_EQ(Quill::prepared, 1);
+  EXPECT_EQ(page.tensor.device(), Device{});
+  EXPECT_THAT(page.values(), ElementsAre(0, 3, 1, 4, 2, 5));
+  EXPECT_NE(page.tensor.flags() & DLPACK_FLAG_BITMASK_IS_COPIED, 0U);
+}
+
+TEST_F(Crossing, prepares_once_under_a_policy_that_always_copies) {
+  Sheet source = sheet();
+  source.device = Device(kDLCUDA, 0);
+  const Page page = convert<Quill, Ledger>(source, Policy::snapshot());
+  EXPECT_EQ(Quill::prepared, 1);
+  EXPECT_NE(page.tensor.flags() & DLPACK_FLAG_BITMASK_IS_COPIED, 0U);
+}
+
+// What a graph asks of a view holds for no private copy.
+TEST_F(Crossing, gives_private_memory_writable_whatever_the_source_was) {
+  Sheet source = sheet();
+  source.device = Device(kDLCUDA, 0);
+  source.conditions = {Condition::kInGraph};
+  EXPECT_FALSE((convert<Quill, Ledger>(source).tensor.readonly()));
+}
+
+TEST_F(Crossing, never_passes_off_unprepared_memory_as_the_hosts) {
+  Sheet source = sheet();
+  source.device = Device(kDLCUDA, 0);
+  EXPECT_THROW((void)(convert<PlainQuill, Ledger>(source)), ConversionRefused);
+  EXPECT_EQ(source.ink.use_count(), 1);
+}
+
+TEST_F(Crossing, takes_a_requested_type) {
+  Request request;
+  request.dtype = DType(kDLFloat, 64);
+  const Page page = convert<Quill, Ledger>(sheet(), Policy::host(), request);
+  EXPECT_EQ(page.tensor.dtype(), DType(kDLFloat, 64));
+  EXPECT_EQ(static_cast<const double*>(page.tensor.data())[5], 5.0);
+  EXPECT_THROW((void)(convert<Quill, Ledger>(sheet(), Policy::zero_copy(), request)),
+               ConversionRefused);
+}
+
+TEST_F(Crossing, ends_as_a_managed_tensor_that_carries_everything) {
+  Sheet source = sheet();
+  source.shape = {2, 2};
+  source.strides = {1, -1};
+  source.device = Device(kDLMetal, 0);
+  const ManagedTensor tensor =
+      to_managed<Quill>(source, managed_tensor_capabilities(), Policy::strict());
+  EXPECT_THAT(tensor.strides(), ElementsAre(1, -1));
+  EXPECT_EQ(tensor.device(), Device(kDLMetal, 0));
+  EXPECT_EQ(source.ink.use_count(), 2);
+}
+
+TEST_F(Crossing, describes_a_managed_tensor_for_another_crossing) {
+  Sheet source = sheet();
+  ManagedTensor tensor = to_managed<Quill>(source, managed_tensor_capabilities());
+  tensor.mark_read_only();
+  Source described;
+  describe(tensor, Quill::kLibrary, described);
+  EXPECT_EQ(described.traits.conditions, Conditions{Condition::kReadOnly});
+  EXPECT_EQ(described.traits.library, &Quill::kLibrary);
+  EXPECT_EQ(described.tensor.data, source.ink->data());
+  EXPECT_EQ(described.tensor.shape, tensor.tensor().shape);
+}
+
+}  // namespace
+}  // namespace dlbridge

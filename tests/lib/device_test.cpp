@@ -1,0 +1,88 @@
+#include "dlbridge/device.hpp"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "lib/doubles.hpp"
+
+namespace dlbridge {
+namespace {
+
+static_assert(Device{} == Device(kDLCPU, 0));
+static_assert(Device(DLDevice{kDLCUDA, 3}) == Device(kDLCUDA, 3));
+static_assert(Device(kDLCUDA, 3).dl().device_id == 3);
+
+struct Known {
+  std::int32_t type;
+  std::string name;
+  bool host_accessible;
+  bool addressable;
+};
+
+const std::vector<Known>& known() {
+  static const std::vector<Known> all = {
+      {1, "cpu", true, true},       {2, "cuda", false, true},         {3, "cuda_host", true, true},
+      {4, "opencl", false, false},  {7, "vulkan", false, false},      {8, "metal", false, false},
+      {9, "vpi", false, true},      {10, "rocm", false, true},        {11, "rocm_host", true, true},
+      {12, "ext_dev", false, true}, {13, "cuda_managed", true, true}, {14, "oneapi", false, true},
+      {15, "webgpu", false, false}, {16, "hexagon", false, true},     {17, "maia", false, true},
+      {18, "trn", false, true},
+  };
+  return all;
+}
+
+TEST(Device, has_every_type_of_dlpack_1_3_and_no_other) {
+  std::size_t found = 0;
+  for (std::int32_t type = -2; type < 40; ++type) {
+    found += known_device_type(type) ? 1 : 0;
+  }
+  EXPECT_EQ(found, known().size());
+  for (const auto& device : known()) {
+    EXPECT_TRUE(known_device_type(device.type)) << device.name;
+  }
+}
+
+TEST(Device, knows_what_the_processor_reads_and_what_has_addresses) {
+  for (const auto& device : known()) {
+    EXPECT_EQ(Device(device.type, 0).host_accessible(), device.host_accessible) << device.name;
+    EXPECT_EQ(Device(device.type, 0).addressable(), device.addressable) << device.name;
+  }
+}
+
+TEST(Device, is_read_as_it_is_written) {
+  for (const auto& device : known()) {
+    EXPECT_EQ(to_string(Device(device.type, 1)), device.name + ":1");
+    EXPECT_EQ(device_named(device.name + ":1"), Device(device.type, 1));
+    EXPECT_EQ(device_named(device.name), Device(device.type, 0));
+  }
+  EXPECT_EQ(to_string(Device{}), "cpu");
+  EXPECT_EQ(to_string(Device(kDLCUDA, 0)), "cuda:0");
+  EXPECT_EQ(to_string(Device(99, 0)), "device(99):0");
+}
+
+TEST(Device, is_nothing_for_a_text_that_names_none) {
+  for (const char* text : {"", ":", ":0", "gpu", "CUDA", "cuda:", "cuda:x", "cuda:-1", "cuda:1x",
+                           "cuda:1:2", "cuda: 1", "cuda:99999999999", " cpu", "device(99):0"}) {
+    EXPECT_FALSE(device_named(text)) << text;
+  }
+}
+
+TEST(DeviceSet, holds_what_it_was_made_of_and_nothing_else) {
+  constexpr DeviceSet kSet = DeviceSet::of({kDLCPU, kDLTrn});
+  for (std::int32_t type = -40; type < 80; ++type) {
+    EXPECT_EQ(kSet.contains(type), type == kDLCPU || type == kDLTrn) << type;
+    EXPECT_FALSE(DeviceSet{}.contains(type));
+  }
+}
+
+TEST(DeviceSet, of_the_host_is_what_the_processor_reads) {
+  for (const auto& device : known()) {
+    EXPECT_EQ(DeviceSet::host().contains(device.type), device.host_accessible) << device.name;
+    EXPECT_TRUE(DeviceSet::everything().contains(device.type)) << device.name;
+  }
+}
+
+}  // namespace
+}  // namespace dlbridge

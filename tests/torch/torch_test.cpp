@@ -1,0 +1,413 @@
+// What the torch bridge says of a tensor, what becomes of it under the policy, and what it makes of
+// a managed tensor.
+
+#include <ATen/FunctionalTensorWrapper.h>
+#include <ATen/functorch/BatchedTensorImpl.h>
+#include <ATen/native/Resize.h>
+#include <c10/core/InferenceMode.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <torch/csrc/autograd/forward_grad.h>
+
+#include <algorithm>
+#include <complex>
+#include <cstring>
+#include <iterator>
+#include <ostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "torch/torch_doubles.hpp"
+
+namespace dlbridge {
+namespace {
+
+using doubles::storage_of;
+using doubles::values_of;
+using doubles::view_of;
+using ::testing::ElementsAre;
+
+static_assert(Producer<Torch> && Consumer<Torch> && Preparer<Torch>);
+
+at::Tensor counting() {
+  return at::arange(6, at::kFloat).reshape({2, 3});
+}
+at::Tensor complex() {
+  return at::complex(counting(), counting() + 10);
+}
+
+at::Tensor with_storage_of(std::int64_t bytes) {
+  at::Tensor tensor = at::zeros({2, 3});
+  at::native::resize_bytes_nocuda(tensor.storage(), bytes);
+  return tensor;
+}
+
+struct Kind {
+  std::string name;
+  at::Tensor (*make)();
+  Conditions conditions;
+  std::string cells;  // for a host-only target under strict, host, zero_copy, snapshot
+};
+
+void PrintTo(const Kind& kind, std::ostream* out) {
+  *out << kind.name;
+}
+
+std::vector<Kind> kinds() {
+  using enum Condition;
+  return {
+      {"plain", counting, {}, "VVVC"},
+      {"transposed", [] { return counting().t(); }, {}, "VVVC"},
+      {"offset", [] { return counting().slice(1, 1, 3); }, {}, "VVVC"},
+      {"stepped", [] { return counting().slice(1, 0, 3, 2); }, {}, "VVVC"},
+      {"of_no_dimensions", [] { return at::scalar_tensor(3.0F); }, {}, "VVVC"},
+      {"empty",
+       [] {
+         return at::zeros({0, 3});
+       },
+       {},
+       "VVVC"},
+      {"expanded",
+       [] {
+         return at::ones({1, 3}).expand({4, 3});
+       },
+       {},
+       "OOOC"},
+      {"expanded_to_nothing",
+       [] {
+         return at::ones({1, 3}).expand({0, 3});
+       },
+       {},
+       "VVVC"},
+      {"sliding", [] { return counting().flatten().unfold(0, 3, 1); }, {}, "OOOC"},
+      {"bfloat16", [] { return counting().to(at::kBFloat16); }, {}, "RVVC"},
+      {"detached", [] { return (counting().requires_grad_() * 2).detach(); }, {}, "VVVC"},
+      {"leaf_in_a_graph", [] { return counting().requires_grad_(); }, {kInGraph}, "ROOC"},
+      {"result_in_a_graph", [] { return counting().requires_grad_() * 2; }, {kInGraph}, "ROOC"},
+      {"view_in_a_graph", [] { return counting().requires_grad_().t(); }, {kInGraph}, "ROOC"},
+      {"made_without_grad",
+       [] {
+         const at::NoGradGuard none;
+         return counting().requires_grad_() * 2;
+       },
+       {},
+       "VVVC"},
+      {"made_in_inference_mode",
+       [] {
+         const c10::InferenceMode mode;
+         return counting() * 2;
+       },
+       {},
+       "VVVC"},
+      {"conjugated", [] { return complex().conj(); }, {kConjBit}, "RCRC"},
+      {"conjugated_twice", [] { return complex().conj().conj(); }, {}, "VVVC"},
+      {"negated_bit", [] { return at::imag(complex().conj()); }, {kNegBit}, "RCRC"},
+      {"zero_tensor",
+       [] {
+         return at::_efficientzerotensor({2, 3});
+       },
+       {kZeroTensor},
+       "RCRC"},
+      {"sparse_coo", [] { return counting().to_sparse(); }, {kSparse}, "RRRR"},
+      {"sparse_csr", [] { return counting().to_sparse_csr(); }, {kSparse}, "RRRR"},
+      {"meta",
+       [] {
+         return at::empty({2, 3}, at::kMeta);
+       },
+       {kMeta},
+       "RRRR"},
+      {"quantised",
+       [] { return at::quantize_per_tensor(counting(), 0.1, 10, at::kQInt8); },
+       {kQuantised},
+       "RRRR"},
+      {"nested",
+       [] { return at::_nested_tensor_from_tensor_list(std::vector<at::Tensor>{counting()}); },
+       {kNested},
+       "RRRR"},
+      {"functionalised",
+       [] { return at::functionalization::impl::to_functional_tensor(counting()); },
+       {kFunctionalised},
+       "RRRR"},
+      {"batched",
+       [] { return at::functorch::makeBatched(counting(), 0, 1); },
+       {kFunctorch},
+       "RRRR"},
+      {"with_freed_storage", [] { return with_storage_of(0); }, {kFreedStorage}, "RRRR"},
+      {"with_shrunk_storage", [] { return with_storage_of(23); }, {kFreedStorage}, "RRRR"},
+      {"with_storage_of_just_its_size", [] { return with_storage_of(24); }, {}, "VVVC"},
+      {"of_narrow_integers",
+       [] { return at::empty({2}, at::ScalarType::UInt4); },
+       {kPaddedSubByte},
+       "RRRR"},
+      {"of_mere_bits",
+       [] { return at::empty({2}, at::ScalarType::Bits8); },
+       {kInexpressibleDType},
+       "RRRR"},
+  };
+}
+
+class Described : public ::testing::TestWithParam<Kind> {};
+
+TEST_P(Described, has_exactly_its_conditions) {
+  const at::Tensor tensor = GetParam().make();
+  Source source;
+  Torch::describe(tensor, source);
+  EXPECT_EQ(source.traits.conditions, GetParam().conditions);
+  EXPECT_STREQ(source.traits.library->name.data(), "torch");
+}
+
+TEST_P(Described, crosses_to_the_host_as_the_policy_says) {
+  for (std::size_t i = 0; i < cases::kPresets.size(); ++i) {
+    SCOPED_TRACE(cases::kPresets[i].name);
+    const at::Tensor tensor = GetParam().make();
+    const char cell = GetParam().cells[i];
+    const auto references = tensor.use_count();
+    if (cell == 'R') {
+      EXPECT_THROW((void)view_of(tensor, cases::kPresets[i].policy), ConversionRefused);
+    } else {
+      const ManagedTensor result = view_of(tensor, cases::kPresets[i].policy);
+      EXPECT_EQ(result.readonly(), cell == 'O');
+      EXPECT_EQ((result.flags() & DLPACK_FLAG_BITMASK_IS_COPIED) != 0, cell == 'C');
+      EXPECT_EQ(std::vector(result.shape().begin(), result.shape().end()), tensor.sizes().vec());
+      if (cell != 'C' && tensor.numel() != 0) {
+        EXPECT_EQ(result.data(), tensor.const_data_ptr());
+        EXPECT_EQ(std::vector(result.strides().begin(), result.strides().end()),
+                  tensor.strides().vec());
+      }
+      if (cell == 'C' && tensor.numel() != 0 && result.dtype() == DType(kDLFloat, 32)) {
+        const at::Tensor plain = tensor.detach().resolve_neg().clone().contiguous();
+        EXPECT_EQ(0, std::memcmp(result.data(), plain.const_data_ptr(),
+                                 static_cast<std::size_t>(byte_count(result.tensor()))));
+      }
+    }
+    EXPECT_EQ(tensor.use_count(), references);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Tensor, Described, ::testing::ValuesIn(kinds()),
+                         [](const auto& test) { return test.param.name; });
+
+TEST(Torch, says_the_same_of_a_tensor_in_a_graph_in_every_mode) {
+  const at::Tensor tensor = counting().requires_grad_();
+  {
+    const at::NoGradGuard none;
+    EXPECT_THROW((void)view_of(tensor), ConversionRefused);
+    EXPECT_TRUE(view_of(tensor, Policy::host()).readonly());
+  }
+  const c10::InferenceMode mode;
+  EXPECT_THROW((void)view_of(tensor), ConversionRefused);
+  EXPECT_TRUE(view_of(tensor, Policy::host()).readonly());
+}
+
+TEST(Torch, keeps_the_tangent_of_a_forward_mode_dual_from_getting_lost_unsaid) {
+  const auto level = torch::autograd::ForwardADLevel::get_next_idx();
+  const at::Tensor dual = at::_make_dual(counting(), at::ones({2, 3}), 0);
+  EXPECT_THROW((void)view_of(dual), ConversionRefused);
+  EXPECT_TRUE(view_of(dual, Policy::host()).readonly());
+  EXPECT_FALSE(view_of(dual, Policy::snapshot()).readonly());
+  torch::autograd::ForwardADLevel::release_idx(level);
+}
+
+TEST(Torch, refuses_with_what_it_met_why_and_the_call_that_works) {
+  try {
+    (void)view_of(counting().requires_grad_());
+    FAIL() << "a tensor in a graph passed strict";
+  } catch (const ConversionRefused& refused) {
+    EXPECT_STREQ(refused.what(),
+                 "cannot view a torch.Tensor that requires grad as Host (requires_grad is set, and "
+                 "autograd would not see a "
+                 "write through the view); use policy=\"host\" for a read-only view, or "
+                 "x.detach()");
+    EXPECT_THAT(refused.reasons, ElementsAre("a torch.Tensor that requires grad: requires_grad is "
+                                             "set, and autograd would not see a write "
+                                             "through the view"));
+    EXPECT_EQ(refused.fix, "policy=\"host\" for a read-only view, or x.detach()");
+  }
+}
+
+TEST(Torch, names_the_type_that_dlpack_lacks) {
+  try {
+    (void)view_of(at::empty({2}, at::ScalarType::UInt4));
+    FAIL() << "narrow integers passed";
+  } catch (const ConversionRefused& refused) {
+    EXPECT_STREQ(refused.what(),
+                 "cannot view a torch.Tensor of dtype uint4 as Host (its elements are padded to "
+                 "whole bytes, and would arrive as other numbers)");
+  }
+}
+
+TEST(Torch, resolves_a_conjugate_and_a_negative_at_once) {
+  // imag of a conjugate has the negative bit, and a conjugate of a negative view has both.
+  const at::Tensor both = at::_neg_view(complex().conj());
+  const ManagedTensor result = view_of(both, Policy::host());
+  const auto* values = static_cast<const std::complex<float>*>(result.data());
+  EXPECT_EQ(values[0], std::complex<float>(0, 10));
+  EXPECT_EQ(values[5], std::complex<float>(-5, 15));
+}
+
+TEST(Torch, densifies_a_sparse_tensor_when_asked_into_private_memory) {
+  const Policy dense = Policy::host().with(Field::kLayout, Ruling::kDensify);
+  for (const at::Tensor& sparse : {counting().to_sparse(), counting().to_sparse_csr(),
+                                   counting().requires_grad_().to_sparse()}) {
+    const ManagedTensor result = view_of(sparse, dense);
+    EXPECT_THAT(values_of(result), ElementsAre(0, 1, 2, 3, 4, 5));
+    EXPECT_FALSE(result.readonly());
+    EXPECT_NE(result.flags() & DLPACK_FLAG_BITMASK_IS_COPIED, 0U);
+  }
+  EXPECT_THROW((void)view_of(counting().to_sparse(), dense.with_copy(CopyRule::kNever)),
+               ConversionRefused);
+}
+
+TEST(Torch, densifies_an_mkldnn_tensor_when_asked) {
+  if (!at::hasMKLDNN()) {
+    GTEST_SKIP() << "this torch was built without mkldnn";
+  }
+  const at::Tensor opaque = counting().to_mkldnn();
+  EXPECT_THROW((void)view_of(opaque, Policy::host()), ConversionRefused);
+  EXPECT_THAT(values_of(view_of(opaque, Policy::host().with(Field::kLayout, Ruling::kDensify))),
+              ElementsAre(0, 1, 2, 3, 4, 5));
+}
+
+TEST(Torch, casts_on_the_way_when_asked) {
+  const at::Tensor tensor = counting().t();
+  const ManagedTensor result =
+      to_managed<Torch>(tensor, cases::kHostOnly, Policy::host(), cases::as_type({kDLInt, 16}));
+  EXPECT_EQ(result.dtype(), DType(kDLInt, 16));
+  EXPECT_EQ(static_cast<const std::int16_t*>(result.data())[1], 3);
+}
+
+// ---- types
+// ----------------------------------------------------------------------------------------
+
+struct TypePair {
+  at::ScalarType torch;
+  std::string_view name;
+};
+
+constexpr TypePair kTypes[] = {
+    {at::kByte, "uint8"},
+    {at::kChar, "int8"},
+    {at::kShort, "int16"},
+    {at::kInt, "int32"},
+    {at::kLong, "int64"},
+    {at::ScalarType::UInt16, "uint16"},
+    {at::ScalarType::UInt32, "uint32"},
+    {at::ScalarType::UInt64, "uint64"},
+    {at::kHalf, "float16"},
+    {at::kFloat, "float32"},
+    {at::kDouble, "float64"},
+    {at::kBFloat16, "bfloat16"},
+    {at::ScalarType::ComplexHalf, "complex32"},
+    {at::kComplexFloat, "complex64"},
+    {at::kComplexDouble, "complex128"},
+    {at::kBool, "bool"},
+    {at::ScalarType::Float8_e5m2, "float8_e5m2"},
+    {at::ScalarType::Float8_e4m3fn, "float8_e4m3fn"},
+    {at::ScalarType::Float8_e5m2fnuz, "float8_e5m2fnuz"},
+    {at::ScalarType::Float8_e4m3fnuz, "float8_e4m3fnuz"},
+    {at::ScalarType::Float8_e8m0fnu, "float8_e8m0fnu"},
+    {at::ScalarType::Float4_e2m1fn_x2, "float4_e2m1fn_x2"},
+};
+
+TEST(TorchTypes, go_out_and_come_back_over_the_same_memory) {
+  for (const auto& type : kTypes) {
+    SCOPED_TRACE(type.name);
+    const at::Tensor tensor = at::empty({2, 3}, type.torch);
+    ManagedTensor managed = to_managed<Torch>(tensor, managed_tensor_capabilities());
+    EXPECT_EQ(to_string(managed.dtype()), type.name);
+    const at::Tensor back = Torch::deliver(std::move(managed));
+    EXPECT_EQ(back.scalar_type(), type.torch);
+    EXPECT_EQ(back.const_data_ptr(), tensor.const_data_ptr());
+    EXPECT_EQ(back.sizes(), tensor.sizes());
+  }
+}
+
+TEST(TorchTypes, are_the_ones_that_torch_takes_and_no_others) {
+  Source source;
+  const DTypeSet taken = Torch::capabilities(source).dtypes;
+  for (const auto& row : kNamedDTypes) {
+    const bool known = std::any_of(std::begin(kTypes), std::end(kTypes),
+                                   [&](const TypePair& type) { return type.name == row.name; });
+    EXPECT_EQ(taken.contains(row.dtype), known) << row.name;
+  }
+}
+
+// ---- into torch
+// -----------------------------------------------------------------------------------
+
+TEST(TorchDelivery, shares_memory_shape_and_strides) {
+  doubles::Versioned producer({2, 3});
+  producer.strides = {1, 2};
+  producer.tensor().strides = producer.strides.data();
+  producer.tensor().byte_offset = 8;
+  const at::Tensor tensor = Torch::deliver(ManagedTensor::adopt(&producer.managed));
+  EXPECT_EQ(tensor.const_data_ptr(), producer.memory.data() + 2);
+  EXPECT_EQ(tensor.sizes().vec(), (std::vector<std::int64_t>{2, 3}));
+  EXPECT_EQ(tensor.strides().vec(), (std::vector<std::int64_t>{1, 2}));
+  EXPECT_FALSE(tensor.requires_grad());
+  tensor[0][0].fill_(70.0F);
+  EXPECT_EQ(producer.memory[2], 70.0F);
+}
+
+TEST(TorchDelivery, is_a_whole_tensor_for_autograd_and_operators) {
+  doubles::Versioned producer({2, 3});
+  at::Tensor tensor = Torch::deliver(ManagedTensor::adopt(&producer.managed));
+  tensor.requires_grad_();
+  (tensor * tensor).sum().backward();
+  EXPECT_EQ(tensor.grad()[1][2].item<float>(), 10.0F);
+  EXPECT_EQ(at::matmul(tensor, tensor.t()).sizes().vec(), (std::vector<std::int64_t>{2, 2}));
+}
+
+TEST(TorchDelivery, is_not_resizable_and_owns_just_its_extent) {
+  doubles::Versioned producer({2, 3});
+  at::Tensor tensor = Torch::deliver(ManagedTensor::adopt(&producer.managed));
+  EXPECT_FALSE(storage_of(tensor).resizable());
+  EXPECT_EQ(storage_of(tensor).nbytes(), 24U);
+  EXPECT_THROW(tensor.resize_({100}), c10::Error);
+  EXPECT_EQ(producer.deleted(), 0);
+}
+
+TEST(TorchDelivery, takes_no_dimensions_no_elements_and_odd_strides_of_one_element) {
+  doubles::Versioned scalar(std::vector<std::int64_t>{});
+  EXPECT_EQ(Torch::deliver(ManagedTensor::adopt(&scalar.managed)).dim(), 0);
+
+  doubles::Versioned empty({0, 3});
+  empty.tensor().data = nullptr;
+  EXPECT_EQ(Torch::deliver(ManagedTensor::adopt(&empty.managed)).numel(), 0);
+
+  doubles::Versioned odd({1, 3});
+  odd.strides = {-3, 1};
+  odd.tensor().strides = odd.strides.data();
+  const at::Tensor tensor = Torch::deliver(ManagedTensor::adopt(&odd.managed));
+  EXPECT_EQ(tensor.strides().vec(), (std::vector<std::int64_t>{3, 1}));
+  EXPECT_EQ(scalar.deleted() + empty.deleted() + odd.deleted(), 2);
+}
+
+TEST(TorchDelivery, counts_pinned_memory_as_the_hosts) {
+  doubles::Versioned producer({2, 3});
+  producer.tensor().device = {kDLCUDAHost, 0};
+  EXPECT_TRUE(Torch::deliver(ManagedTensor::adopt(&producer.managed)).device().is_cpu());
+}
+
+TEST(TorchToTorch, hands_over_a_writable_alias_of_an_expanded_tensor) {
+  const at::Tensor tensor = at::ones({1, 3}).expand({4, 3});
+  const at::Tensor other = convert<Torch, Torch>(tensor, Policy::strict());
+  EXPECT_EQ(other.const_data_ptr(), tensor.const_data_ptr());
+  EXPECT_THROW(other.add_(1.0F), c10::Error);  // torch guards it by itself
+}
+
+TEST(TorchToTorch, copies_what_is_in_a_graph_since_torch_knows_no_read_only) {
+  const at::Tensor tensor = counting().requires_grad_();
+  const at::Tensor copy = convert<Torch, Torch>(tensor, Policy::host());
+  EXPECT_NE(copy.const_data_ptr(), tensor.const_data_ptr());
+  EXPECT_TRUE(at::equal(copy, tensor));
+  EXPECT_FALSE(copy.requires_grad());
+  EXPECT_THROW((void)(convert<Torch, Torch>(tensor, Policy::zero_copy())), ConversionRefused);
+  const at::Tensor alias = convert<Torch, Torch>(
+      tensor, Policy::zero_copy().with(Field::kGrad, Ruling::kDetachWritable));
+  EXPECT_EQ(alias.const_data_ptr(), tensor.const_data_ptr());
+}
+
+}  // namespace
+}  // namespace dlbridge
