@@ -174,6 +174,7 @@ class Writer {
         narrow && plan_.refused.has(Condition::kMissingDType) && target_.dtypes.contains(*narrow)) {
       return "dtype=\"" + to_string(*narrow) + "\" to cast";
     }
+    const std::string_view legacy = "max_version=(1, 3), or policy=\"snapshot\"";
     const Way ways[] = {
         {policy_.with_copy(CopyRule::kWhenNeeded), ""},
         {host, "policy=\"host\""},
@@ -181,10 +182,14 @@ class Writer {
         {host.with(Field::kDType, Ruling::kUpcast),
          "policy=dlbridge.host.replace(dtype=\"upcast\")"},
         {host.with(Field::kDType, Ruling::kBits), "policy=dlbridge.host.replace(dtype=\"bits\")"},
+        {Policy::snapshot(), target_.readonly == ReadOnlySupport::kNever ? legacy : ""},
     };
     for (const auto& way : ways) {
       // The first way leaves the policy alone, so it is one only where an argument forbade copying.
-      const bool by_argument = way.words.empty();
+      const bool by_argument = &way == &ways[0];
+      if (!by_argument && way.words.empty()) {
+        continue;
+      }
       if (by_argument && !(request_.copy_was_argument && policy_.copy() == CopyRule::kNever)) {
         continue;
       }
@@ -199,9 +204,6 @@ class Writer {
         text += other.view ? (other.writable ? "" : " for a read-only view") : " to copy";
       }
       break;
-    }
-    if (text.empty() && target_.readonly == ReadOnlySupport::kNever) {
-      text = "max_version=(1, 3), or policy=\"snapshot\" to copy";
     }
     if (plan_.refused.has(Condition::kMissingDType) && !target_.extension_hint.empty()) {
       text += (text.empty() ? "" : ", or ") + std::string(target_.extension_hint);

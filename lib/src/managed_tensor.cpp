@@ -322,10 +322,12 @@ ManagedTensor ManagedTensor::share() const {
 
 void ManagedTensor::drop_negative_strides() noexcept {
   const DLTensor& own = tensor();
-  for (std::int32_t i = 0; i < own.ndim; ++i) {
+  std::uint64_t contiguous = 1;
+  for (std::int32_t i = own.ndim - 1; i >= 0; --i) {
     if (own.strides[i] < 0 && own.shape[i] <= 1) {
-      own.strides[i] = 1;
+      own.strides[i] = static_cast<std::int64_t>(contiguous);
     }
+    contiguous *= own.shape[i] == 0 ? 1 : static_cast<std::uint64_t>(own.shape[i]);
   }
 }
 
