@@ -56,7 +56,7 @@ demo: build ## Train on handwritten digits across NumPy, SciPy and torch; leaves
 
 test: build ## Run the C++ tests, then the Python tests
 	ctest --preset dev -j $(JOBS)
-	PYTHONPATH=build/python $(PY) -m pytest $(PYTEST_ARGS)
+	PYTHONPATH=build/python $(PY) -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
 # Python itself is not built with AddressSanitizer, so its runtime has to be loaded first; libstdc++
 # beside it, or it finds no exceptions to watch. CPython leaks at exit by design: no leak check there.
@@ -65,7 +65,7 @@ sanitize: build-asan ## Run all tests under AddressSanitizer and UBSan
 	ctest --preset asan -j $(JOBS)
 	runtime=$$(for lib in libasan.so libubsan.so libstdc++.so.6; do realpath "$$(g++ -print-file-name=$$lib)"; done)
 	PYTHONPATH=build-asan/python ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
-	  PYTHONMALLOC=malloc LD_PRELOAD="$${runtime//$$'\n'/:}" $(PY) -m pytest $(PYTEST_ARGS)
+	  PYTHONMALLOC=malloc LD_PRELOAD="$${runtime//$$'\n'/:}" $(PY) -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
 bench: $(READY) ## Measure
 	@$(call debian,libbenchmark-dev)

@@ -121,6 +121,7 @@ int main() {
   // The view keeps the memory, whatever becomes of the grid.
   grid = Grid{};
   tape.scale(1);
-  require(dlbridge::TensorView<const float, 2>(tape.tensor)(1, 2) == 60, "a view outlives its grid");
+  require(dlbridge::TensorView<const float, 2>(tape.tensor)(1, 2) == 60,
+          "a view outlives its grid");
   return EXIT_SUCCESS;
 }

@@ -17,7 +17,8 @@ void require(bool holds, const char* what) {
   }
 }
 
-dlbridge::ManagedTensor out_of_torch(const at::Tensor& tensor, const dlbridge::Policy& policy = {}) {
+dlbridge::ManagedTensor out_of_torch(const at::Tensor& tensor,
+                                     const dlbridge::Policy& policy = {}) {
   return dlbridge::to_managed<dlbridge::Torch>(tensor, dlbridge::managed_tensor_capabilities(),
                                                policy);
 }
@@ -40,7 +41,8 @@ int main() {
     require(refused.fix.find("x.detach()") != std::string::npos, "the refusal names the way out");
   }
 
-  // z.conj() shares z's memory and only notes that its values are conjugated: DLPack would lose that.
+  // z.conj() shares z's memory and only notes that its values are conjugated: DLPack would lose
+  // that.
   const at::Tensor z = at::complex(at::tensor({1.0F, 2.0F}), at::tensor({3.0F, -4.0F}));
   const dlbridge::ManagedTensor resolved = out_of_torch(z.conj());
   const TensorView<const std::complex<float>, 1> values(resolved);

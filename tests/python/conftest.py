@@ -1,0 +1,86 @@
+"""Fixtures for every test: the two roads to torch, and the count of live managed tensors."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+import torch
+from dlb_support import live, settle
+from hypothesis import HealthCheck, settings
+from torch_sources import SOURCES
+
+import dlbridge
+
+settings.register_profile(
+    "dlbridge",
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("dlbridge")
+
+ROADS = ("linked", "portable")
+
+
+@pytest.fixture(params=ROADS)
+def road(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The road to torch that the test runs on; the one in use before comes back afterwards."""
+    before = dlbridge._core.torch_road()
+    try:
+        dlbridge._core.torch_road(request.param)
+    except RuntimeError as error:
+        pytest.skip(f"no {request.param} road: {error}")
+    yield request.param
+    dlbridge._core.torch_road(before)
+
+
+def pytest_configure() -> None:
+    """pytest prints the arguments of what failed, and torch's own repr reads freed memory."""
+
+    def brief(tensor: torch.Tensor, **_: object) -> str:
+        return f"<{type(tensor).__name__} {tensor.dtype} {tensor.layout} at {id(tensor):#x}>"
+
+    torch.Tensor.__repr__ = brief
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays: collections look only at what tests make."""
+    for make in SOURCES.values():
+        with make():  # torch imports half of itself for some of these
+            pass
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
+
+
+_failed = pytest.StashKey[bool]()
+_unsettled = [True]  # a failed test's traceback keeps its objects alive for a while
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if call.when == "call":
+        item.stash[_failed] = call.excinfo is not None
+    return report
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_alive(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After every test as many managed tensors live as before it."""
+    if _unsettled[0]:
+        settle()
+    before = live()
+    yield
+    _unsettled[0] = request.node.stash.get(_failed, False)
+    if _unsettled[0]:
+        return
+    settle()
+    after = live()
+    _unsettled[0] = after != before
+    assert after == before, "managed tensors were left alive"

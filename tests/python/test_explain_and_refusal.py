@@ -1,0 +1,355 @@
+"""explain and ConversionRefused: what they say is true and readable, and the fix works."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import dlbridge_probe as probe
+import numpy as np
+import numpy_sources
+import pytest
+import torch
+from dlb_support import PRESETS, make_f32, producer_f32, settle
+from torch_sources import SOURCES
+
+import dlbridge
+
+# --- the Plan ---------------------------------------------------------------------------------
+
+STEPS = {
+    "graph: leaf": "detach",
+    "conj": "conj",
+    "neg": "neg",
+    "zero tensor": "materialise",
+    "expanded": "read-only",
+}
+
+
+def test_a_plain_view_has_an_empty_plan(road: str) -> None:
+    plan = dlbridge.explain(torch.ones(3), "numpy")
+    assert plan.steps == () and plan.reasons == ()
+    assert (plan.view, plan.writable, plan.refused, plan.bytes_copied) == (True, True, False, 0)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_step_is_named_with_its_reason(road: str, name: str) -> None:
+    with SOURCES[name]() as (tensor, _):
+        plan = dlbridge.explain(tensor, "numpy")
+    assert type(plan.steps) is tuple and type(plan.reasons) is tuple
+    assert all(type(text) is str for text in (*plan.steps, *plan.reasons))
+    assert any(STEPS[name] in step for step in plan.steps)
+    assert plan.reasons
+
+
+def test_the_steps_of_numpy_sources_are_named(road: str) -> None:
+    swapped = np.arange(3, dtype=np.dtype("f4").newbyteorder())
+    assert any("swap" in step for step in dlbridge.explain(swapped, "torch").steps)
+    plan = dlbridge.explain(np.arange(3.0)[::-1], "torch")
+    assert any("repack" in step for step in plan.steps)
+    assert any("stride" in reason for reason in plan.reasons)
+    cast = dlbridge.explain(np.arange(3.0), "torch", dtype=torch.float32)
+    assert any("cast" in step for step in cast.steps)
+
+
+@pytest.mark.parametrize(
+    "field", ["steps", "reasons", "view", "bytes_copied", "writable", "refused"]
+)
+def test_a_plan_cannot_be_changed(field: str) -> None:
+    plan = dlbridge.explain(np.zeros(3), "numpy")
+    with pytest.raises(AttributeError):
+        setattr(plan, field, None)
+
+
+@pytest.mark.parametrize("field, kind", [("view", bool), ("writable", bool), ("refused", bool)])
+def test_the_answers_of_a_plan_have_plain_types(field: str, kind: type) -> None:
+    plan = dlbridge.explain(np.zeros(3), "torch", copy=True)
+    assert type(getattr(plan, field)) is kind
+    assert type(plan.bytes_copied) is int and plan.bytes_copied == 24
+
+
+def test_a_view_prints_as_one(road: str) -> None:
+    text = str(dlbridge.explain(torch.ones(3), "numpy"))
+    assert "view" in text and "writable" in text
+    assert " object at 0x" not in text
+    leaf = str(dlbridge.explain(torch.ones(3, requires_grad=True), "numpy"))
+    assert "view" in leaf and "read-only" in leaf and "detach" in leaf
+
+
+def test_a_copy_prints_what_is_copied_and_why(road: str) -> None:
+    plan = dlbridge.explain(torch.ones(3, dtype=torch.complex64).conj(), "numpy")
+    text = str(plan)
+    assert "cop" in text and "24" in text  # bytes
+    for reason in plan.reasons:
+        assert reason in text
+
+
+def test_a_refusal_prints_what_to_write_instead(road: str) -> None:
+    with pytest.raises(dlbridge.ConversionRefused) as caught:
+        dlbridge.to_numpy(torch.ones(3, requires_grad=True), policy="strict")
+    plan = dlbridge.explain(torch.ones(3, requires_grad=True), "numpy", policy="strict")
+    for text in (str(plan), str(caught.value.plan), str(caught.value)):
+        assert "refuse" in text.lower()
+        assert caught.value.fix in text
+        for reason in caught.value.reasons:
+            assert reason in text
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", ["plain", "graph: leaf", "conj", "freed storage", "offset slice"])
+def test_explain_changes_nothing_at_the_source(road: str, name: str, preset: str) -> None:
+    with SOURCES[name]() as (tensor, _):
+        storage = tensor.untyped_storage()
+        before = (tensor._version, tensor.requires_grad, storage.data_ptr(), storage.resizable())
+        dlbridge.explain(tensor, "numpy", policy=preset)
+        after = (tensor._version, tensor.requires_grad, storage.data_ptr(), storage.resizable())
+        assert before == after
+
+
+def test_explain_leaves_no_mark_on_a_resizable_tensor(road: str) -> None:
+    tensor = torch.arange(4.0)
+    dlbridge.explain(tensor, "numpy")
+    tensor.resize_(1000)
+    assert tensor.numel() == 1000
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+def test_explain_does_not_consume_a_raw_capsule(versioned: bool) -> None:
+    capsule, token = make_f32(versioned=versioned)
+    for _ in range(3):
+        plan = dlbridge.explain(capsule, "numpy")
+        assert plan.view and plan.writable == versioned
+    assert probe.name(capsule) == ("dltensor_versioned" if versioned else "dltensor")
+    settle()
+    assert probe.deletes(token) == 0
+    assert dlbridge.to_numpy(capsule).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_explain_releases_what_a_producer_exported_for_it() -> None:
+    producer = producer_f32()
+    dlbridge.explain(producer, "torch")
+    settle()
+    assert probe.deletes(producer.token) == probe.exports(producer.token)
+
+
+# --- the refusal ------------------------------------------------------------------------------
+
+
+def refusal(
+    source: Any, door: Any = dlbridge.to_numpy, **keywords: Any
+) -> dlbridge.ConversionRefused:
+    with pytest.raises(dlbridge.ConversionRefused) as caught:
+        door(source, **keywords)
+    return caught.value
+
+
+def test_a_refusal_is_a_buffer_error_and_a_value_error(road: str) -> None:
+    assert issubclass(dlbridge.ConversionRefused, BufferError)
+    assert issubclass(dlbridge.ConversionRefused, ValueError)
+    error = refusal(torch.ones(3, requires_grad=True), policy="strict")
+    assert type(error) is dlbridge.ConversionRefused
+    assert type(error.reasons) is tuple and all(type(r) is str for r in error.reasons)
+    assert type(error.plan) is type(dlbridge.explain(np.zeros(1), "numpy"))
+    assert error.plan.refused and error.plan.reasons == error.reasons
+    assert not error.plan.view and error.plan.bytes_copied == 0
+
+
+def test_every_reason_is_given_and_not_only_the_first(road: str) -> None:
+    tensor = torch.ones(3, dtype=torch.complex64, requires_grad=True).conj()
+    error = refusal(tensor, policy="strict")
+    assert len(error.reasons) >= 2
+    text = " ".join(error.reasons)
+    assert "grad" in text and "conj" in text
+    array = np.arange(6.0)[::-1]
+    array.flags.writeable = False
+    text = " ".join(refusal(array, dlbridge.to_torch, policy="strict").reasons)
+    assert re.search("read-?only", text) and "stride" in text
+
+
+WORDS = {
+    "graph: leaf": "requires_grad",
+    "conj": "conj",
+    "neg": "neg",
+    "zero tensor": "zero",
+    "sparse coo": "sparse",
+    "mkldnn": "mkldnn",
+    "quantised": "quanti[sz]ed",
+    "nested strided": "nested",
+    "nested jagged": "nested|jagged",
+    "meta": "meta",
+    "fake": "[Ff]ake",
+    "functionalised": "functional",
+    "wrapper subclass": "Wrapper|subclass|storage",
+    "subclass with __torch_dispatch__": "__torch_dispatch__",
+    "freed storage": "storage|NULL|freed",
+    "vmap wrapper": "vmap|functorch|batch|storage",
+    "grad wrapper": "functorch|grad|storage",
+    "forward dual": "forward|tangent|dual",
+    "bfloat16": "bfloat16",
+    "int4": "int4",
+    "complex32": "complex32",
+    "65 dims": "65|dimensions",
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_the_text_says_what_was_met(road: str, name: str) -> None:
+    with SOURCES[name]() as (tensor, _):
+        error = refusal(tensor, policy="strict")
+    assert re.search(WORDS[name], str(error)), str(error)
+    assert len(str(error)) < 1500 and "frame #" not in str(error)  # no C++ stacks
+
+
+# --- the fix ----------------------------------------------------------------------------------
+
+# The text may hold Python on the source, which it calls x: x.detach(), np.ascontiguousarray(x),
+# dlbridge.to_numpy(x, copy=True); or words for the call at hand: policy="host", layout="densify".
+METHODS = re.compile(r"\bx(?:\.\w+\([^()]*\))+")
+FUNCTION = re.compile(r"\b[\w.]+\(x\b[^()]*\)")
+BARE_METHOD = re.compile(r"(?<![\w)])\.?(\w+)\(\)")
+PRESET = re.compile(r"""policy=["'](\w+)["']""")
+FIELD = re.compile(r"""\b(grad|bits|device|layout|dtype|readonly|overlap)=["'](\w+)["']""")
+
+
+def remedies(fix: str) -> list[tuple[str, Any]]:
+    """What the text tells to do."""
+    found = [("method", text) for text in METHODS.findall(fix)]
+    found += [("function", text) for text in FUNCTION.findall(fix)]
+    rest = FUNCTION.sub("", METHODS.sub("", fix))
+    found += [("method", f"x.{name}()") for name in BARE_METHOD.findall(rest)]
+    found += [("keywords", {"policy": name}) for name in PRESET.findall(rest)]
+    found += [("keywords", {"copy": True})] if "copy=True" in rest else []
+    for field, value in FIELD.findall(rest):
+        try:
+            dlbridge.Policy(**{field: value})
+            found.append(("field", {field: value}))
+        except ValueError:
+            found.append(("keywords", {field: value}))  # dtype="float32"
+    return found
+
+
+def apply(remedy: tuple[str, Any], source: Any, preset: str, door: Any) -> Any:
+    kind, what = remedy
+    if kind == "function":
+        result = eval(what, {"x": source, "np": np, "numpy": np, **vars(dlbridge), **NAMES})
+        return door(result, policy=preset)
+    if kind == "method":
+        return door(eval(what, {"x": source, "np": np, "torch": torch}), policy=preset)
+    if kind == "field":
+        return door(source, policy=getattr(dlbridge, preset).replace(**what))
+    return door(source, **({"policy": preset} | what))
+
+
+NAMES = {"dlbridge": dlbridge, "torch": torch}
+
+
+def test_the_reader_of_fixes_reads_them() -> None:
+    assert remedies("x.detach()") == [("method", "x.detach()")]
+    assert remedies('x.astype("f4") or x.copy()') == [
+        ("method", 'x.astype("f4")'),
+        ("method", "x.copy()"),
+    ]
+    assert remedies("call detach() first") == [("method", "x.detach()")]
+    assert remedies("dlbridge.to_numpy(x, copy=True)")[0][0] == "function"
+    assert remedies('policy="host"') == [("keywords", {"policy": "host"})]
+    assert remedies('Policy(layout="densify")') == [("field", {"layout": "densify"})]
+    assert remedies("nothing to do") == []
+
+
+# Rows that have a way out, by the table itself.
+TORCH_FIXES = [
+    ("graph: leaf", "strict"),
+    ("graph: parameter", "strict"),
+    ("graph: non-leaf", "strict"),
+    ("conj", "strict"),
+    ("conj", "zero_copy"),
+    ("neg", "strict"),
+    ("neg", "zero_copy"),
+    ("sparse coo", "host"),
+    ("sparse csr", "host"),
+    ("mkldnn", "host"),
+    ("quantised", "host"),
+    ("quantised per channel", "host"),
+    ("bfloat16", "strict"),
+    ("float8_e4m3fn", "strict"),
+]
+
+
+@pytest.mark.parametrize("name, preset", TORCH_FIXES)
+def test_the_fix_for_a_tensor_works(road: str, name: str, preset: str) -> None:
+    with SOURCES[name]() as (tensor, expected):
+        fix = refusal(tensor, policy=preset).fix
+        assert type(fix) is str
+        ways = remedies(fix)
+        assert ways, f"nothing in {fix!r} can be tried"
+        for way in ways:
+            result = apply(way, tensor, preset, dlbridge.to_numpy)
+            if expected is not None:
+                assert np.array_equal(
+                    result.astype("c16"), expected.astype("c16"), equal_nan=True
+                ), way
+
+
+def test_the_fix_for_a_quantised_tensor_is_dequantize(road: str) -> None:
+    with SOURCES["quantised"]() as (tensor, _):
+        assert "dequantize()" in refusal(tensor).fix
+
+
+def test_the_fix_for_sparse_names_the_policy_or_to_dense(road: str) -> None:
+    with SOURCES["sparse coo"]() as (tensor, _):
+        fix = refusal(tensor).fix
+    assert "densify" in fix or "to_dense()" in fix
+
+
+@pytest.mark.parametrize("name", ["nested strided", "nested jagged"])
+def test_the_fix_for_a_nested_tensor_names_a_way(road: str, name: str) -> None:
+    with SOURCES[name]() as (tensor, _):
+        fix = refusal(tensor).fix
+    assert re.search("unbind|to_padded_tensor|values", fix)
+
+
+NUMPY_FIXES = ["read-only", "reversed", "byte-swapped", "field, stride no multiple", "broadcast"]
+
+
+@pytest.mark.parametrize("preset", ["strict", "zero_copy"])
+@pytest.mark.parametrize("name", NUMPY_FIXES)
+def test_the_fix_for_an_array_works(road: str, name: str, preset: str, tmp_path: Any) -> None:
+    array = numpy_sources.SOURCES[name](tmp_path)
+    fix = refusal(array, dlbridge.to_torch, policy=preset).fix
+    ways = remedies(fix)
+    assert ways, f"nothing in {fix!r} can be tried"
+    for way in ways:
+        assert apply(way, array, preset, dlbridge.to_torch).tolist() == array.tolist()
+
+
+def test_the_fix_for_a_masked_array_works() -> None:
+    masked = np.ma.masked_less(np.arange(6.0), 3)
+    fix = refusal(masked, dlbridge.to_torch).fix
+    ways = remedies(fix)
+    assert ways or "x.data" in fix
+    for way in ways:
+        assert apply(way, masked, "host", dlbridge.to_torch).shape == (6,)
+
+
+@pytest.mark.parametrize("name", ["meta", "fake", "freed storage", "wrapper subclass"])
+def test_where_nothing_helps_the_fix_promises_nothing(road: str, name: str) -> None:
+    with SOURCES[name]() as (tensor, _):
+        fix = refusal(tensor).fix
+        # No policy makes a difference here.
+        assert fix is None or {kind for kind, _ in remedies(fix)} <= {"method", "function"}
+
+
+def test_a_refusal_can_be_printed_later(road: str) -> None:
+    error = refusal(torch.ones(3, requires_grad=True), policy="strict")
+    settle()
+    assert error.fix in str(error) and error.plan.refused and repr(error)
+
+
+def test_a_refusal_holds_on_to_no_memory() -> None:
+    capsule, token = make_f32(flags=1)
+    error = refusal(capsule, dlbridge.to_torch, policy="strict")
+    error.__traceback__ = None
+    del capsule
+    settle()
+    assert probe.deletes(token) == 1
+    assert error.plan.refused

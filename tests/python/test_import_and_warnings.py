@@ -1,0 +1,113 @@
+"""Importing dlbridge, what it says, and what it does not say."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from dlb_support import run_child, run_python
+
+import dlbridge
+
+SURFACE = [
+    "to_numpy",
+    "to_torch",
+    "to",
+    "from_dlpack",
+    "capsule",
+    "explain",
+    "Policy",
+    "strict",
+    "host",
+    "zero_copy",
+    "snapshot",
+    "ManagedTensor",
+    "ConversionRefused",
+]
+
+
+@pytest.mark.parametrize("name", SURFACE)
+def test_the_surface_of_the_design_is_there(name: str) -> None:
+    assert hasattr(dlbridge, name)
+    assert name in dlbridge.__all__
+
+
+@pytest.mark.parametrize(
+    "name", ["to_numpy", "to_torch", "to", "from_dlpack", "capsule", "explain"]
+)
+def test_every_function_has_a_docstring_of_more_than_a_line(name: str) -> None:
+    assert len((getattr(dlbridge, name).__doc__ or "").strip()) > 40
+
+
+def test_importing_imports_numpy_and_nothing_else() -> None:
+    out = run_python(
+        "-c",
+        """
+import sys
+before = set(sys.modules)
+import dlbridge
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+foreign = new - set(sys.stdlib_module_names) - {"dlbridge", "numpy"}
+assert "numpy" in new
+assert not {name for name in foreign if not name.startswith("_dlbridge")}, foreign
+import numpy as np
+dlbridge.to_numpy(dlbridge.from_dlpack(np.ones(3)))
+dlbridge.explain(np.ones(3), "numpy")
+assert "torch" not in sys.modules and "jax" not in sys.modules
+print("done")
+""",
+    )
+    assert out == "done\n"
+
+
+def test_torch_may_be_imported_before_or_after() -> None:
+    for first, second in (("torch", "dlbridge"), ("dlbridge", "torch")):
+        out = run_child(
+            f"import {first}, {second}, numpy\nprint(dlbridge.to_numpy(torch.ones(3)).sum())"
+        )
+        assert out == "3.0\n"
+
+
+def test_everything_is_silent_when_warnings_are_errors() -> None:
+    out = run_python("-W", "error", "-c", "import dlbridge; print(dlbridge.to_numpy(b'abc'))")
+    assert out == "[97 98 99]\n"
+
+
+def test_no_conversion_warns(road: str) -> None:
+    read_only = np.arange(3.0)
+    read_only.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for tensor in (torch.ones(3), torch.ones(3, requires_grad=True), torch.ones(3).bfloat16()):
+            array = dlbridge.to_numpy(tensor)
+            dlbridge.to_numpy(tensor, copy=True)
+            np.asarray(array)
+            dlbridge.to_numpy(dlbridge.from_dlpack(tensor))
+        for _ in range(3):
+            for array in (np.arange(3.0), read_only, np.arange(3.0)[::-1]):
+                dlbridge.to_torch(array)
+                dlbridge.explain(array, "torch")
+        for bad in (torch.eye(2).to_sparse(), torch.ones(2, device="meta")):
+            with pytest.raises(dlbridge.ConversionRefused):
+                dlbridge.to_numpy(bad)
+
+
+def test_nothing_is_printed(road: str, capfd: pytest.CaptureFixture[str]) -> None:
+    from torch_sources import SOURCES
+
+    for make in SOURCES.values():
+        with make() as (tensor, _):
+            capfd.readouterr()  # what torch itself said while the tensor was made
+            dlbridge.explain(tensor, "numpy")
+            with contextlib.suppress(dlbridge.ConversionRefused):
+                dlbridge.to_numpy(tensor)
+            assert capfd.readouterr() == ("", "")
+
+
+def test_the_road_is_told_and_checked() -> None:
+    assert dlbridge._core.torch_road() in ("linked", "portable")
+    with pytest.raises(ValueError):
+        dlbridge._core.torch_road("scenic")

@@ -1,0 +1,210 @@
+"""Law 3: whatever the torch tensor does, a view of it keeps its values, or the operation raises."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import lifetime_scenarios
+import numpy as np
+import pytest
+import torch
+from dlb_support import settle
+from lifetime_scenarios import churn
+
+import dlbridge
+
+SCRIPT = Path(lifetime_scenarios.__file__)
+NAMES = lifetime_scenarios.scenario_names()
+# Swapping a storage's contents must be survived where LibTorch is linked; else it may raise.
+SHARING = [name for name in NAMES if "share_memory" in name or "queue" in name]
+
+
+def outcomes(road: str) -> dict[str, str]:
+    """Runs all scenarios, in a new child after each crash."""
+    found: dict[str, str] = {}
+    left = list(NAMES)
+    while left:
+        done = subprocess.run(
+            [sys.executable, str(SCRIPT), road, *left],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=os.environ | {"PYTHONFAULTHANDLER": "1"},
+        )
+        for line in done.stdout.splitlines():
+            if line.startswith("end|"):
+                _, name, result = line.split("|", 2)
+                found[name] = result
+        rest = [name for name in left if name not in found]
+        if rest:
+            found[rest[0]] = f"CRASHED with exit {done.returncode}: {done.stderr[-600:]}"
+        left = rest[1:]
+        if sum(result.startswith("CRASHED") for result in found.values()) > 8:
+            found |= dict.fromkeys(left, "not run: too many crashes before")
+            break
+    return found
+
+
+_cache: dict[str, dict[str, str]] = {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_view_keeps_its_values_or_the_operation_raises(road: str, name: str) -> None:
+    if road not in _cache:
+        _cache[road] = outcomes(road)
+    outcome = _cache[road][name]
+    if road == "linked" and name in SHARING:
+        assert outcome == "kept"
+    else:
+        assert outcome in ("kept", "raised")
+
+
+def test_the_view_outlives_its_tensor(road: str) -> None:
+    tensor = torch.arange(1000.0)
+    view = dlbridge.to_numpy(tensor)
+    expected = view.copy()
+    gone = weakref.ref(tensor)
+    del tensor
+    churn(1000)
+    assert np.array_equal(view, expected)
+    view[0] = 5  # and stays writable memory
+    assert view[0] == 5
+    del view
+    settle()
+    assert gone() is None
+
+
+def test_a_view_does_not_keep_the_tensor_object_alive_for_ever(road: str) -> None:
+    tensor = torch.arange(10.0)
+    gone = weakref.ref(tensor)
+    views = [dlbridge.to_numpy(tensor) for _ in range(3)]
+    managed = dlbridge.from_dlpack(tensor)
+    del tensor, views, managed
+    settle()
+    assert gone() is None
+
+
+def test_the_metadata_of_a_managed_tensor_does_not_follow_the_tensor(road: str) -> None:
+    import dlbridge_probe as probe
+
+    tensor = torch.arange(6.0).reshape(2, 3)
+    managed = dlbridge.from_dlpack(tensor)
+    capsule = dlbridge.capsule(tensor)
+    tensor.t_()
+    tensor.unsqueeze_(0)
+    assert tuple(tensor.shape) == (1, 3, 2)
+    assert managed.shape == (2, 3) and managed.strides == (3, 1)
+    assert probe.fields(capsule)["shape"] == (2, 3)
+    assert probe.fields(capsule)["strides"] == (3, 1)
+    assert dlbridge.to_numpy(managed).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_the_tensor_itself_is_right_after_its_memory_was_shared(road: str) -> None:
+    tensor = torch.arange(6.0)
+    view = dlbridge.to_numpy(tensor)
+    try:
+        tensor.share_memory_()
+    except RuntimeError:
+        assert road == "portable"
+    assert tensor.tolist() == [0, 1, 2, 3, 4, 5]
+    assert view.tolist() == [0, 1, 2, 3, 4, 5]
+    tensor += 1
+    assert tensor.tolist() == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_tensor_can_be_shared_when_no_view_was_ever_made(road: str) -> None:
+    tensor = torch.arange(6.0)
+    dlbridge.explain(tensor, "numpy")  # changes nothing at the source
+    tensor.share_memory_()
+    assert tensor.is_shared()
+    dlbridge.to_numpy(torch.arange(6.0), copy=True)
+    other = torch.arange(6.0)
+    dlbridge.to_numpy(other, copy=True)
+    other.resize_(1000)  # a copy leaves no mark
+    assert other.numel() == 1000
+
+
+def test_views_of_shared_memory_stay_views(road: str) -> None:
+    tensor = torch.arange(6.0).share_memory_()
+    view = dlbridge.to_numpy(tensor)
+    tensor.share_memory_()  # nothing to do any more
+    view[0] = 7
+    assert tensor[0] == 7
+
+
+def test_many_views_of_one_storage_die_in_any_order(road: str) -> None:
+    tensor = torch.arange(12.0).reshape(3, 4)
+    views = [
+        dlbridge.to_numpy(tensor),
+        dlbridge.to_numpy(tensor[1:]),
+        dlbridge.to_numpy(tensor.t()),
+    ]
+    views[0][1, 0] = 99
+    assert views[1][0, 0] == views[2][0, 1] == tensor[1, 0] == 99
+    del views[0], tensor
+    churn(12)
+    assert views[0][0, 0] == 99
+    del views[0]
+    churn(12)
+    assert views[0][0, 1] == 99
+
+
+def test_copy_on_write_storage_is_not_written_through(road: str) -> None:
+    first = torch.arange(4.0)
+    second = torch._lazy_clone(first)
+    view = dlbridge.to_numpy(second)
+    view[...] = 9
+    assert first.tolist() == [0, 1, 2, 3]
+    assert second.tolist() == [9, 9, 9, 9]
+
+
+def test_a_tensor_over_an_array_keeps_the_array_alive(road: str) -> None:
+    array = np.arange(1000.0)
+    tensor = dlbridge.to_torch(array)
+    # NumPy has no lock for this: the reference that the tensor holds is what makes it raise.
+    with pytest.raises(ValueError, match="resize"):
+        array.resize(5)
+    del array
+    churn(2000)
+    assert tensor[-1] == 999
+
+
+def test_a_tensor_over_an_array_cannot_be_resized_over_its_end(road: str) -> None:
+    tensor = dlbridge.to_torch(np.arange(4.0))
+    with pytest.raises(RuntimeError, match="resiz"):
+        tensor.resize_(1000)
+    with pytest.raises(RuntimeError, match="resiz"):
+        tensor.untyped_storage().resize_(0)
+    assert tensor.tolist() == [0, 1, 2, 3]
+
+
+def test_sharing_a_tensor_over_an_array_moves_the_tensor_only(road: str) -> None:
+    array = np.arange(1000.0)
+    tensor = dlbridge.to_torch(array)
+    back = dlbridge.to_numpy(tensor)
+    try:
+        tensor.share_memory_()
+    except RuntimeError:
+        assert road == "portable"
+    gc.collect()
+    churn(2000)
+    assert array[-1] == back[-1] == tensor[-1] == 999
+
+
+def test_what_is_in_a_graph_keeps_its_values_and_its_gradient(road: str) -> None:
+    weight = torch.ones(3, requires_grad=True)
+    out = (weight * 2).exp()
+    view = dlbridge.to_numpy(out)
+    expected = view.copy()
+    out.sum().backward()
+    assert np.array_equal(view, expected)
+    assert torch.allclose(weight.grad, 2 * out.detach())
+    del out, weight
+    churn(3)
+    assert np.array_equal(view, expected)
