@@ -23,8 +23,6 @@ MALFORMED: dict[str, tuple[dict[str, Any], str | None]] = {
     "dtype code 18": ({"dtype": (18, 8)}, "18"),
     "0 bits": ({"dtype": (2, 0)}, None),
     "0 lanes": ({"dtype": (2, 32, 0)}, None),
-    "7 bit integers": ({"dtype": (0, 7)}, None),
-    "bool of 3 bits": ({"dtype": (6, 3)}, None),
     "float4 of 8 bits": ({"dtype": (17, 8)}, None),
     "float6 of 8 bits": ({"dtype": (15, 8)}, None),
     "float8 of 16 bits": ({"dtype": (10, 16)}, None),
