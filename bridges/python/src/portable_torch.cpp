@@ -191,13 +191,14 @@ class QuickLook {
 // How many views a storage has is kept on its Python object, which lives as long as they do: the
 // methods that guard() put there look at it. Returns whether the storage was guarded before.
 bool count_views(PyObject* storage, long change) {
-  static const Ref views_name = checked(PyUnicode_InternFromString("_dlbridge_views"));
+  static PyObject* const views_name =
+      checked(PyUnicode_InternFromString("_dlbridge_views")).release();
   const Ref attributes = checked(PyObject_GenericGetDict(storage, nullptr));
-  PyObject* counted = PyDict_GetItem(attributes.get(), views_name.get());
+  PyObject* counted = PyDict_GetItem(attributes.get(), views_name);
   const long views = (counted == nullptr ? 0 : PyLong_AsLong(counted)) + change;
   const bool guarded_before = counted != nullptr;
   const Ref number = checked(PyLong_FromLong(views));
-  checked(PyDict_SetItem(attributes.get(), views_name.get(), number.get()));
+  checked(PyDict_SetItem(attributes.get(), views_name, number.get()));
   return guarded_before;
 }
 
@@ -226,7 +227,8 @@ class PortableRoad final : public TorchRoad {
 
   bool describe(PyObject* tensor, Source& source) const noexcept override {
     return guarded([&] {
-             static const QuickLook quick;
+             // Never destroyed: at exit there is no interpreter left to give references back to.
+             static const QuickLook& quick = *new QuickLook;
              if (!quick.describe(tensor, source)) {
                const Ref described = checked(PyObject_CallOneArg(describe_tensor.get(), tensor));
                fill(described.get(), source);
