@@ -198,7 +198,7 @@ class Writer {
         continue;
       }
       if (by_argument) {
-        text = "the call without copy=False, to copy";
+        text = "the call without copy=False to copy";
       } else {
         text = std::string(way.words);
         text += other.view ? (other.writable ? "" : " for a read-only view") : " to copy";

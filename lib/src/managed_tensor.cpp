@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <new>
 
 #include "dlbridge/error.hpp"
@@ -149,7 +150,9 @@ std::string tensor_fault(const DLTensor& tensor) {
   if (device.addressable()) {
     const auto address = reinterpret_cast<std::uintptr_t>(tensor.data);
     std::uint64_t first = 0;
-    if (__builtin_add_overflow(address, tensor.byte_offset, &first)) {
+    constexpr auto kFarthest = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+    if (tensor.byte_offset > kFarthest ||
+        __builtin_add_overflow(address, tensor.byte_offset, &first)) {
       return "its byte offset of " + std::to_string(tensor.byte_offset) +
              " leaves the address space";
     }

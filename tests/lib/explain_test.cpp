@@ -116,8 +116,8 @@ TEST(Explain, of_a_refusal_says_what_was_met_why_and_what_works) {
        "policy=\"host\" to copy"},
       {with({Condition::kConjBit}), Policy::zero_copy(), kHostOnly, without_copy(),
        "cannot view a shelf.Book with the conjugate bit set as Host (its imaginary parts would "
-       "change sign); use the call without copy=False, to copy, or x.resolve_conj()",
-       "the call without copy=False, to copy, or x.resolve_conj()"},
+       "change sign); use the call without copy=False to copy, or x.resolve_conj()",
+       "the call without copy=False to copy, or x.resolve_conj()"},
       {with({Condition::kSparse}),
        Policy::snapshot(),
        kHostOnly,

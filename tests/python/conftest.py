@@ -70,10 +70,18 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+@pytest.fixture(autouse=True, scope="module")
+def what_a_file_imported_stays() -> Iterator[None]:
+    yield
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_alive(request: pytest.FixtureRequest) -> Iterator[None]:
     """After every test as many managed tensors live as before it."""
-    if _unsettled[0]:
+    clean = not _unsettled[0]
+    if not clean:
         settle()
     before = live()
     yield
@@ -83,4 +91,4 @@ def nothing_is_left_alive(request: pytest.FixtureRequest) -> Iterator[None]:
     settle()
     after = live()
     _unsettled[0] = after != before
-    assert after == before, "managed tensors were left alive"
+    assert after == before if clean else after <= before, f"{after - before} left alive"

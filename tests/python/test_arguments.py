@@ -221,25 +221,6 @@ def test_any_module_with_from_dlpack_is_a_target() -> None:
     assert seen[0]["flags"] & READ_ONLY
 
 
-def test_jax_is_a_target() -> None:
-    jax = pytest.importorskip("jax")
-    result = dlbridge.to(np.arange(6, dtype="f4").reshape(2, 3)[::-1], "jax")
-    assert isinstance(result, jax.Array)
-    assert result.tolist() == [[3, 4, 5], [0, 1, 2]]
-
-
-def test_an_immutable_jax_array_never_becomes_writable(road: str) -> None:
-    jax = pytest.importorskip("jax")
-    source = jax.numpy.arange(6.0)
-    array = dlbridge.to_numpy(source)
-    assert array.tolist() == [0, 1, 2, 3, 4, 5] and not array.flags.writeable
-    dlbridge.to_torch(source).fill_(9)
-    assert source.tolist() == [0, 1, 2, 3, 4, 5]
-    assert dlbridge.from_dlpack(source).readonly
-    with pytest.raises(dlbridge.ConversionRefused):
-        dlbridge.to_torch(source, policy="strict")
-
-
 @pytest.mark.parametrize("door", ["to_numpy", "to_torch", "from_dlpack", "capsule"])
 def test_the_source_is_positional_and_keywords_are_checked(road: str, door: str) -> None:
     function = getattr(dlbridge, door)

@@ -130,7 +130,9 @@ def test_the_table_says_what_becomes_of_a_producer(
         assert probe.deletes(producer.token) == probe.exports(producer.token) > 0
 
 
-@pytest.mark.parametrize("name, target, preset, answer", CELLS)
+@pytest.mark.parametrize(
+    "name, target, preset, answer", [cell for cell in CELLS if "lying" not in cell.values[0]]
+)
 def test_the_table_says_what_becomes_of_a_raw_capsule(
     road: str, name: str, target: str, preset: str, answer: str
 ) -> None:

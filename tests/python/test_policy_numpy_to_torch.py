@@ -139,13 +139,13 @@ def test_a_write_through_the_tensor_reaches_the_array(road: str, tmp_path: Path,
     assert array.tobytes() == torch_bytes(tensor) != before
 
 
-def test_an_overlapping_array_is_aliased_and_torch_guards_it(road: str, tmp_path: Path) -> None:
-    array = SOURCES["overlapping"](tmp_path)
+def test_an_overlapping_array_is_aliased_and_torch_guards_it(road: str) -> None:
+    array = np.lib.stride_tricks.as_strided(np.arange(3.0), (4, 3), (0, 8))
     tensor = dlbridge.to_torch(array)
     with pytest.raises(RuntimeError, match="single memory location"):
         tensor.add_(1)
     array[0, 0] = 99
-    assert tensor[0, 0] == 99
+    assert tensor[:, 0].tolist() == [99] * 4
 
 
 READ_ONLY = ["read-only", "memmap r", "of a bytes object", "broadcast", "sliding windows"]

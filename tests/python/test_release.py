@@ -45,9 +45,20 @@ def managed(): return dlbridge.from_dlpack(np.arange(6.0))
 def made_in_python(): return producer_f32()
 def an_interface(): return Kept()
 
+class Foreign:
+    '''Its capsules are NumPy's or torch's own: their deleters wait for the GIL.'''
+    def __init__(self, inner): self.inner = inner
+    def __dlpack__(self, **keywords): return self.inner.__dlpack__(**keywords)
+    def __dlpack_device__(self): return (1, 0)
+
+def foreign_numpy(): return Foreign(np.arange(6.0))
+def foreign_torch(): return Foreign(torch.arange(6.0))
+def raw_numpy(): return dlbridge.from_dlpack(np.arange(6.0).__dlpack__(max_version=(1, 0)))
+def raw_torch(): return dlbridge.from_dlpack(torch.arange(6.0).__dlpack__(max_version=(1, 0)))
+
 SOURCES = [torch_own, torch_leaf, torch_conj, torch_over_numpy, torch_of_ours,
            numpy_own, numpy_of_ours, numpy_read_only, managed, made_in_python, an_interface,
-           kept_buffer]
+           kept_buffer, foreign_numpy, foreign_torch, raw_numpy, raw_torch]
 """
 
 
@@ -147,6 +158,14 @@ def test_a_stale_pointer_is_never_read(road: str) -> None:
     del tensor
     settle()
     assert probe.deletes(token) == 1
+
+
+def test_a_foreign_deleter_is_given_the_gil_when_python_gives_the_last_blow() -> None:
+    capsule, token = make_f32()
+    array = dlbridge.to_numpy(capsule)
+    del array, capsule
+    settle()
+    assert probe.last_deleter(token) == (1, threading.get_ident())
 
 
 def test_a_copy_lets_go_of_its_source_at_once() -> None:

@@ -47,6 +47,13 @@ def layouts(draw: Draw) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     return tuple(shape[i] for i in order), tuple(strides[i] for i in order), offset
 
 
+def strided(raw: np.ndarray, dtype: np.dtype, layout: tuple[Any, Any, int]) -> np.ndarray:
+    """The layout over the raw memory. (as_strided would lose the name of an ml_dtypes dtype.)"""
+    shape, strides, offset = layout
+    size = dtype.itemsize
+    return np.ndarray(shape, dtype, raw.view("u1"), offset * size, [s * size for s in strides])
+
+
 def block(dtype: np.dtype, seed: int) -> np.ndarray:
     """3200 elements of random bytes that are valid values (a bool has two)."""
     raw = np.random.default_rng(seed).integers(0, 256, 3200 * dtype.itemsize, dtype=np.uint8)
@@ -68,9 +75,7 @@ def test_torch_to_numpy_to_torch(
     raw = block(dtype, seed)
     base = torch.from_numpy(raw.view("u1").copy()).view(torch_dtype(dtype))
     tensor = base.as_strided(shape, strides, offset)
-    expected = np.lib.stride_tricks.as_strided(
-        raw[offset:], shape, [s * dtype.itemsize for s in strides]
-    )
+    expected = strided(raw, dtype, layout)
     policy = "strict" if dtype.kind != "V" and dtype.isbuiltin == 1 else "zero_copy"
     array = dlbridge.to_numpy(tensor, policy=policy)
     assert same_elements(array, expected)
@@ -107,14 +112,12 @@ def test_numpy_to_torch_to_numpy(
     read_only: bool,
     skew: int,
 ) -> None:
-    shape, strides, offset = layout
     raw = block(dtype, seed)
     room = np.empty(raw.nbytes + skew, "u1")
     room[skew:] = raw.view("u1")
-    array = np.lib.stride_tricks.as_strided(
-        room[skew:].view(dtype)[offset:], shape, [s * dtype.itemsize for s in strides]
-    )
-    array = array[tuple(slice(None, None, -1 if f else 1) for f in flip[: array.ndim])]
+    array = strided(room[skew:], dtype, layout)
+    if array.ndim:
+        array = array[tuple(slice(None, None, -1 if f else 1) for f in flip[: array.ndim])]
     if swap and dtype.isbuiltin == 1:
         array = array.view(dtype.newbyteorder())
     array.flags.writeable = not read_only
@@ -146,15 +149,8 @@ def test_numpy_to_torch_to_numpy(
 def test_through_a_managed_tensor_and_a_capsule(
     layout: tuple[Any, Any, int], dtype: np.dtype, seed: int
 ) -> None:
-    shape, strides, offset = layout
-    raw = block(dtype, seed)
-    array = (
-        np.lib.stride_tricks.as_strided(raw[offset:], shape, [s * dtype.itemsize for s in strides])[
-            ::-1
-        ]
-        if shape
-        else raw[offset:][0:1].reshape(())
-    )
+    array = strided(block(dtype, seed), dtype, layout)
+    array = array[::-1] if array.ndim else array
     managed = dlbridge.from_dlpack(dlbridge.capsule(array))
     assert managed.shape == array.shape
     back = dlbridge.to_numpy(managed)

@@ -243,6 +243,11 @@ void take_generic(PyObject* object, SourceKind kind, Crossing& crossing) {
     crossing.taken = take_capsule(object, false);
   } else if (table != nullptr) {
     crossing.taken = call_table(*table, object, crossing);
+  } else if (kind == SourceKind::kExchangeTable &&
+             PyObject_HasAttrString(object, "__dlpack__") == 0) {
+    refuse(crossing,
+           "its exchange table is of no version that is understood, or incomplete, and it "
+           "has no __dlpack__()");
   } else {
     crossing.taken = call_producer(object, crossing, legacy_writable);
   }

@@ -269,9 +269,9 @@ NB_MODULE(dlbridge_probe, m) {
   nb::class_<Table>(m, "Table")
       .def(nb::init<const nb::capsule&>())
       .def("info", &Table::info)
-      .def("from_py_object", &Table::from_py_object)
+      .def("from_py_object", &Table::from_py_object, nb::arg("object").none())
       .def("to_py_object", &Table::to_py_object)
-      .def("borrow", &Table::borrow)
+      .def("borrow", &Table::borrow, nb::arg("object").none())
       .def("current_work_stream", &Table::current_work_stream)
       .def("allocate", &Table::allocate, nb::arg("shape"), nb::arg("code") = 2,
            nb::arg("bits") = 32, nb::arg("lanes") = 1, nb::arg("type") = 1, nb::arg("id") = 0,
