@@ -151,8 +151,7 @@ std::string tensor_fault(const DLTensor& tensor) {
     const auto address = reinterpret_cast<std::uintptr_t>(tensor.data);
     std::uint64_t first = 0;
     constexpr auto kFarthest = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
-    if (tensor.byte_offset > kFarthest ||
-        __builtin_add_overflow(address, tensor.byte_offset, &first)) {
+    if (__builtin_add_overflow(address, tensor.byte_offset, &first) || first > kFarthest) {
       return "its byte offset of " + std::to_string(tensor.byte_offset) +
              " leaves the address space";
     }

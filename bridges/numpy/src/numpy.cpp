@@ -78,6 +78,11 @@ void load_extensions() {
     PyErr_Clear();
     return;
   }
+  // Importing lets other threads run: one of them may have come first.
+  if (loaded) {
+    Py_DECREF(module);
+    return;
+  }
   loaded = true;
   numpy_capabilities.extension_hint = {};
   for (auto name : kExtensionTypes) {

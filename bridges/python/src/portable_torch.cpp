@@ -1,5 +1,7 @@
 #include "portable_torch.hpp"
 
+#include <memory>
+
 #include "capsule.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "dlbridge/torch_library.hpp"
@@ -188,6 +190,20 @@ class QuickLook {
   Ref nbytes_name_ = name("nbytes");
 };
 
+// Made under the GIL alone, not in a static's initialiser: that would hold a lock of C++ while
+// Python lets other threads run. Never destroyed: at exit nobody is left to give references back
+// to.
+const QuickLook& quick_look() {
+  static const QuickLook* quick = nullptr;
+  if (quick == nullptr) {
+    auto made = std::make_unique<QuickLook>();
+    if (quick == nullptr) {
+      quick = made.release();
+    }
+  }
+  return *quick;
+}
+
 // How many views a storage has is kept on its Python object, which lives as long as they do: the
 // methods that guard() put there look at it. Returns whether the storage was guarded before.
 bool count_views(PyObject* storage, long change) {
@@ -227,8 +243,7 @@ class PortableRoad final : public TorchRoad {
 
   bool describe(PyObject* tensor, Source& source) const noexcept override {
     return guarded([&] {
-             // Never destroyed: at exit there is no interpreter left to give references back to.
-             static const QuickLook& quick = *new QuickLook;
+             const QuickLook& quick = quick_look();
              if (!quick.describe(tensor, source)) {
                const Ref described = checked(PyObject_CallOneArg(describe_tensor.get(), tensor));
                fill(described.get(), source);
@@ -268,34 +283,7 @@ class PortableRoad final : public TorchRoad {
     });
   }
 
-  [[nodiscard]] const Capabilities& capabilities() const noexcept override {
-    static const Capabilities kCapabilities = [] {
-      Capabilities capabilities{
-          .name = "torch",
-          .result = "torch.Tensor",
-          .devices = DeviceSet::of({kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged, kDLCUDA,
-                                    kDLROCM, kDLOneAPI, kDLExtDev}),
-          .copies_to_device = true,
-          .readonly = ReadOnlySupport::kUnaware,
-          .guards_overlap = true,
-          .negative_strides = false,
-      };
-      if (guarded([&] {
-            const Ref names = checked(PySequence_Tuple(known_dtypes.get()));
-            for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names.get()); ++i) {
-              const char* name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(names.get(), i));
-              if (name != nullptr && dtype_named(name)) {
-                capabilities.dtypes = capabilities.dtypes | DTypeSet::of_name(name);
-              }
-            }
-            return Py_None;
-          }) == nullptr) {
-        PyErr_Clear();
-      }
-      return capabilities;
-    }();
-    return kCapabilities;
-  }
+  [[nodiscard]] const Capabilities& capabilities() const noexcept override { return capabilities_; }
 
   PyObject* deliver(DLManagedTensorVersioned* managed) const noexcept override {
     return guarded([&] {
@@ -307,13 +295,43 @@ class PortableRoad final : public TorchRoad {
       return PyObject_CallOneArg(deliver_tensor.get(), capsule.get());
     });
   }
+
+  // Asks torch for the types that it has. False, with Python's error set, when that failed.
+  bool learn_types() noexcept {
+    return guarded([&]() -> PyObject* {
+             const Ref names = checked(PySequence_Tuple(known_dtypes.get()));
+             for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names.get()); ++i) {
+               const char* name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(names.get(), i));
+               if (name == nullptr) {
+                 throw PythonError();
+               }
+               if (dtype_named(name)) {
+                 capabilities_.dtypes = capabilities_.dtypes | DTypeSet::of_name(name);
+               }
+             }
+             return Py_None;
+           }) != nullptr;
+  }
+
+ private:
+  Capabilities capabilities_{
+      .name = "torch",
+      .result = "torch.Tensor",
+      .devices = DeviceSet::of({kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged, kDLCUDA, kDLROCM,
+                                kDLOneAPI, kDLExtDev}),
+      .copies_to_device = true,
+      .readonly = ReadOnlySupport::kUnaware,
+      .guards_overlap = true,
+      .negative_strides = false,
+  };
 };
+
+PortableRoad portable_road;
 
 }  // namespace
 
-const TorchRoad& portable_torch_road() noexcept {
-  static const PortableRoad road;
-  return road;
+const TorchRoad* portable_torch_road() noexcept {
+  return portable_road.learn_types() ? &portable_road : nullptr;
 }
 
 }  // namespace dlbridge::python

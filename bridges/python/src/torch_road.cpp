@@ -36,10 +36,18 @@ const TorchRoad* linked_road() {
   return linked;
 }
 
+const TorchRoad* portable_or_error() {
+  const TorchRoad* road = portable_torch_road();
+  if (road == nullptr) {
+    throw PythonError();
+  }
+  return road;
+}
+
 const TorchRoad* chosen_road() {
   if (in_use == nullptr) {
     const TorchRoad* road = linked_road();
-    in_use = road != nullptr ? road : &portable_torch_road();
+    in_use = road != nullptr ? road : portable_or_error();
   }
   return in_use;
 }
@@ -67,7 +75,7 @@ PyObject* choose_torch_road(PyObject* /*module*/, PyObject* arguments) noexcept 
     if (name != nullptr) {
       const std::string_view wanted(name);
       if (wanted == "portable") {
-        in_use = &portable_torch_road();
+        in_use = portable_or_error();
       } else if (wanted == "linked") {
         const TorchRoad* road = linked_road();
         if (road == nullptr) {
