@@ -242,7 +242,9 @@ ManagedTensor ManagedTensor::own_trusted(const DLTensor& tensor, std::uint64_t f
   block->managed.dl_tensor.strides = strides;
   if (tensor.byte_offset != 0 && Device(tensor.device).addressable()) {
     if (tensor.data != nullptr) {
-      block->managed.dl_tensor.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
+      // As numbers: an empty tensor may come with any offset, and nothing is read there.
+      block->managed.dl_tensor.data = reinterpret_cast<void*>(
+          reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset);
     }
     block->managed.dl_tensor.byte_offset = 0;
   }
