@@ -8,8 +8,6 @@
 namespace dlbridge {
 namespace {
 
-constexpr Conditions kWithoutSource{Condition::kZeroTensor};
-
 void require_readable(const Plan& plan, const Source& source) {
   const Device device(source.tensor.device);
   if (!device.host_accessible()) {
@@ -42,7 +40,7 @@ ManagedTensor carry_out(const Plan& plan, const Source& source) {
   const DType dtype(from.dtype);
   ManagedTensor copy = ManagedTensor::allocate(casts ? plan.dtype : dtype, {from.shape, ndim});
   copy.mark_copied();
-  if (source.traits.conditions.meets(kWithoutSource)) {
+  if (source.traits.conditions.has(Condition::kZeroTensor)) {
     std::memset(copy.data(), 0, static_cast<std::size_t>(byte_count(copy.tensor())));
   } else if (!dtype.whole_bytes() && !casts && is_c_contiguous(from)) {
     // Packed elements have no addresses of their own, but their bytes can be copied together.

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import importlib
 import re
-import sys
 import weakref
 from typing import Any
 
@@ -260,7 +259,3 @@ def has_device(device_type: int) -> bool:
             module = getattr(torch, name, None)
             return module is not None and bool(module.is_available())
     return False
-
-
-def loaded() -> bool:
-    return "torch" in sys.modules

@@ -50,10 +50,6 @@ const LibraryRow* row_of(PyTypeObject* type) {
   return nullptr;
 }
 
-[[noreturn]] void refuse(const Crossing& crossing, const std::string& fault) {
-  throw ConversionRefused("cannot take a " + crossing.object_name + " in: " + fault, {fault});
-}
-
 // Whether a TypeError says that the producer does not know the keyword: the only error that may
 // lead to a second try without it. Anything else is the producer's own.
 bool is_about_keyword(const char* keyword) {
@@ -216,6 +212,10 @@ void wait_for_managed_memory() {
 }
 
 }  // namespace
+
+void refuse(const Crossing& crossing, const std::string& fault) {
+  throw ConversionRefused("cannot take a " + crossing.object_name + " in: " + fault, {fault});
+}
 
 void name_library(PyObject* object, Crossing& crossing) {
   const LibraryRow* row = row_of(Py_TYPE(object));

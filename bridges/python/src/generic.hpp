@@ -43,6 +43,9 @@ struct Crossing {
 /// Names the object's library after its type.
 void name_library(PyObject* object, Crossing& crossing);
 
+/// Refuses what an object handed out, in its library's name.
+[[noreturn]] void refuse(const Crossing& crossing, const std::string& fault);
+
 /// Takes a managed tensor from the object by the protocol of its kind and describes it.
 /// Throws what the producer raised, ConversionRefused for what it returned.
 void take_generic(PyObject* object, SourceKind kind, Crossing& crossing);

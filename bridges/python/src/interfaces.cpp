@@ -11,10 +11,6 @@ namespace {
 
 constexpr char kOtherOrder = std::endian::native == std::endian::little ? '>' : '<';
 
-[[noreturn]] void refuse(const Crossing& crossing, const std::string& fault) {
-  throw ConversionRefused("cannot take a " + crossing.object_name + " in: " + fault, {fault});
-}
-
 // What an interface says of its memory, before it is a DLTensor.
 struct Description {
   void* data = nullptr;
