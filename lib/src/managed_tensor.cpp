@@ -4,8 +4,8 @@
 #include <sys/mman.h>
 #endif
 
+#include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <limits>
 #include <new>
 
@@ -176,19 +176,20 @@ std::int64_t byte_count(const DLTensor& tensor) noexcept {
 }
 
 bool is_c_contiguous(const DLTensor& tensor) noexcept {
-  if (tensor.strides == nullptr || element_count(tensor) == 0) {
+  if (tensor.strides == nullptr) {
     return true;
   }
-  std::int64_t expected = 1;
+  bool packed = true;
+  std::uint64_t expected = 1;
   for (std::int32_t i = tensor.ndim - 1; i >= 0; --i) {
-    if (tensor.shape[i] != 1) {
-      if (tensor.strides[i] != expected) {
-        return false;
-      }
-      expected *= tensor.shape[i];
+    const auto size = static_cast<std::uint64_t>(tensor.shape[i]);
+    if (size == 0) {
+      return true;
     }
+    packed = packed && (size == 1 || static_cast<std::uint64_t>(tensor.strides[i]) == expected);
+    expected *= size;
   }
-  return true;
+  return packed;
 }
 
 void fill_c_strides(std::span<const std::int64_t> shape, std::int64_t* strides) noexcept {
@@ -225,13 +226,14 @@ ManagedTensor ManagedTensor::own_trusted(const DLTensor& tensor, std::uint64_t f
   auto* block = new_block(tensor.ndim);
   std::int64_t* shape = block->dimensions();
   std::int64_t* strides = shape + ndim;
-  if (ndim != 0) {
-    std::memcpy(shape, tensor.shape, ndim * sizeof(std::int64_t));
-    if (tensor.strides != nullptr) {
-      std::memcpy(strides, tensor.strides, ndim * sizeof(std::int64_t));
-    } else {
-      fill_c_strides({shape, ndim}, strides);
+  if (tensor.strides != nullptr) {
+    for (std::size_t i = 0; i < ndim; ++i) {
+      shape[i] = tensor.shape[i];
+      strides[i] = tensor.strides[i];
     }
+  } else {
+    std::copy_n(tensor.shape, ndim, shape);
+    fill_c_strides({shape, ndim}, strides);
   }
   block->managed.version = kVersion;
   block->managed.manager_ctx = block;

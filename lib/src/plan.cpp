@@ -313,8 +313,31 @@ class Planner {
 
 }  // namespace
 
+namespace {
+
+// Nothing said of it, nothing asked for, and the target takes it as it lies: the common case, told
+// apart before the decision is made condition by condition.
+bool passes_as_it_is(const Source& source, const Capabilities& target, const Policy& policy,
+                     const Request& request) {
+  const DLTensor& tensor = source.tensor;
+  const Device here(tensor.device);
+  return source.traits.conditions.empty() && policy.copy() != CopyRule::kAlways &&
+         !request.dtype && !request.device && target.alignment <= 1 && target.gives_writable &&
+         tensor.ndim <= target.max_dimensions && target.devices.contains(here.type) &&
+         (!target.wants_host || here.host_accessible()) &&
+         target.dtypes.contains(tensor.dtype) && is_c_contiguous(tensor);
+}
+
+}  // namespace
+
 Plan plan(const Source& source, const Capabilities& target, const Policy& policy,
           const Request& request) {
+  if (passes_as_it_is(source, target, policy, request)) {
+    Plan as_it_is;
+    as_it_is.dtype = source.tensor.dtype;
+    as_it_is.device = source.tensor.device;
+    return as_it_is;
+  }
   return Planner(source, target, policy, request).run();
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/DispatchKeySet.h>
+#include <torch/csrc/autograd/forward_grad.h>
 
 #include <array>
 #include <bit>
@@ -154,6 +155,18 @@ inline c10::Device device_of(Device device) {
   }
 }
 
+// Tangents exist only while a level of forward-mode differentiation does; asking for one takes a
+// mutex, asking for a level does not. Older releases (before torch 2.15) cannot be asked.
+template <typename Level = torch::autograd::ForwardADLevel>
+bool has_tangent(const at::Tensor& tensor) {
+  if constexpr (requires { Level::has_any_level(); }) {
+    if (!Level::has_any_level()) {
+      return false;
+    }
+  }
+  return tensor._fw_grad(0).defined();
+}
+
 // Bytes from the first element to behind the last; strides are never negative here.
 inline std::int64_t extent_bytes(const DLTensor& tensor, std::int64_t itemsize) {
   std::int64_t last = 0;
@@ -183,7 +196,7 @@ struct BasicTorch {
     Conditions& conditions = source.traits.conditions;
     if (impl->autograd_meta() != nullptr) {
       conditions.add_if(impl->requires_grad(), Condition::kInGraph);
-      conditions.add_if(tensor._fw_grad(0).defined(), Condition::kForwardDual);
+      conditions.add_if(torch_detail::has_tangent(tensor), Condition::kForwardDual);
     }
     const c10::DispatchKeySet keys = impl->key_set();
     if ((keys.raw_repr() & ~torch_detail::kOrdinaryKeys) != 0 || !impl->has_storage() ||

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <atomic>
+#include <type_traits>
 #include <utility>
 
 #include "dlbridge/managed_tensor.hpp"
@@ -16,6 +17,8 @@ namespace dlbridge::torch_detail {
 /// How the last user of torch memory lets go. Python's modules use their own, since torch's
 /// deleters wait for the GIL when the memory belongs to a Python object.
 struct ReleaseAtOnce {
+  /// Whether crossings of one storage come one after another anyway, as under the GIL.
+  static constexpr bool kOneAtATime = false;
   static void run(void* context, void (*action)(void*)) noexcept { action(context); }
 };
 
@@ -39,7 +42,7 @@ class StorageHolder {
   /// does). Crossings of one storage on several threads are ordered here; mutating it meanwhile is
   /// the caller's race, as everywhere in torch.
   static Lease lease(c10::StorageImpl& storage) {
-    const Locked lock(&storage);
+    const std::conditional_t<Release::kOneAtATime, Unlocked, Locked> lock(&storage);
     if (storage.resizable()) {
       storage.set_resizable(false);
     }
@@ -61,6 +64,10 @@ class StorageHolder {
   }
 
  private:
+  struct Unlocked {
+    explicit Unlocked(const void* /*address*/) {}
+  };
+
   // One lock for many storages: held for some nanoseconds, never while anything else is called.
   class Locked {
    public:
