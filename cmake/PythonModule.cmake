@@ -24,6 +24,7 @@ set(module_sources
   generic.cpp
   interfaces.cpp
   kinds.cpp
+  ledger.cpp
   managed_tensor_type.cpp
   module.cpp
   portable_torch.cpp

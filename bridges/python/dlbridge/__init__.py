@@ -8,12 +8,14 @@
 
 from dlbridge._core import ManagedTensor, __version__, capsule, from_dlpack, to_numpy, to_torch
 from dlbridge._errors import ConversionRefused
+from dlbridge._ledger import Ledger, no_copies, policy, stats, trace
 from dlbridge._plan import Plan
 from dlbridge._policy import Policy, host, snapshot, strict, zero_copy
 from dlbridge._targets import explain, to
 
 __all__ = [
     "ConversionRefused",
+    "Ledger",
     "ManagedTensor",
     "Plan",
     "Policy",
@@ -22,15 +24,19 @@ __all__ = [
     "explain",
     "from_dlpack",
     "host",
+    "no_copies",
+    "policy",
     "snapshot",
+    "stats",
     "strict",
     "to",
     "to_numpy",
     "to_torch",
+    "trace",
     "zero_copy",
 ]
 
 # The public names belong to the package, wherever they are written.
-for _class in (ConversionRefused, Plan, Policy):
+for _class in (ConversionRefused, Ledger, Plan, Policy):
     _class.__module__ = __name__
 del _class

@@ -108,3 +108,5 @@ strict = Policy(
     overlap="readonly",
     copy=False,
 )
+
+PRESETS = {"host": host, "strict": strict, "zero_copy": zero_copy, "snapshot": snapshot}

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "ledger.hpp"
+
 namespace dlbridge::python {
 namespace {
 
@@ -65,8 +67,15 @@ std::optional<DType> named(std::string_view text) {
 }  // namespace
 
 Policy policy_argument(PyObject* policy) {
+  Ref of_block;
   if (policy == nullptr || policy == Py_None) {
-    return Policy();
+    if (any_block_open()) {
+      of_block = policy_of_block();
+      policy = of_block.get();
+    }
+    if (!of_block || policy == Py_None) {
+      return Policy();
+    }
   }
   if (PyUnicode_Check(policy)) {
     const std::string name = text_of(policy);

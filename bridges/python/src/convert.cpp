@@ -6,6 +6,7 @@
 #include "capsule.hpp"
 #include "dlbridge/convert.hpp"
 #include "dlbridge/python_lease.hpp"
+#include "ledger.hpp"
 #include "managed_tensor_type.hpp"
 #include "torch_road.hpp"
 
@@ -275,6 +276,7 @@ Ref to_numpy_object(PyObject* x, const Call& call) {
   if (incoming.kind() == SourceKind::kNumPy && decided.empty()) {
     return Ref::borrow(x);
   }
+  crossing(Towards::kNumPy, decided, incoming.source(), target, call.policy, call.request);
   return array_over(incoming.carry(decided, target, call));
 }
 
@@ -290,6 +292,7 @@ Ref to_torch_object(PyObject* x, const Call& call) {
     const Capabilities target = torch_capabilities(road, call);
     const Plan decided = decide(incoming, target, call);
     if (decided.has(Step::kCopyToDevice)) {
+      crossing(Towards::kTorch, decided, incoming.source(), target, call.policy, call.request);
       if (incoming.kind() == SourceKind::kTorch && !call.request.dtype) {
         return checked(PyObject_CallFunction(torch_to_device.get(), "Oii", x, decided.device.type,
                                              decided.device.id));
@@ -300,6 +303,9 @@ Ref to_torch_object(PyObject* x, const Call& call) {
   }
   const Capabilities& target = road.capabilities();
   const Plan decided = decide(incoming, target, host_call);
+  if (!device) {
+    crossing(Towards::kTorch, decided, incoming.source(), target, call.policy, call.request);
+  }
   ManagedTensor tensor = incoming.carry(decided, target, host_call);
   tensor.drop_negative_strides();
   Ref delivered = checked(road.deliver(tensor.release()));
@@ -317,6 +323,7 @@ Ref to_managed_object(PyObject* x, const Call& call) {
   if (incoming.kind() == SourceKind::kManagedTensor && decided.empty()) {
     return Ref::borrow(x);
   }
+  crossing(Towards::kManaged, decided, incoming.source(), target, call.policy, call.request);
   return wrap(incoming.carry(decided, target, call));
 }
 
@@ -325,6 +332,7 @@ Ref to_capsule(PyObject* x, const Call& call, bool versioned) {
   const Capabilities& target =
       versioned ? managed_tensor_capabilities() : legacy_capsule_capabilities();
   const Plan decided = decide(incoming, target, call);
+  crossing(Towards::kCapsule, decided, incoming.source(), target, call.policy, call.request);
   return make_capsule(incoming.carry(decided, target, call), versioned);
 }
 
@@ -335,6 +343,7 @@ Ref to_consumer(PyObject* x, const std::string& consumer, const Call& call) {
     target.name = consumer;
   }
   const Plan decided = decide(incoming, target, call);
+  crossing(Towards::kOther, decided, incoming.source(), target, call.policy, call.request);
   return wrap(incoming.carry(decided, target, call));
 }
 

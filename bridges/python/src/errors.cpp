@@ -1,6 +1,6 @@
 #include <new>
 
-#include "python.hpp"
+#include "ledger.hpp"
 
 namespace dlbridge::python {
 namespace {
@@ -15,6 +15,7 @@ void set_refused(const std::string& message, PyObject* plan,
                                : checked(PyUnicode_FromString(fix.c_str())).release());
   const Ref error = checked(PyObject_CallFunction(conversion_refused.get(), "sOOO", message.c_str(),
                                                   plan, texts.get(), fixing.get()));
+  refused(plan);
   PyErr_SetObject(conversion_refused.get(), error.get());
 }
 

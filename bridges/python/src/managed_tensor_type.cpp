@@ -10,6 +10,7 @@
 #include "dlbridge/convert.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "dlbridge/transfer.hpp"
+#include "ledger.hpp"
 
 namespace dlbridge::python {
 namespace {
@@ -154,6 +155,7 @@ PyObject* export_device(PyObject* self, PyObject* /*unused*/) {
 PyObject* export_array(PyObject* self, PyObject* const* arguments, Py_ssize_t count,
                        PyObject* names) {
   return guarded([&]() -> PyObject* {
+    const Watch watch;
     Arguments<2> parsed("__array__", {"dtype", "copy"});
     parsed.parse(2, arguments, count, names);
     return to_numpy_object(self, nullptr, parsed.get(0), parsed.get(1)).release();

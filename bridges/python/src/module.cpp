@@ -3,6 +3,7 @@
 #include "arguments.hpp"
 #include "convert.hpp"
 #include "dlbridge/python_lease.hpp"
+#include "ledger.hpp"
 #include "managed_tensor_type.hpp"
 #include "torch_road.hpp"
 
@@ -33,9 +34,10 @@ PyObject* to_numpy(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
   return guarded([&]() -> PyObject* {
     drain_releases();
     PyObject* x = only_argument("to_numpy", arguments, count, 1);
-    if (keywords == nullptr) {
+    if (keywords == nullptr && !any_block_open()) {
       return to_numpy_object(x, Call{}).release();
     }
+    const Watch watch;
     const auto named =
         keywords_of<3>("to_numpy", {"policy", "dtype", "copy"}, arguments, count, keywords);
     return to_numpy_object(x, named.get(0), named.get(1), named.get(2)).release();
@@ -47,9 +49,10 @@ PyObject* to_torch(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
   return guarded([&]() -> PyObject* {
     drain_releases();
     PyObject* x = only_argument("to_torch", arguments, count, 1);
-    if (keywords == nullptr) {
+    if (keywords == nullptr && !any_block_open()) {
       return to_torch_object(x, Call{}).release();
     }
+    const Watch watch;
     const auto named = keywords_of<4>("to_torch", {"policy", "dtype", "copy", "device"}, arguments,
                                       count, keywords);
     return to_torch_object(x, read_call(named.get(0), named.get(1), named.get(2), named.get(3)))
@@ -62,9 +65,10 @@ PyObject* from_dlpack(PyObject* /*module*/, PyObject* const* arguments, Py_ssize
   return guarded([&]() -> PyObject* {
     drain_releases();
     PyObject* x = only_argument("from_dlpack", arguments, count, 1);
-    if (keywords == nullptr) {
+    if (keywords == nullptr && !any_block_open()) {
       return to_managed_object(x, Call{}).release();
     }
+    const Watch watch;
     const auto named =
         keywords_of<2>("from_dlpack", {"device", "copy"}, arguments, count, keywords);
     return to_managed_object(x, read_call(nullptr, nullptr, named.get(1), named.get(0))).release();
@@ -82,6 +86,7 @@ PyObject* capsule(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t c
       given = given ||
               PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, i), "max_version") == 0;
     }
+    const Watch watch;
     const auto named =
         keywords_of<2>("capsule", {"max_version", "policy"}, arguments, count, keywords);
     if (given) {
@@ -115,6 +120,7 @@ PyObject* for_consumer(PyObject* /*module*/, PyObject* const* arguments, Py_ssiz
   return guarded([&]() -> PyObject* {
     drain_releases();
     only_argument("for_consumer", arguments, count, 6);
+    const Watch watch;
     return to_consumer(arguments[0], text_argument(arguments[1]),
                        read_call(arguments[2], arguments[3], arguments[4], arguments[5]))
         .release();
@@ -218,6 +224,10 @@ PyMethodDef functions[] = {
     {"policy_fields", fields_of_policy, METH_NOARGS, nullptr},
     {"live_managed_tensors", live_tensors, METH_NOARGS,
      "live_managed_tensors()\n--\n\nManaged tensors that are alive, exports included."},
+    {"count_blocks", count_blocks, METH_O,
+     "count_blocks(change, /)\n--\n\nOpens a block that crossings have to ask (1), or closes one."},
+    {"tallies", tallies_by_target, METH_NOARGS,
+     "tallies()\n--\n\nViews, copies and bytes copied by target, and the refusals, since start."},
     {"torch_road", choose_torch_road, METH_VARARGS,
      "torch_road(name=None, /)\n--\n\nThe road to torch in use, \"linked\" or \"portable\"."},
     {"device_name", name_of_device, METH_VARARGS, nullptr},

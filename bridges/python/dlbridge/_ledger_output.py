@@ -1,0 +1,230 @@
+"""A ledger as text, as a rich table, as HTML, as JSON, and as a trace for Perfetto."""
+
+from __future__ import annotations
+
+import html
+import io
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlbridge._ledger import Crossing, Ledger, Line
+
+_COLUMNS = ("line", "code", "from → to", "shape", "times", "how", "copied", "viewed", "time", "why")
+_NUMBERS = frozenset({"times", "copied", "viewed", "time"})
+
+
+def written(text: str, path: Any) -> str:
+    """The text, which is also in the file then, if a path is given."""
+    if path is not None:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    return text
+
+
+def _bytes(count: int) -> str:
+    if count < 10_000:
+        return f"{count:,} B"
+    amount = float(count)
+    for unit in ("KiB", "MiB", "GiB"):
+        amount /= 1024
+        if amount < 1024 or unit == "GiB":
+            break
+    return f"{amount:,.1f} {unit}"
+
+
+def _time(nanoseconds: int) -> str:
+    if nanoseconds < 10_000:
+        return f"{nanoseconds} ns"
+    if nanoseconds < 10_000_000:
+        return f"{nanoseconds / 1e3:,.0f} µs"
+    return f"{nanoseconds / 1e6:,.0f} ms"
+
+
+def _types(crossing: Crossing) -> str:
+    source, target = f"{crossing.source} {crossing.dtype}", crossing.target
+    if crossing.result_dtype != crossing.dtype:
+        target += f" {crossing.result_dtype}"
+    device = "" if crossing.device in ("cpu", "") else f" on {crossing.device}"
+    return f"{source}{device} → {target}"
+
+
+def _outcome(crossing: Crossing) -> str:
+    if crossing.outcome == "refused" or crossing.writable:
+        return crossing.outcome
+    return f"{crossing.outcome}, read-only"
+
+
+def _cells(line: Line) -> tuple[str, ...]:
+    first = line.first
+    return (
+        f"{os.path.basename(first.file)}:{first.line}",
+        first.code,
+        _types(first),
+        " × ".join(map(str, first.shape)) or "()",
+        f"{line.times:,}",
+        _outcome(first),
+        _bytes(line.bytes_copied) if line.copies else "",
+        _bytes(line.bytes_viewed) if line.views else "",
+        _time(line.nanoseconds),
+        "; ".join(first.reasons),
+    )
+
+
+def _summary(ledger: Ledger) -> str:
+    total = ledger.total
+    return (
+        f"{total.crossings:,} crossings: {total.views:,} views of {_bytes(total.bytes_viewed)}, "
+        f"{total.copies:,} copies of {_bytes(total.bytes_copied)}, {total.refusals:,} refused; "
+        f"{_time(total.nanoseconds)}"
+    )
+
+
+def rich_of(ledger: Ledger) -> Any:
+    """A rich.table.Table."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        title="What crossed",
+        caption=_summary(ledger),
+        box=box.SIMPLE_HEAD,
+        title_style="bold",
+        caption_justify="left",
+    )
+    colours = {"copy": "yellow", "refused": "red", "view": "green"}
+    for name in _COLUMNS:
+        # The name of the line and the figures are never broken; the words give way.
+        whole = name in ("line", *_NUMBERS)
+        justify: Any = "right" if name in _NUMBERS else "left"
+        table.add_column(name, justify=justify, no_wrap=whole, overflow="fold")
+    for line in ledger.lines:
+        cells: list[Any] = [Text(cell) for cell in _cells(line)]
+        cells[_COLUMNS.index("how")].stylize(colours[line.first.outcome])
+        table.add_row(*cells)
+    return table
+
+
+def _plain(ledger: Ledger) -> str:
+    rows = [_COLUMNS, *(_cells(line) for line in ledger.lines)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if name in _NUMBERS else cell.ljust(width)
+            for name, cell, width in zip(_COLUMNS, row, widths, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join([*lines, _summary(ledger)])
+
+
+def text_of(ledger: Ledger) -> str:
+    try:
+        from rich.console import Console
+    except ModuleNotFoundError:
+        return _plain(ledger)
+    terminal = Console()
+    width = terminal.width if terminal.is_terminal else 150
+    console = Console(
+        file=io.StringIO(), width=width, force_terminal=terminal.is_terminal, highlight=False
+    )
+    console.print(rich_of(ledger))
+    return str(console.file.getvalue()).rstrip("\n")  # type: ignore[attr-defined]
+
+
+def json_of(ledger: Ledger) -> str:
+    whole = {"total": ledger.total._asdict(), "crossings": ledger.to_records()}
+    return json.dumps(whole, indent=1)
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>What crossed</title><style>
+.dlbridge {{ border-collapse: collapse; font: 13px/1.5 system-ui, sans-serif; }}
+.dlbridge th, .dlbridge td {{ padding: 2px 10px; text-align: left; vertical-align: top; }}
+.dlbridge th {{ border-bottom: 2px solid #999; }}
+.dlbridge td {{ border-bottom: 1px solid #ddd; }}
+.dlbridge .number {{ text-align: right; white-space: nowrap; }}
+.dlbridge caption {{ caption-side: bottom; text-align: left; padding: 6px 10px; }}
+.dlbridge .copy {{ color: #a60; }} .dlbridge .view {{ color: #080; }}
+.dlbridge .refused {{ color: #b00; }}
+</style></head><body>
+<table class="dlbridge"><caption>{summary}</caption>
+<thead><tr>{head}</tr></thead>
+<tbody>
+{body}
+</tbody></table>
+</body></html>
+"""
+
+
+def html_of(ledger: Ledger) -> str:
+    def cell(name: str, text: str, outcome: str = "") -> str:
+        kind = "number" if name in _NUMBERS else outcome if name == "how" else ""
+        tag = "td" if outcome else "th"
+        attribute = f' class="{kind}"' if kind else ""
+        shown = f"<code>{html.escape(text)}</code>" if name == "code" and outcome else ""
+        return f"<{tag}{attribute}>{shown or html.escape(text)}</{tag}>"
+
+    rows = []
+    for line in ledger.lines:
+        cells = zip(_COLUMNS, _cells(line), strict=True)
+        rows.append("".join(cell(name, text, line.first.outcome) for name, text in cells))
+    return _PAGE.format(
+        summary=html.escape(_summary(ledger)),
+        head="".join(cell(name, name) for name in _COLUMNS),
+        body="\n".join(f"<tr>{row}</tr>" for row in rows),
+    )
+
+
+def chrome_trace_of(ledger: Ledger) -> str:
+    """The Trace Event Format: a slice for each crossing, and the bytes copied so far."""
+    process = os.getpid()
+    start = min((each.began for each in ledger), default=0)
+    events: list[dict[str, Any]] = []
+    for number, thread in enumerate(dict.fromkeys(each.thread for each in ledger)):
+        events.append(
+            {
+                "name": "thread_name",
+                "ph": "M",
+                "pid": process,
+                "tid": thread,
+                "args": {"name": f"crossings, thread {number}"},
+            }
+        )
+    copied = 0
+    for each in sorted(ledger, key=lambda crossing: crossing.began):
+        begin = (each.began - start) / 1000  # microseconds
+        events.append(
+            {
+                "name": f"{each.outcome}: {each.source} → {each.target}",
+                "cat": each.outcome,
+                "ph": "X",
+                "ts": begin,
+                "dur": (each.nanoseconds or 0) / 1000,
+                "pid": process,
+                "tid": each.thread,
+                "args": {
+                    "line": f"{each.file}:{each.line}",
+                    "code": each.code,
+                    "shape": str(each.shape),
+                    "dtype": each.dtype,
+                    "bytes": each.nbytes,
+                    "bytes copied": each.bytes_copied,
+                    "why": "; ".join(each.reasons),
+                },
+            }
+        )
+        if each.bytes_copied:
+            copied += each.bytes_copied
+            events.append(
+                {
+                    "name": "bytes copied",
+                    "ph": "C",
+                    "ts": begin + (each.nanoseconds or 0) / 1000,
+                    "pid": process,
+                    "args": {"bytes": copied},
+                }
+            )
+    return json.dumps({"displayTimeUnit": "ns", "traceEvents": events}, indent=1)

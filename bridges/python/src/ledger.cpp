@@ -1,0 +1,118 @@
+#include "ledger.hpp"
+
+#include <chrono>
+#include <exception>
+
+namespace dlbridge::python {
+namespace {
+
+PackageAttribute decided("dlbridge._ledger", "decided");
+PackageAttribute was_refused("dlbridge._ledger", "was_refused");
+PackageAttribute default_policy("dlbridge._ledger", "default_policy");
+
+thread_local Watch* current_watch = nullptr;
+
+std::int64_t now() {
+  const auto time = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
+}
+
+}  // namespace
+
+std::array<Tally, kTowardsNames.size()> tallies;
+std::uint64_t refusals = 0;
+int open_blocks = 0;
+
+void Watch::begin() {
+  running_ = true;
+  exceptions_ = std::uncaught_exceptions();
+  outer_ = std::exchange(current_watch, this);
+  began_ = now();
+}
+
+void Watch::end() {
+  current_watch = outer_;
+  if (std::uncaught_exceptions() == exceptions_) {
+    pause();
+    finish();
+  }
+}
+
+Watch* Watch::current() noexcept {
+  return current_watch;
+}
+
+void Watch::pause() {
+  spent_ += now() - began_;
+}
+
+void Watch::next(Ref entry) {
+  if (entry_) {
+    finish();
+    spent_ = 0;
+  }
+  entry_ = std::move(entry);
+  began_ = now();
+}
+
+void Watch::finish() {
+  if (entry_ && entry_.get() != Py_None) {
+    const Ref done(PyObject_CallMethod(entry_.get(), "finish", "LL", static_cast<long long>(began_),
+                                       static_cast<long long>(spent_)));
+    if (!done) {
+      PyErr_WriteUnraisable(entry_.get());  // the crossing has succeeded all the same
+    }
+  }
+}
+
+void report(const Plan& plan, const Source& source, const Capabilities& target,
+            const Policy& policy, const Request& request) {
+  Watch* watch = Watch::current();
+  if (watch != nullptr) {
+    watch->pause();
+  }
+  const Ref told = plan_object(plan, source, target, policy, request);
+  Ref entry(PyObject_CallOneArg(decided.get(), told.get()));
+  if (!entry) {
+    ++refusals;
+    throw PythonError();
+  }
+  if (watch != nullptr) {
+    watch->next(std::move(entry));
+  }
+}
+
+void refused(PyObject* plan) {
+  ++refusals;
+  if (any_block_open() && Watch::current() != nullptr) {
+    (void)checked(PyObject_CallOneArg(was_refused.get(), plan));
+  }
+}
+
+Ref policy_of_block() {
+  return checked(PyObject_CallNoArgs(default_policy.get()));
+}
+
+PyObject* count_blocks(PyObject* /*module*/, PyObject* change) {
+  const long by = PyLong_AsLong(change);
+  if (by == -1 && PyErr_Occurred() != nullptr) {
+    return nullptr;
+  }
+  open_blocks += static_cast<int>(by);
+  Py_RETURN_NONE;
+}
+
+PyObject* tallies_by_target(PyObject* /*module*/, PyObject* /*unused*/) {
+  return guarded([]() -> PyObject* {
+    Ref rows = checked(PyDict_New());
+    for (std::size_t i = 0; i < tallies.size(); ++i) {
+      const Tally& tally = tallies[i];
+      const Ref row = checked(
+          Py_BuildValue("(KKK)", tally.crossings[1], tally.crossings[0], tally.bytes_copied));
+      checked(PyDict_SetItemString(rows.get(), kTowardsNames[i], row.get()));
+    }
+    return Py_BuildValue("(NK)", rows.release(), refusals);
+  });
+}
+
+}  // namespace dlbridge::python

@@ -1,0 +1,95 @@
+#pragma once
+
+// What crossings are counted and told: the tallies since start, and the blocks of trace(),
+// no_copies() and policy(), whose Python side is dlbridge/_ledger.py.
+
+#include <array>
+#include <cstdint>
+
+#include "python.hpp"
+
+namespace dlbridge::python {
+
+/// Where a crossing goes, for the tallies.
+enum class Towards : std::uint8_t { kNumPy, kTorch, kManaged, kCapsule, kOther };
+inline constexpr std::array<const char*, 5> kTowardsNames = {"numpy", "torch", "dlbridge",
+                                                             "capsule", "other"};
+
+struct Tally {
+  std::array<std::uint64_t, 2> crossings{};  // copies, views: by Plan::view
+  std::uint64_t bytes_copied = 0;
+};
+
+// Plain numbers, since they are only touched with the GIL held.
+extern std::array<Tally, kTowardsNames.size()> tallies;
+extern std::uint64_t refusals;
+extern int open_blocks;
+
+/// Whether a block is open anywhere. Where none is, this is all that a crossing pays for them.
+[[nodiscard]] inline bool any_block_open() noexcept {
+  return open_blocks != 0;
+}
+
+/// Times what one call of the module makes cross, if a block is open. Crossings that a call of
+/// Python's makes meanwhile have a watch of their own.
+class Watch {
+ public:
+  Watch() {
+    if (any_block_open()) [[unlikely]] {
+      begin();
+    }
+  }
+  ~Watch() {
+    if (running_) [[unlikely]] {
+      end();
+    }
+  }
+  Watch(const Watch&) = delete;
+  Watch& operator=(const Watch&) = delete;
+
+  [[nodiscard]] static Watch* current() noexcept;
+
+  /// Ends the crossing before, and begins one: `entry` is told its nanoseconds, None is not.
+  void next(Ref entry);
+  /// Time from here on is the ledger's own.
+  void pause();
+
+ private:
+  void begin();
+  void end();
+  void finish();
+
+  bool running_ = false;
+  int exceptions_ = 0;
+  Watch* outer_ = nullptr;
+  Ref entry_;
+  std::int64_t began_ = 0;  // nanoseconds, as the rest
+  std::int64_t spent_ = 0;
+};
+
+/// Tells the open blocks of a crossing that is about to happen. Throws if one of them forbids it.
+void report(const Plan& plan, const Source& source, const Capabilities& target,
+            const Policy& policy, const Request& request);
+
+/// Counts a crossing that has been decided and not yet carried out.
+inline void crossing(Towards towards, const Plan& plan, const Source& source,
+                     const Capabilities& target, const Policy& policy, const Request& request) {
+  if (any_block_open()) [[unlikely]] {
+    report(plan, source, target, policy, request);
+  }
+  Tally& tally = tallies[static_cast<std::size_t>(towards)];
+  ++tally.crossings[plan.view ? 1 : 0];
+  tally.bytes_copied += static_cast<std::uint64_t>(plan.bytes_copied);
+}
+
+/// Counts a refusal, and tells the open blocks.
+void refused(PyObject* plan);
+
+/// The policy that the innermost block sets, or None. Only asked while a block is open.
+[[nodiscard]] Ref policy_of_block();
+
+/// For the module: opens a block (1) or closes one (-1); the tallies as a dict.
+PyObject* count_blocks(PyObject* module, PyObject* change);
+PyObject* tallies_by_target(PyObject* module, PyObject* unused);
+
+}  // namespace dlbridge::python
