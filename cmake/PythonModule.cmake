@@ -21,6 +21,7 @@ set(module_sources
   convert.cpp
   errors.cpp
   exchange.cpp
+  float4.cpp
   generic.cpp
   interfaces.cpp
   kinds.cpp
@@ -28,6 +29,7 @@ set(module_sources
   managed_tensor_type.cpp
   module.cpp
   portable_torch.cpp
+  registry.cpp
   torch_road.cpp)
 list(TRANSFORM module_sources PREPEND "${PROJECT_SOURCE_DIR}/bridges/python/src/")
 dlbridge_extension(dlbridge_python _core SOURCES ${module_sources} LINK dlbridge dlbridge_numpy)

@@ -51,8 +51,11 @@ constexpr std::array kWordings = {
     Wording{Condition::kInexpressibleDType, "of dtype {detail}", "DLPack has no such type"},
     Wording{Condition::kPaddedSubByte, "of dtype {detail}",
             "its elements are padded to whole bytes, and would arrive as other numbers"},
+    Wording{Condition::kCopiesOut, "", "its library hands out a copy, not its own memory"},
     Wording{Condition::kTooManyDimensions, "of {ndim} dimensions",
             "{target} takes at most {max_ndim}"},
+    Wording{Condition::kTooFewDimensions, "of {ndim} dimensions",
+            "{target} takes at least {min_ndim}"},
     Wording{Condition::kOverlap, "whose elements share memory",
             "one write would change several of them"},
     Wording{Condition::kNegativeStrides, "with negative strides", "{target} takes none"},
@@ -66,6 +69,7 @@ constexpr std::array kWordings = {
             "a cast to {to_dtype} was asked for, and a cast is a copy"},
     Wording{Condition::kNoCast, "of dtype {dtype}",
             "there is no cast to the dtype {to_dtype} that was asked for"},
+    Wording{Condition::kCopiesIn, "", "{target} makes a copy of whatever it is given"},
     Wording{Condition::kCopyAsked, "", "a copy was asked for"},
 };
 
@@ -122,6 +126,7 @@ class Writer {
     put("{target}", std::string(target_.name));
     put("{detail}", source_.detail);
     put("{ndim}", std::to_string(source_.tensor.ndim));
+    put("{min_ndim}", std::to_string(target_.min_dimensions));
     put("{max_ndim}", std::to_string(target_.max_dimensions));
     put("{alignment}", std::to_string(target_.alignment));
     put("{dtype}", to_string(DType(source_.tensor.dtype)));

@@ -68,6 +68,9 @@ class Planner {
       observe_device();
       observe_layout(said);
     }
+    if (target_.copies && !copies_) {
+      need_copy(Condition::kCopiesIn, Step::kRepack);
+    }
     if (policy_.copy() == CopyRule::kAlways && !copies_) {
       need_copy(Condition::kCopyAsked, Step::kRepack);
     }
@@ -143,6 +146,9 @@ class Planner {
       case Condition::kFractionalStrides:
         need_copy(condition, Step::kRepack);
         break;
+      case Condition::kCopiesOut:
+        need_copy(condition, Step::kRepack);
+        break;
       case Condition::kReadOnly:
         break;  // settled last: what matters is whether a view is left
       default:
@@ -195,6 +201,8 @@ class Planner {
       there = *request_.device;
     } else if (target_.wants_host && !here.host_accessible()) {
       there = Device{};
+    } else if (target_.own_device != 0 && here.host_accessible()) {
+      there = Device(target_.own_device, 0);
     }
     // Host memory that a device may also read is host memory to whoever asks for the host.
     if (there == here || (there.type == kDLCPU && here.host_accessible())) {
@@ -218,6 +226,10 @@ class Planner {
     const DLTensor& tensor = source_.tensor;
     if (tensor.ndim > target_.max_dimensions) {
       refuse(Condition::kTooManyDimensions);
+      return;
+    }
+    if (tensor.ndim < target_.min_dimensions) {
+      refuse(Condition::kTooFewDimensions);
       return;
     }
     if (said.meets(kWithoutStrides) || said.has(Condition::kFractionalStrides)) {
@@ -321,11 +333,12 @@ bool passes_as_it_is(const Source& source, const Capabilities& target, const Pol
                      const Request& request) {
   const DLTensor& tensor = source.tensor;
   const Device here(tensor.device);
-  return source.traits.conditions.empty() && policy.copy() != CopyRule::kAlways &&
-         !request.dtype && !request.device && target.alignment <= 1 && target.gives_writable &&
+  return source.traits.conditions.empty() && policy.copy() != CopyRule::kAlways && !request.dtype &&
+         !request.device && target.alignment <= 1 && target.gives_writable &&
+         target.own_device == 0 && !target.copies && tensor.ndim >= target.min_dimensions &&
          tensor.ndim <= target.max_dimensions && target.devices.contains(here.type) &&
-         (!target.wants_host || here.host_accessible()) &&
-         target.dtypes.contains(tensor.dtype) && is_c_contiguous(tensor);
+         (!target.wants_host || here.host_accessible()) && target.dtypes.contains(tensor.dtype) &&
+         is_c_contiguous(tensor);
 }
 
 }  // namespace

@@ -11,14 +11,18 @@ from dlbridge._errors import ConversionRefused
 from dlbridge._ledger import Ledger, no_copies, policy, stats, trace
 from dlbridge._plan import Plan
 from dlbridge._policy import Policy, host, snapshot, strict, zero_copy
-from dlbridge._targets import explain, to
+from dlbridge._registry import Capabilities, Library, register
+from dlbridge._targets import SilentCopyWarning, explain, to
 
 __all__ = [
+    "Capabilities",
     "ConversionRefused",
     "Ledger",
+    "Library",
     "ManagedTensor",
     "Plan",
     "Policy",
+    "SilentCopyWarning",
     "__version__",
     "capsule",
     "explain",
@@ -26,6 +30,7 @@ __all__ = [
     "host",
     "no_copies",
     "policy",
+    "register",
     "snapshot",
     "stats",
     "strict",
@@ -37,6 +42,14 @@ __all__ = [
 ]
 
 # The public names belong to the package, wherever they are written.
-for _class in (ConversionRefused, Ledger, Plan, Policy):
+for _class in (
+    Capabilities,
+    ConversionRefused,
+    Ledger,
+    Library,
+    Plan,
+    Policy,
+    SilentCopyWarning,
+):
     _class.__module__ = __name__
 del _class

@@ -1,5 +1,6 @@
 """The compiled part of dlbridge."""
 
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -67,7 +68,7 @@ def capsule(
 ) -> CapsuleType: ...
 def explain_plan(
     x: Any,
-    target: str,
+    target: Any,  # "numpy", "torch", "dlbridge" or a consumer
     policy: _Policy,
     dtype: Any,
     copy: bool | None,
@@ -76,13 +77,43 @@ def explain_plan(
 ) -> Plan: ...
 def for_consumer(
     x: Any,
-    consumer: str,
+    consumer: Any,
     policy: _Policy,
     dtype: Any,
     copy: bool | None,
     device: _Device,
     /,
-) -> ManagedTensor: ...
+) -> tuple[ManagedTensor, bool, bool] | None: ...
+def add_library(
+    *,
+    name: str,
+    modules: tuple[str, ...],
+    object: str,
+    immutable: bool,
+    legacy_writable: bool,
+    copies_out: bool,
+    read: Callable[[Any], Any] | None,
+    conditions: Callable[[Any], Iterable[str]] | None,
+    fixes: dict[str, str],
+) -> None: ...
+def new_consumer(
+    *,
+    library: str,
+    name: str,
+    result: str,
+    devices: tuple[str, ...] | None,
+    own_device: str | None,
+    dtypes: tuple[str, ...] | None,
+    strides: str,
+    alignment: int,
+    min_dimensions: int,
+    max_dimensions: int,
+    read_only: str,
+    writable: bool,
+    guards_overlap: bool,
+    copies: bool,
+    quirks: dict[str, str],
+) -> Any: ...
 def policy_fields() -> dict[str, tuple[str, ...]]: ...
 def live_managed_tensors() -> int: ...
 def count_blocks(change: int, /) -> None: ...

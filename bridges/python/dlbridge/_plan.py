@@ -28,6 +28,8 @@ class Plan(NamedTuple):
     result_dtype: str = ""
     device: str = ""
     shape: tuple[int, ...] | None = None
+    # What the target's library would do by itself.
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of_refusal(cls, reasons: tuple[str, ...], fix: str | None) -> Plan:
@@ -60,6 +62,7 @@ class Plan(NamedTuple):
         if self.steps:
             lines.append("  steps: " + ", ".join(self.steps))
         lines += [f"  because: {reason}" for reason in self.reasons]
+        lines += [f"  note: {note}" for note in self.notes]
         if self.fix:
             lines.append(f"  instead: {self.fix}")
         return "\n".join(lines)

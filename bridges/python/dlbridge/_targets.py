@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
+import warnings
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -10,42 +11,71 @@ from dlbridge import _core
 from dlbridge._errors import ConversionRefused
 from dlbridge._plan import Plan
 from dlbridge._policy import Policy
+from dlbridge._registry import (
+    Capabilities,
+    Library,
+    consumer_of,
+    function_of,
+    libraries,
+    library_named,
+)
 
-# Where each library takes a DLPack producer in.
-_IMPORTERS = {
-    "jax": ("jax.dlpack", "from_dlpack"),
-    "cupy": ("cupy", "from_dlpack"),
-    "array_api_strict": ("array_api_strict", "from_dlpack"),
-}
+_COMPILED = ("numpy", "torch", "dlbridge")
 
 
-def _name_of(target: str | ModuleType) -> str:
+class SilentCopyWarning(UserWarning):
+    """A library made a copy where it had been handed a view, and said nothing."""
+
+
+def _library_of(target: str | ModuleType) -> Library:
     if isinstance(target, ModuleType):
-        return target.__name__.partition(".")[0]
-    if isinstance(target, str):
-        return target
-    raise TypeError(
-        f"target must be the name of a library or its module, not {type(target).__name__}"
-    )
+        full = target.__name__
+        library = library_named(full) or library_named(full.partition(".")[0])
+        if library is None and hasattr(target, "from_dlpack"):
+            library = _of_module(target)
+    elif isinstance(target, str):
+        full = target
+        library = library_named(target)
+    else:
+        raise TypeError(
+            f"target must be the name of a library or its module, not {type(target).__name__}"
+        )
+    if library is None or not library.is_target:
+        known = ", ".join(repr(each.name) for each in libraries() if each.is_target)
+        raise ValueError(
+            f"target {full!r} is unknown; use one of {known}, a module with a from_dlpack(), or "
+            "dlbridge.register() to add it"
+        )
+    return library
 
 
-def _checked_name(target: str | ModuleType) -> str:
-    name = _name_of(target)
-    if name in ("numpy", "torch", "dlbridge") or name in _IMPORTERS:
-        return name
-    if isinstance(target, ModuleType) and hasattr(target, "from_dlpack"):
-        return name
-    known = ", ".join(repr(each) for each in ("numpy", "torch", "dlbridge", *_IMPORTERS))
-    raise ValueError(
-        f"target {name!r} is unknown; use one of {known}, or a module with a from_dlpack()"
-    )
+_modules: dict[str, Library] = {}
 
 
-def _row_of(name: str) -> str:
-    """The module's row of what the library can take, as it is set up now."""
-    if name == "jax" and importlib.import_module("jax").config.jax_enable_x64:
-        return "jax with x64"
-    return name
+def _of_module(module: ModuleType) -> Library:
+    """A library that nobody registered: it gets what carries the read-only flag."""
+    name = module.__name__
+    if name not in _modules:
+        _modules[name] = Library(
+            name=name,
+            capabilities=Capabilities(devices=None, strides="non-negative", read_only="honours"),
+            take=lambda managed: module.from_dlpack(managed),
+        )
+    return _modules[name]
+
+
+def _as_array(managed: Any) -> Any:
+    return _core.to_numpy(managed)
+
+
+# What a library is handed, made of the ManagedTensor that it can take.
+_HANDED: dict[str, Callable[[Any], Any]] = {
+    "managed": lambda managed: managed,
+    "versioned": lambda managed: managed.__dlpack__(max_version=(1, 3)),
+    "legacy": lambda managed: managed.__dlpack__(),
+    "array": _as_array,
+    "memoryview": memoryview,
+}
 
 
 def to(
@@ -59,21 +89,51 @@ def to(
     device: Any = None,
 ) -> Any:
     """``x``, from any library, as an array of ``target``: a library's name or its module."""
-    name = _checked_name(target)
-    if name == "torch":
-        return _core.to_torch(x, policy=policy, dtype=dtype, copy=copy, device=device)
-    if name == "numpy" and device is None:
-        return _core.to_numpy(x, policy=policy, dtype=dtype, copy=copy)
-    managed = _core.for_consumer(x, _row_of(name), policy, dtype, copy, device)
-    if name == "dlbridge":
-        return managed
-    if name == "numpy":
-        return _core.to_numpy(managed, policy=policy)
-    if name in _IMPORTERS:
-        module, function = _IMPORTERS[name]
-        return getattr(importlib.import_module(module), function)(managed)
-    assert isinstance(target, ModuleType)
-    return target.from_dlpack(managed)
+    library = _library_of(target)
+    if library.convert is not None:
+        return library.convert(x, policy=policy, dtype=dtype, copy=copy, device=device)
+    handed = _core.for_consumer(x, consumer_of(library), policy, dtype, copy, device)
+    if handed is None:
+        return x
+    managed, view, may_copy = handed
+    return _deliver(library, managed, view, may_copy)
+
+
+def _deliver(library: Library, managed: _core.ManagedTensor, view: bool, may_copy: bool) -> Any:
+    """Hands the tensor over, and holds the library to the view that the Plan promised."""
+    take = library.take
+    if library.take_host is not None and managed.device.type == 1:
+        take = library.take_host
+    assert take is not None
+    try:
+        result = function_of(take)(_HANDED[library.handed](managed))
+    except (ConversionRefused, MemoryError, ImportError):
+        raise
+    except Exception as error:
+        reason = f"{library.name} refused it: {type(error).__name__}: {error}"
+        raise refused(f"cannot hand a tensor to {library.name} ({reason})", reason) from error
+    if view and library.address is not None and managed.nbytes:
+        where = library.address(result)
+        if where != managed.data_ptr:
+            _tell_of_silent_copy(library, may_copy)
+    return result
+
+
+def _tell_of_silent_copy(library: Library, may_copy: bool) -> None:
+    said = f"{library.name} was handed a view and made a copy of it without a word"
+    if not may_copy:
+        raise refused(
+            f"cannot view this tensor as {library.name} ({said})",
+            said,
+            "the call without copy=False to copy",
+        )
+    warnings.warn(said, SilentCopyWarning, stacklevel=4)
+
+
+def refused(message: str, reason: str, fix: str | None = None) -> ConversionRefused:
+    """The refusal of something that no Plan could know."""
+    text = f"{message}; use {fix}" if fix else message
+    return ConversionRefused(text, Plan.of_refusal((reason,), fix), (reason,), fix)
 
 
 def explain(
@@ -87,10 +147,32 @@ def explain(
     device: Any = None,
 ) -> Plan:
     """What the conversion of ``x`` to ``target`` would do, and why. Changes nothing."""
-    name = _checked_name(target)
+    library = _library_of(target)
+    row = library.name if library.convert is not None else consumer_of(library)
     try:
-        plan: Plan = _core.explain_plan(x, _row_of(name), policy, dtype, copy, device)
+        plan: Plan = _core.explain_plan(x, row, policy, dtype, copy, device)
     except ConversionRefused as refused:
         # What cannot even be read as a tensor has a Plan too: its refusal.
         return refused.plan
     return plan
+
+
+def to_numpy(x: Any, *, policy: Any, dtype: Any, copy: bool | None, device: Any) -> Any:
+    """The conversion to NumPy, for its row of the registry."""
+    if device is None:
+        return _core.to_numpy(x, policy=policy, dtype=dtype, copy=copy)
+    managed = to_managed(x, policy=policy, dtype=dtype, copy=copy, device=device)
+    return _core.to_numpy(managed, policy=policy)
+
+
+def to_managed(x: Any, *, policy: Any, dtype: Any, copy: bool | None, device: Any) -> Any:
+    """The conversion to a ManagedTensor under a policy, for its row of the registry."""
+    row = consumer_of(_MANAGED)
+    handed = _core.for_consumer(x, row, policy, dtype, copy, device)
+    return x if handed is None else handed[0]
+
+
+_MANAGED = Library(
+    name="dlbridge",
+    capabilities=Capabilities(result="dlbridge.ManagedTensor", devices=None, read_only="honours"),
+)

@@ -1,13 +1,13 @@
 #include "convert.hpp"
 
-#include <array>
-
 #include "arguments.hpp"
 #include "capsule.hpp"
 #include "dlbridge/convert.hpp"
 #include "dlbridge/python_lease.hpp"
+#include "float4.hpp"
 #include "ledger.hpp"
 #include "managed_tensor_type.hpp"
+#include "registry.hpp"
 #include "torch_road.hpp"
 
 namespace dlbridge::python {
@@ -24,40 +24,14 @@ constexpr Library kManagedLibrary{
 };
 constexpr Library kCapsuleLibrary{.name = "dlpack", .object = "DLPack capsule"};
 
-// Consumers without a bridge of their own: they are given a ManagedTensor that they can take.
-// Measured on the releases of 2026-11. The last row is for whoever is not listed.
-constexpr DTypeSet kNarrowTypes =
-    DTypeSet::of({"bool", "int8", "int16", "int32", "uint8", "uint16", "uint32", "float16",
-                  "float32", "complex64", "bfloat16"});
-constexpr DTypeSet kWideTypes = DTypeSet::of({"int64", "uint64", "float64", "complex128"});
-constexpr std::array kConsumers = {
-    // Takes legacy capsules only, compact ones, copies below 64-byte alignment without a word, and
-    // turns 64-bit types into 32-bit ones as silently, unless it is told to keep them.
-    Capabilities{.name = "jax",
-                 .result = "jax.Array",
-                 .devices = DeviceSet::of({kDLCPU, kDLCUDA, kDLROCM}),
-                 .dtypes = kNarrowTypes,
-                 .readonly = ReadOnlySupport::kUnaware,
-                 .gives_writable = false,
-                 .negative_strides = false,
-                 .any_strides = false,
-                 .alignment = 64},
-    Capabilities{.name = "jax with x64",
-                 .result = "jax.Array",
-                 .devices = DeviceSet::of({kDLCPU, kDLCUDA, kDLROCM}),
-                 .dtypes = kNarrowTypes | kWideTypes,
-                 .readonly = ReadOnlySupport::kUnaware,
-                 .gives_writable = false,
-                 .negative_strides = false,
-                 .any_strides = false,
-                 .alignment = 64},
-    // What it is given carries the read-only flag, and refuses to go without it.
-    Capabilities{.name = "",
-                 .result = "",
-                 .devices = DeviceSet::everything(),
-                 .dtypes = DTypeSet::everything(),
-                 .negative_strides = false},
-};
+// The tensor's memory under another description.
+ManagedTensor with(ManagedTensor tensor, const DLTensor& described, std::uint64_t flags) {
+  const Lease lease{tensor.release(), [](void* held) noexcept {
+                      auto* managed = static_cast<DLManagedTensorVersioned*>(held);
+                      managed->deleter(managed);
+                    }};
+  return ManagedTensor::own(described, flags, lease);
+}
 
 // How an object is going to be read, and what is known of it. Ends with the crossing.
 class Incoming {
@@ -69,6 +43,12 @@ class Incoming {
   [[nodiscard]] Source& source() { return crossing_.source; }
   [[nodiscard]] SourceKind kind() const { return kind_; }
   [[nodiscard]] PyObject* object() const { return object_; }
+  [[nodiscard]] const LibraryRow* row() const { return crossing_.row; }
+
+  // Calls the packed float4 by the name that the target knows.
+  void adapt(const Capabilities& target) {
+    respelled_ = respell_float4(crossing_.source, target) || respelled_;
+  }
 
   // Whether a producer copies to the host when asked is known only after asking. Throws as the
   // conversion would.
@@ -87,6 +67,10 @@ class Incoming {
       return carry_out(plan, source());
     }
     ManagedTensor view = acquire();
+    if (respelled_) {
+      const std::uint64_t flags = view.flags();
+      view = with(std::move(view), source().tensor, flags);
+    }
     carry_out_view(plan, view);
     return view;
   }
@@ -113,6 +97,10 @@ class Incoming {
         describe(managed_of(object_), kManagedLibrary, source());
         break;
       case SourceKind::kNothing:
+        if (library_of(Py_TYPE(object_)) != nullptr) {
+          take_generic(object_, kind_, crossing_);
+          break;
+        }
         raise(PyExc_TypeError,
               std::string("expected an array or tensor, not ") + Py_TYPE(object_)->tp_name +
                   " (it has none of the exchange table, __dlpack__, the array interfaces and the "
@@ -176,6 +164,7 @@ class Incoming {
   Ref scalar_;
   SourceKind kind_;
   Crossing crossing_;
+  bool respelled_ = false;
 };
 
 Plan decide(Incoming& incoming, const Capabilities& target, const Call& call) {
@@ -188,8 +177,8 @@ Plan decide(Incoming& incoming, const Capabilities& target, const Call& call) {
 
 // Whether nothing is asked of an object that is of the target's library already: it stays itself,
 // with its graph, its layout and its values, whatever they are.
-bool stays_itself(const Incoming& incoming, SourceKind own, const Call& call) {
-  if (incoming.kind() != own || call.policy.copy() == CopyRule::kAlways) {
+bool stays_itself(const Incoming& incoming, bool own, const Call& call) {
+  if (!own || call.policy.copy() == CopyRule::kAlways) {
     return false;
   }
   const DLTensor& tensor = const_cast<Incoming&>(incoming).source().tensor;
@@ -227,13 +216,27 @@ Ref array_over(ManagedTensor tensor) {
   return checked(NumPy::array_over(described, readonly, base.release()));
 }
 
-const Capabilities& consumer_row(const std::string& name) {
-  for (const auto& row : kConsumers) {
-    if (row.name == name) {
-      return row;
+// Whether the object is of the library that it is to go to.
+bool is_own(const Incoming& incoming, const ConsumerRow& row) {
+  return incoming.row() != nullptr && incoming.row()->name == row.library;
+}
+
+// The Plan, with what the library would have done by itself where it was met.
+Ref with_notes(Ref explained, const Plan& decided, const ConsumerRow& row) {
+  std::vector<std::string> notes = row.always;
+  for (const auto& [condition, text] : row.quirks) {
+    if (decided.reasons.has(condition)) {
+      notes.push_back(text);
     }
   }
-  return kConsumers.back();
+  if (notes.empty()) {
+    return explained;
+  }
+  const Ref replace = checked(PyObject_GetAttrString(explained.get(), "_replace"));
+  const Ref keywords = checked(PyDict_New());
+  checked(PyDict_SetItemString(keywords.get(), "notes", text_tuple(notes).get()));
+  const Ref nothing = checked(PyTuple_New(0));
+  return checked(PyObject_Call(replace.get(), nothing.get(), keywords.get()));
 }
 
 const Capabilities& legacy_capsule_capabilities() {
@@ -282,7 +285,7 @@ Ref to_numpy_object(PyObject* x, const Call& call) {
 
 Ref to_torch_object(PyObject* x, const Call& call) {
   Incoming incoming(x, false);
-  if (stays_itself(incoming, SourceKind::kTorch, call)) {
+  if (stays_itself(incoming, incoming.kind() == SourceKind::kTorch, call)) {
     return Ref::borrow(x);
   }
   const TorchRoad& road = wanted_torch_road();
@@ -302,6 +305,7 @@ Ref to_torch_object(PyObject* x, const Call& call) {
     }
   }
   const Capabilities& target = road.capabilities();
+  incoming.adapt(target);
   const Plan decided = decide(incoming, target, host_call);
   if (!device) {
     crossing(Towards::kTorch, decided, incoming.source(), target, call.policy, call.request);
@@ -336,42 +340,78 @@ Ref to_capsule(PyObject* x, const Call& call, bool versioned) {
   return make_capsule(incoming.carry(decided, target, call), versioned);
 }
 
-Ref to_consumer(PyObject* x, const std::string& consumer, const Call& call) {
+Ref to_consumer(PyObject* x, const ConsumerRow& row, const Call& call) {
   Incoming incoming(x, false);
-  Capabilities target = consumer_row(consumer);
-  if (target.name.empty()) {
-    target.name = consumer;
+  if (stays_itself(incoming, is_own(incoming, row), call)) {
+    return Ref::borrow(Py_None);
   }
+  Capabilities target = row.capabilities;
+  incoming.adapt(target);
   const Plan decided = decide(incoming, target, call);
   crossing(Towards::kOther, decided, incoming.source(), target, call.policy, call.request);
-  return wrap(incoming.carry(decided, target, call));
+  Call handing = call;
+  if (target.copies || decided.has(Step::kCopyToDevice)) {
+    // The library itself makes the copy that was decided on: it only reads what it is given.
+    target.copies = false;
+    if (decided.has(Step::kCopyToDevice)) {
+      target.devices = DeviceSet::host();
+      target.own_device = 0;
+      handing.request.device.reset();
+    }
+    handing.policy =
+        call.policy.with_copy(CopyRule::kWhenNeeded).with(Field::kReadOnly, Ruling::kAlias);
+  }
+  const Plan rest = decide(incoming, target, handing);
+  ManagedTensor tensor = incoming.carry(rest, target, handing);
+  if (!target.negative_strides) {
+    tensor.drop_negative_strides();
+  }
+  if (tensor.readonly() && target.readonly != ReadOnlySupport::kHonours) {
+    // The policy said to, or the library copies: its kind of capsule cannot carry the flag.
+    const DLTensor described = tensor.tensor();
+    const std::uint64_t flags = tensor.flags() & ~std::uint64_t{DLPACK_FLAG_BITMASK_READ_ONLY};
+    tensor = with(std::move(tensor), described, flags);
+  }
+  const Ref managed = wrap(std::move(tensor));
+  const bool may_copy = call.policy.copy() != CopyRule::kNever;
+  return checked(Py_BuildValue("(OOO)", managed.get(), decided.view ? Py_True : Py_False,
+                               may_copy ? Py_True : Py_False));
 }
 
-Ref explain_object(PyObject* x, const std::string& target, const Call& call) {
+Ref explain_object(PyObject* x, PyObject* target, const Call& call) {
   Incoming incoming(x, true);
   Capabilities row;
-  if (target == "numpy") {
+  const ConsumerRow* consumer = nullptr;
+  bool own = false;
+  if (PyCapsule_CheckExact(target)) {
+    consumer = &consumer_in(target);
+    row = consumer->capabilities;
+    own = is_own(incoming, *consumer);
+  } else if (PyUnicode_CompareWithASCIIString(target, "numpy") == 0) {
     row = NumPy::capabilities(incoming.source(), call.request);
-  } else if (target == "torch") {
+  } else if (PyUnicode_CompareWithASCIIString(target, "torch") == 0) {
     row = torch_capabilities(wanted_torch_road(), call);
-    if (stays_itself(incoming, SourceKind::kTorch, call)) {
-      incoming.source().traits.conditions = {};
-      incoming.source().tensor.strides = nullptr;
-    }
-  } else if (target == "dlbridge") {
-    row = managed_tensor_capabilities();
+    own = incoming.kind() == SourceKind::kTorch;
   } else {
-    row = consumer_row(target);
-    if (row.name.empty()) {
-      row.name = target;
-      row.result = target;
+    row = managed_tensor_capabilities();
+  }
+  if (stays_itself(incoming, own, call)) {
+    incoming.source().traits.conditions = {};
+    incoming.source().tensor.strides = nullptr;
+    row = managed_tensor_capabilities();
+    if (consumer != nullptr) {
+      row.result = consumer->result;
     }
   }
+  incoming.adapt(row);
   const Plan decided = plan(incoming.source(), row, call.policy, call.request);
   if (decided.has(Step::kCopyToHost)) {
     incoming.try_host_copy();
   }
-  return plan_object(decided, incoming.source(), row, call.policy, call.request);
+  Ref explained = plan_object(decided, incoming.source(), row, call.policy, call.request);
+  return consumer == nullptr || row.name != consumer->name
+             ? std::move(explained)
+             : with_notes(std::move(explained), decided, *consumer);
 }
 
 }  // namespace dlbridge::python

@@ -4,6 +4,8 @@
 
 namespace dlbridge::python {
 
+struct ConsumerRow;
+
 /// What a caller asks for, read from a function's arguments.
 struct Call {
   Policy policy;
@@ -22,10 +24,12 @@ struct Call {
 /// A capsule under the call's policy.
 [[nodiscard]] Ref to_capsule(PyObject* x, const Call& call, bool versioned);
 
-/// A managed tensor, as a Python object, that the named consumer can take.
-[[nodiscard]] Ref to_consumer(PyObject* x, const std::string& consumer, const Call& call);
+/// What a consumer without a compiled bridge is handed: a tuple of a ManagedTensor that it can
+/// take, whether that is a view, and whether the caller allows copies. None where `x` stays itself.
+[[nodiscard]] Ref to_consumer(PyObject* x, const ConsumerRow& row, const Call& call);
 
-/// The Plan of any of them, carried out by nobody.
-[[nodiscard]] Ref explain_object(PyObject* x, const std::string& target, const Call& call);
+/// The Plan of any of them, carried out by nobody. `target`: "numpy", "torch", "dlbridge", or a
+/// consumer's capsule.
+[[nodiscard]] Ref explain_object(PyObject* x, PyObject* target, const Call& call);
 
 }  // namespace dlbridge::python

@@ -2,53 +2,15 @@
 
 #include <dlfcn.h>
 
-#include <array>
 #include <cstring>
 
 #include "capsule.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "interfaces.hpp"
+#include "registry.hpp"
 
 namespace dlbridge::python {
 namespace {
-
-// What is known of a library beyond what its tensors say, by the first part of its module's name.
-// Measured on the releases of 2026-11.
-struct LibraryRow {
-  std::string_view module;
-  std::string_view object;
-  bool immutable;        // its arrays must not be written to, though no flag says so
-  bool legacy_writable;  // it means its legacy capsules to be written to
-};
-constexpr std::array kLibraries = {
-    LibraryRow{"jax", "jax.Array", true, false},
-    LibraryRow{"jaxlib", "jax.Array", true, false},
-    LibraryRow{"tensorflow", "tensorflow.Tensor", true, false},
-    LibraryRow{"cupy", "cupy.ndarray", false, true},
-    LibraryRow{"paddle", "paddle.Tensor", false, true},
-    LibraryRow{"warp", "warp.array", false, true},
-    LibraryRow{"tvm_ffi", "tvm_ffi.Tensor", false, true},
-    LibraryRow{"tvm", "tvm.runtime.Tensor", false, true},
-};
-
-const LibraryRow* row_of(PyTypeObject* type) {
-  const Ref module(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__module__"));
-  PyErr_Clear();
-  const char* text =
-      module && PyUnicode_Check(module.get()) ? PyUnicode_AsUTF8(module.get()) : nullptr;
-  PyErr_Clear();
-  if (text == nullptr) {
-    return nullptr;
-  }
-  const std::string_view full(text);
-  const auto first = full.substr(0, full.find('.'));
-  for (const auto& row : kLibraries) {
-    if (row.module == first) {
-      return &row;
-    }
-  }
-  return nullptr;
-}
 
 // Whether a TypeError says that the producer does not know the keyword: the only error that may
 // lead to a second try without it. Anything else is the producer's own.
@@ -211,27 +173,9 @@ void wait_for_managed_memory() {
   dlclose(driver);
 }
 
-}  // namespace
-
-void refuse(const Crossing& crossing, const std::string& fault) {
-  throw ConversionRefused("cannot take a " + crossing.object_name + " in: " + fault, {fault});
-}
-
-void name_library(PyObject* object, Crossing& crossing) {
-  const LibraryRow* row = row_of(Py_TYPE(object));
-  crossing.object_name = row != nullptr ? std::string(row->object) : Py_TYPE(object)->tp_name;
-  if (row == nullptr && PyBytes_CheckExact(object)) {
-    crossing.object_name = "bytes object";  // "a bytes" would read badly
-  }
-  crossing.library.name = crossing.object_name;
-  crossing.library.object = crossing.object_name;
-}
-
-void take_generic(PyObject* object, SourceKind kind, Crossing& crossing) {
-  name_library(object, crossing);
-  const LibraryRow* row = row_of(Py_TYPE(object));
-  const bool legacy_writable = row != nullptr && row->legacy_writable;
-  crossing.source.traits.library = &crossing.library;
+// Takes the object by the door of its kind, and describes what came.
+void take_by_protocol(PyObject* object, SourceKind kind, Crossing& crossing) {
+  const bool immutable = crossing.row != nullptr && crossing.row->immutable;
   if (kind == SourceKind::kBuffer || kind == SourceKind::kArrayInterface ||
       kind == SourceKind::kCudaArrayInterface) {
     take_interface(object, kind, crossing);
@@ -249,9 +193,10 @@ void take_generic(PyObject* object, SourceKind kind, Crossing& crossing) {
            "its exchange table is of no version that is understood, or incomplete, and it "
            "has no __dlpack__()");
   } else {
-    crossing.taken = call_producer(object, crossing, legacy_writable);
+    crossing.taken =
+        call_producer(object, crossing, crossing.row != nullptr && crossing.row->legacy_writable);
   }
-  if (row != nullptr && row->immutable) {
+  if (immutable) {
     crossing.taken.mark_read_only();
   }
   if (crossing.taken.device().type == kDLCUDAManaged) {
@@ -260,6 +205,63 @@ void take_generic(PyObject* object, SourceKind kind, Crossing& crossing) {
   describe(crossing.taken, crossing.library, crossing.source);
   crossing.source.traits.copies_to_host =
       kind == SourceKind::kDLPack || kind == SourceKind::kExchangeTable;
+}
+
+}  // namespace
+
+void refuse(const Crossing& crossing, const std::string& fault) {
+  throw ConversionRefused("cannot take a " + crossing.object_name + " in: " + fault, {fault});
+}
+
+void name_library(PyObject* object, Crossing& crossing) {
+  const LibraryRow* row = library_of(Py_TYPE(object));
+  const char* type = Py_TYPE(object)->tp_name;
+  crossing.row = row;
+  if (row == nullptr) {
+    crossing.object_name = type;
+  } else if (!row->object.empty()) {
+    crossing.object_name = row->object;
+  } else {
+    const char* dot = std::strrchr(type, '.');
+    crossing.object_name = row->name + "." + (dot == nullptr ? type : dot + 1);
+  }
+  if (row == nullptr && PyBytes_CheckExact(object)) {
+    crossing.object_name = "bytes object";  // "a bytes" would read badly
+  }
+  crossing.library.name = crossing.object_name;
+  crossing.library.object = crossing.object_name;
+  std::size_t count = 0;
+  if (row != nullptr) {
+    for (const auto& [condition, call] : row->fixes) {
+      if (count < crossing.library.fixes.size()) {
+        crossing.library.fixes[count++] = {condition, call};
+      }
+    }
+  }
+}
+
+void take_generic(PyObject* object, SourceKind kind, Crossing& crossing) {
+  name_library(object, crossing);
+  const LibraryRow* row = crossing.row;
+  crossing.source.traits.library = &crossing.library;
+  if (row == nullptr) {
+    take_by_protocol(object, kind, crossing);
+    return;
+  }
+  const Conditions found = conditions_by(*row, object);
+  const Ref read = read_by(*row, object);
+  if (read.get() != object) {
+    // NumPy arrays and tensors of torch have doors of their own too.
+    kind = kind_of(read.get());
+    kind = kind == SourceKind::kNumPy ? SourceKind::kDLPack : kind;
+  }
+  if (kind == SourceKind::kNothing) {
+    refuse(crossing,
+           "it has none of the exchange table, __dlpack__, the array interfaces and the "
+           "buffer protocol");
+  }
+  take_by_protocol(read.get(), kind, crossing);
+  crossing.source.traits.conditions |= found;
 }
 
 ManagedTensor ask_for_host_copy(PyObject* object, const Crossing& crossing) {
@@ -283,6 +285,11 @@ ManagedTensor ask_for_host_copy(PyObject* object, const Crossing& crossing) {
                          " to the host, and answered with memory "
                          "on " +
                          to_string(tensor.device()));
+  }
+  if (tensor.data() == crossing.source.tensor.data &&
+      (tensor.flags() & DLPACK_FLAG_BITMASK_IS_COPIED) == 0 &&
+      element_count(tensor.tensor()) != 0) {
+    refuse(crossing, "it was asked to copy from " + from + " to the host, and did not copy");
   }
   return tensor;
 }

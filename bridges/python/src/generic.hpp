@@ -32,12 +32,15 @@ enum class SourceKind : std::uint8_t {
 [[nodiscard]] bool wants_bare_call(PyTypeObject* type) noexcept;
 void remember_bare_call(PyTypeObject* type) noexcept;
 
+struct LibraryRow;
+
 /// What was taken from an object, or is borrowed from it, on its way to a plan.
 struct Crossing {
   Source source;
-  ManagedTensor taken;      // for the kinds whose memory comes as a managed tensor
-  Library library;          // of an object that no bridge knows by name
-  std::string object_name;  // what `library` borrows its texts from
+  ManagedTensor taken;              // for the kinds whose memory comes as a managed tensor
+  const LibraryRow* row = nullptr;  // of the registry, if its library is there
+  Library library;                  // of an object that no bridge knows by name
+  std::string object_name;          // what `library` borrows its texts from
 };
 
 /// Names the object's library after its type.
@@ -46,7 +49,8 @@ void name_library(PyObject* object, Crossing& crossing);
 /// Refuses what an object handed out, in its library's name.
 [[noreturn]] void refuse(const Crossing& crossing, const std::string& fault);
 
-/// Takes a managed tensor from the object by the protocol of its kind and describes it.
+/// Takes a managed tensor from the object by the protocol of its kind, or as its library's row in
+/// the registry says, and describes it.
 /// Throws what the producer raised, ConversionRefused for what it returned.
 void take_generic(PyObject* object, SourceKind kind, Crossing& crossing);
 

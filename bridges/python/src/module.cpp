@@ -5,6 +5,7 @@
 #include "dlbridge/python_lease.hpp"
 #include "ledger.hpp"
 #include "managed_tensor_type.hpp"
+#include "registry.hpp"
 #include "torch_road.hpp"
 
 namespace dlbridge::python {
@@ -104,24 +105,24 @@ std::string text_argument(PyObject* text) {
   return bytes;
 }
 
-// explain_plan(x, target, policy, dtype, copy, device), target a name.
+// explain_plan(x, target, policy, dtype, copy, device), target a name or a consumer.
 PyObject* explain_plan(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
   return guarded([&]() -> PyObject* {
     drain_releases();
     only_argument("explain_plan", arguments, count, 6);
-    return explain_object(arguments[0], text_argument(arguments[1]),
+    return explain_object(arguments[0], arguments[1],
                           read_call(arguments[2], arguments[3], arguments[4], arguments[5]))
         .release();
   });
 }
 
-// for_consumer(x, consumer, policy, dtype, copy, device): a ManagedTensor that it can take.
+// for_consumer(x, consumer, policy, dtype, copy, device): what it is handed, see to_consumer().
 PyObject* for_consumer(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
   return guarded([&]() -> PyObject* {
     drain_releases();
     only_argument("for_consumer", arguments, count, 6);
     const Watch watch;
-    return to_consumer(arguments[0], text_argument(arguments[1]),
+    return to_consumer(arguments[0], consumer_in(arguments[1]),
                        read_call(arguments[2], arguments[3], arguments[4], arguments[5]))
         .release();
   });
@@ -221,6 +222,8 @@ PyMethodDef functions[] = {
      "A DLPack capsule of x: \"dltensor_versioned\", or \"dltensor\" for a max_version below 1."},
     {"explain_plan", as_function(explain_plan), METH_FASTCALL, nullptr},
     {"for_consumer", as_function(for_consumer), METH_FASTCALL, nullptr},
+    {"add_library", as_function(add_library), METH_VARARGS | METH_KEYWORDS, nullptr},
+    {"new_consumer", as_function(new_consumer), METH_VARARGS | METH_KEYWORDS, nullptr},
     {"policy_fields", fields_of_policy, METH_NOARGS, nullptr},
     {"live_managed_tensors", live_tensors, METH_NOARGS,
      "live_managed_tensors()\n--\n\nManaged tensors that are alive, exports included."},

@@ -23,6 +23,8 @@ struct Capabilities {
   DeviceSet devices{};            // where it can read memory as it is
   bool wants_host = false;        // what lies elsewhere is brought to the host
   bool copies_to_device = false;  // it can move what it got from the host to a device of its own
+  std::int32_t own_device = 0;    // where its objects are, so what lies on the host goes there
+  bool copies = false;            // it makes a copy of its own of whatever it is given
   DTypeSet dtypes{};              // of its own
   DTypeSet extension_dtypes{};    // with ml_dtypes
   std::string_view extension_hint{};  // what would add to these: "pip install ml_dtypes"
@@ -32,6 +34,7 @@ struct Capabilities {
   bool negative_strides = true;
   bool any_strides = true;     // otherwise C-contiguous only
   std::int64_t alignment = 1;  // bytes that the first element has to be a multiple of
+  std::int32_t min_dimensions = 0;
   std::int32_t max_dimensions = kMaxDimensions;
 };
 

@@ -32,7 +32,9 @@ enum class Condition : std::uint8_t {
   kReadOnly,
   kInexpressibleDType,
   kPaddedSubByte,
+  kCopiesOut,
   kTooManyDimensions,
+  kTooFewDimensions,
   // What the plan finds when it holds the tensor against the target.
   kOverlap,
   kNegativeStrides,
@@ -43,6 +45,7 @@ enum class Condition : std::uint8_t {
   kNoWayToDevice,
   kCastAsked,
   kNoCast,
+  kCopiesIn,
   kCopyAsked,
   kCount,
 };

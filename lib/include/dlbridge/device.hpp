@@ -66,6 +66,11 @@ class DeviceSet {
     set.bits_ = ~std::uint32_t{0};
     return set;
   }
+  friend constexpr DeviceSet operator|(DeviceSet a, DeviceSet b) {
+    a.bits_ |= b.bits_;
+    return a;
+  }
+  friend constexpr bool operator==(DeviceSet, DeviceSet) = default;
   [[nodiscard]] constexpr bool contains(std::int32_t type) const {
     return type >= 0 && type < 32 && ((bits_ >> type) & 1) != 0;
   }

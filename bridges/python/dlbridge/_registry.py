@@ -1,0 +1,221 @@
+"""The libraries that dlbridge knows: what each is, what it can take, and how to hand it over.
+
+Every library but NumPy and torch, which have compiled bridges, is nothing more than a ``Library``
+here, and ``register`` is open to all. What a row says is data: ``plan()`` alone decides.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dlbridge import _core
+
+ENTRY_POINTS = "dlbridge.libraries"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """What a library can take.
+
+    ``devices`` and ``dtypes`` are names ("cpu", "cuda"; "float32", "bfloat16"), None all that DLPack
+    has. A tensor elsewhere, or of another type, is refused or copied before the library sees it. ``own_device`` is where the library's objects are, if that is not the host: what
+    lies on the host is handed to ``Library.take_host``, which copies it there.
+
+    ``read_only``: "honours" (it keeps the promise), "unaware" (it would write, so the policy decides)
+    or "never" (it must not get such memory). ``writable=False``: its own objects cannot be written
+    to. ``copies=True``: it copies whatever it is given, so no view can be promised.
+    """
+
+    result: str = ""
+    devices: tuple[str, ...] | None = ("cpu",)
+    own_device: str | None = None
+    dtypes: tuple[str, ...] | None = None
+    strides: Literal["any", "non-negative", "compact"] = "any"
+    alignment: int = 1
+    min_dimensions: int = 0
+    max_dimensions: int = 64
+    read_only: Literal["honours", "unaware", "never"] = "unaware"
+    writable: bool = True
+    guards_overlap: bool = False
+    copies: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """One library, as a source of tensors and as a target.
+
+    As a source: ``modules`` are the first parts of the module names of its types (``name`` by
+    default), ``object`` is how messages call its objects. ``immutable``: nobody may write to their
+    memory, though no flag says so. ``legacy_writable``: it means its legacy capsules to be written
+    to. ``copies_out``: its export is a copy, so no view of its memory can be had. ``read(x)`` gives
+    what is to be taken in x's place, for objects without a protocol, or raises; ``conditions(x)``
+    names what DLPack cannot say of x ("in_graph", "masked"). ``fixes`` are the calls that take a
+    condition away ("read_only": "x.copy()").
+
+    As a target: ``capabilities``, or a function that gives them as they are now; ``take`` (a
+    function, or "module:name") makes the library's object of what it is handed, which is one of
+    ``handed``: a ``ManagedTensor``, a capsule ("versioned" or "legacy"), a NumPy array, or a
+    memoryview. ``address(result)`` tells where the result's memory is, so that a view that was
+    promised is checked. ``quirks`` say what the library would do by itself when a condition is met,
+    or "always"; ``explain`` shows them.
+
+    ``convert`` is a whole conversion, for a library with a compiled bridge: ``name`` is then the
+    bridge's.
+    """
+
+    name: str
+    modules: tuple[str, ...] = ()
+    object: str = ""
+    immutable: bool = False
+    legacy_writable: bool = False
+    copies_out: bool = False
+    read: Callable[[Any], Any] | None = None
+    conditions: Callable[[Any], Iterable[str]] | None = None
+    fixes: Mapping[str, str] = field(default_factory=dict)
+    capabilities: Capabilities | Callable[[], Capabilities] | None = None
+    take: Callable[[Any], Any] | str | None = None
+    take_host: Callable[[Any], Any] | str | None = None
+    handed: Literal["managed", "versioned", "legacy", "array", "memoryview"] = "managed"
+    address: Callable[[Any], int] | None = None
+    quirks: Mapping[str, str] = field(default_factory=dict)
+    convert: Callable[..., Any] | None = None
+
+    @property
+    def is_target(self) -> bool:
+        return self.capabilities is not None or self.convert is not None
+
+
+_libraries: dict[str, Library] = {}
+
+
+def register(library: Library) -> None:
+    """Makes a library known, or replaces what was known of it.
+
+    From then on ``to(x, library.name)`` and ``explain`` know it as a target, and every function
+    knows its objects as sources. A package can do so for its own library, without being imported
+    first, by an entry point: group ``dlbridge.libraries``, the library's name, and a function that
+    calls ``register``.
+    """
+    if not isinstance(library, Library):
+        raise TypeError(f"register takes a dlbridge.Library, not {type(library).__name__}")
+    if library.capabilities is not None and library.take is None:
+        raise ValueError(f"the library {library.name!r} has capabilities but no take")
+    _load_built_in()  # otherwise the built-in row would replace this one later
+    _add(library)
+
+
+def _add(library: Library) -> None:
+    if isinstance(library.capabilities, Capabilities):
+        _consumer(library, library.capabilities)  # a mistake in it shows here, not at the first use
+    _core.add_library(
+        name=library.name,
+        modules=library.modules or (library.name,),
+        object=library.object,
+        immutable=library.immutable,
+        legacy_writable=library.legacy_writable,
+        copies_out=library.copies_out,
+        read=library.read,
+        conditions=library.conditions,
+        fixes=dict(library.fixes),
+    )
+    _libraries[library.name] = library
+
+
+@functools.cache
+def _load_built_in() -> None:
+    for library in importlib.import_module("dlbridge._libraries").LIBRARIES:
+        _add(library)
+
+
+@functools.cache
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def look_for(name: str) -> None:
+    """Registers the library of that name, or whose types are in that module, if it can be found."""
+    _load_built_in()
+    if name in _libraries or name in ("builtins", "__main__"):
+        return
+    point = _entry_points().get(name)
+    if point is not None:
+        point.load()()
+
+
+def library_named(name: str) -> Library | None:
+    """The registered library: by its name, or by a module that it says is its own."""
+    look_for(name)
+    if name in _libraries:
+        return _libraries[name]
+    for library in _libraries.values():
+        if name in library.modules:
+            return library
+    return None
+
+
+def libraries() -> tuple[Library, ...]:
+    """Every library that is known, entry points included."""
+    _load_built_in()
+    for name in _entry_points():
+        look_for(name)
+    return tuple(_libraries.values())
+
+
+# By identity: rows are few, and are never changed.
+_consumers: dict[int, tuple[Library, Capabilities, Any]] = {}
+
+
+def _consumer(library: Library, capabilities: Capabilities) -> Any:
+    """The compiled form of what a library can take."""
+    known = _consumers.get(id(capabilities))
+    if known is not None and known[0] is library and known[1] is capabilities:
+        return known[2]
+    row = _core.new_consumer(
+        library=library.name,
+        name=library.name,
+        result=capabilities.result or library.object or library.name,
+        devices=capabilities.devices,
+        own_device=capabilities.own_device,
+        dtypes=capabilities.dtypes,
+        strides=capabilities.strides,
+        alignment=capabilities.alignment,
+        min_dimensions=capabilities.min_dimensions,
+        max_dimensions=capabilities.max_dimensions,
+        read_only=capabilities.read_only,
+        writable=capabilities.writable,
+        guards_overlap=capabilities.guards_overlap,
+        copies=capabilities.copies,
+        quirks=dict(library.quirks),
+    )
+    _consumers[id(capabilities)] = (library, capabilities, row)
+    return row
+
+
+def capabilities_of(library: Library) -> Capabilities:
+    """What the library can take now."""
+    given = library.capabilities
+    assert given is not None
+    return given if isinstance(given, Capabilities) else given()
+
+
+def consumer_of(library: Library) -> Any:
+    """The compiled form of what the library can take now."""
+    return _consumer(library, capabilities_of(library))
+
+
+@functools.cache
+def function_of(take: Callable[[Any], Any] | str) -> Callable[[Any], Any]:
+    """The function, or what "module:name" names, imported now."""
+    if not isinstance(take, str):
+        return take
+    module, _, path = take.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    function: Callable[[Any], Any] = found
+    return function
