@@ -30,6 +30,7 @@ set(module_sources
   module.cpp
   portable_torch.cpp
   registry.cpp
+  torch_release.cpp
   torch_road.cpp)
 list(TRANSFORM module_sources PREPEND "${PROJECT_SOURCE_DIR}/bridges/python/src/")
 dlbridge_extension(dlbridge_python _core SOURCES ${module_sources} LINK dlbridge dlbridge_numpy)

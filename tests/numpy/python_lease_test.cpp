@@ -65,6 +65,78 @@ TEST_F(PythonLease, is_given_back_at_once_by_a_thread_that_took_the_gil) {
   EXPECT_EQ(list.references(), 1);
 }
 
+// What a library does that lets go of memory between giving the GIL up and taking it again.
+void give_back_without_gil(const Lease& lease) {
+  PyThreadState* state = PyEval_SaveThread();
+  lease.give_back();
+  PyEval_RestoreThread(state);
+}
+
+TEST_F(PythonLease, waits_for_the_end_of_a_scope_that_holds_the_gil_again) {
+  const Ref list = value_of("[1, 2]");
+  const Lease lease = python_lease(Py_NewRef(list.get()));
+  {
+    const ReleasesWait waiting;
+    give_back_without_gil(lease);
+    EXPECT_EQ(list.references(), 2);
+  }
+  EXPECT_EQ(list.references(), 1);
+  drain_releases();
+  EXPECT_EQ(list.references(), 1);
+}
+
+TEST_F(PythonLease, waits_for_the_outermost_scope_and_no_longer) {
+  const Ref list = value_of("[1, 2]");
+  const Lease lease = python_lease(Py_NewRef(list.get()));
+  {
+    const ReleasesWait outer;
+    {
+      const ReleasesWait inner;
+      give_back_without_gil(lease);
+    }
+    EXPECT_EQ(list.references(), 2);
+  }
+  EXPECT_EQ(list.references(), 1);
+  give_back_without_gil(python_lease(Py_NewRef(list.get())));
+  EXPECT_EQ(list.references(), 2);  // after the scope it is the queue's again
+  drain_releases();
+  EXPECT_EQ(list.references(), 1);
+}
+
+TEST_F(PythonLease, goes_by_the_queue_where_a_scope_has_no_more_room) {
+  constexpr int kLeases = 100;
+  const Ref list = value_of("[1, 2]");
+  {
+    const ReleasesWait waiting;
+    for (int i = 0; i < kLeases; ++i) {
+      give_back_without_gil(python_lease(Py_NewRef(list.get())));
+    }
+  }
+  drain_releases();
+  EXPECT_EQ(list.references(), 1);
+}
+
+TEST_F(PythonLease, of_another_thread_does_not_wait_for_this_ones_scope) {
+  const Ref list = value_of("[1, 2]");
+  const Lease lease = python_lease(Py_NewRef(list.get()));
+  const ReleasesWait waiting;
+  std::thread([&lease] { lease.give_back(); }).join();
+  drain_releases();
+  EXPECT_EQ(list.references(), 1);
+}
+
+TEST_F(PythonLease, that_waited_leaves_an_error_on_its_way_alone) {
+  const Ref list = value_of("[1, 2]");
+  {
+    const ReleasesWait waiting;
+    give_back_without_gil(python_lease(Py_NewRef(list.get())));
+    PyErr_SetString(PyExc_KeyError, "mine");
+  }
+  EXPECT_EQ(list.references(), 1);
+  EXPECT_TRUE(PyErr_ExceptionMatches(PyExc_KeyError));
+  PyErr_Clear();
+}
+
 TEST_F(PythonLease, is_given_back_from_many_threads_each_once) {
   constexpr int kThreads = 8;
   constexpr int kLeases = 200;
@@ -111,6 +183,7 @@ TEST_F(PythonLease, leaves_an_error_that_is_on_its_way) {
   std::thread([&lease] { lease.give_back(); }).join();
   PyErr_SetString(PyExc_KeyError, "on its way");
   drain_releases();
+  EXPECT_EQ(list.references(), 1);
   EXPECT_TRUE(PyErr_ExceptionMatches(PyExc_KeyError));
   PyErr_Clear();
   EXPECT_EQ(list.references(), 1);

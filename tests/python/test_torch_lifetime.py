@@ -208,3 +208,38 @@ def test_what_is_in_a_graph_keeps_its_values_and_its_gradient(road: str) -> None
     del out, weight
     churn(3)
     assert np.array_equal(view, expected)
+
+
+def test_an_array_below_a_tensor_is_let_go_with_the_tensor(road: str) -> None:
+    array = np.arange(6.0)
+    before = sys.getrefcount(array)
+    for make in (dlbridge.to_torch, lambda x: torch.nn.Parameter(dlbridge.to_torch(x))):
+        tensor = make(array)
+        assert sys.getrefcount(array) == before + 1
+        del tensor
+        # Nothing ran since that could have cleared a queue.
+        assert sys.getrefcount(array) == before
+
+
+class Witness:
+    """Makes and drops tensors over an array while it dies."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __del__(self) -> None:
+        for _ in range(10):
+            dlbridge.to_torch(self.array)
+
+
+def test_tensors_that_die_in_the_death_of_a_tensor_let_go_too(road: str) -> None:
+    array = np.arange(6.0)
+    before = sys.getrefcount(array)
+    tensor = dlbridge.to_torch(array)
+    tensor.witness = Witness(array)  # type: ignore[attr-defined]
+    view = dlbridge.to_torch(array).requires_grad_()
+    view.register_hook(lambda grad, witness=Witness(array): grad)
+    del tensor, view
+    gc.collect()
+    settle()
+    assert sys.getrefcount(array) == before

@@ -1,5 +1,6 @@
 #include "dlbridge/python_lease.hpp"
 
+#include <array>
 #include <atomic>
 #include <new>
 
@@ -13,6 +14,18 @@ struct Deferred {
 };
 
 std::atomic<Deferred*> deferred_releases{nullptr};
+
+// What waits for the end of a ReleasesWait on this thread. Few: the rest goes by the queue.
+struct Waiting {
+  struct Release {
+    void* context;
+    void (*action)(void*);
+  };
+  bool open = false;
+  unsigned count = 0;
+  std::array<Release, 4> releases{};
+};
+thread_local constinit Waiting waiting;
 
 thread_local bool holds_gil_while_finalizing = false;
 
@@ -30,7 +43,19 @@ int drain_pending_call(void* /*unused*/) {
   return 0;
 }
 
+bool wait_on_this_thread(void* context, void (*action)(void*)) noexcept {
+  Waiting& here = waiting;
+  if (!here.open || here.count == here.releases.size()) {
+    return false;
+  }
+  here.releases[here.count++] = {context, action};
+  return true;
+}
+
 void defer(void* context, void (*action)(void*)) noexcept {
+  if (wait_on_this_thread(context, action)) {
+    return;
+  }
   auto* entry = new (std::nothrow) Deferred{nullptr, context, action};
   if (entry == nullptr) {
     return;  // a leak is all that is left: waiting for the GIL is not an option
@@ -93,18 +118,35 @@ void drain_releases() noexcept {
     oldest = newest;
     newest = next;
   }
-  // A release can run any code; an error that is on its way must survive it.
-  PyObject* type = nullptr;
-  PyObject* value = nullptr;
-  PyObject* traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
+  const KeepError keep;
   while (oldest != nullptr) {
     Deferred* next = oldest->next;
     oldest->action(oldest->context);
     delete oldest;
     oldest = next;
   }
-  PyErr_Restore(type, value, traceback);
+}
+
+ReleasesWait::ReleasesWait() noexcept : outermost_(!waiting.open) {
+  waiting.open = true;
+}
+
+ReleasesWait::~ReleasesWait() {
+  Waiting& here = waiting;
+  if (!outermost_) {
+    return;
+  }
+  here.open = false;
+  if (here.count == 0) {
+    return;
+  }
+  // A release can run any code, and more may wait meanwhile.
+  const Waiting due = here;
+  here.count = 0;
+  const KeepError keep;
+  for (unsigned i = 0; i < due.count; ++i) {
+    due.releases[i].action(due.releases[i].context);
+  }
 }
 
 HoldsGil::HoldsGil() noexcept : entered_(Py_IsInitialized() == 0 && !holds_gil_while_finalizing) {

@@ -18,7 +18,7 @@ from dlbridge._core import conditions, dtype_triple
 _VERSION = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
 
 # torch's importer takes versioned capsules since it has an exchange table (2.9).
-TENSOR = torch.Tensor
+TENSOR_BASE = torch._C.TensorBase
 TAKES_VERSIONED = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
 
 
@@ -210,7 +210,7 @@ def _move(
 ) -> Any:
     storage = reference()
     assert storage is not None  # it is called through the storage
-    if storage.__dict__["_dlbridge_views"]:
+    if storage.__dict__["_dlbridge_views"].count:
         raise StorageInUseError(
             "cannot move this storage into shared memory while views of it are alive in another "
             "library (they would read freed memory); use share_memory_() before the conversion, "
@@ -223,7 +223,16 @@ def _move(
 
 def quick() -> tuple[Any, ...]:
     """What the module needs to describe an ordinary tensor without this file."""
-    return _keys_of, _ORDINARY, _TRIPLES, torch.autograd.forward_ad.__dict__
+    return (
+        _keys_of,
+        _ORDINARY,
+        _TRIPLES,
+        torch.autograd.forward_ad.__dict__,
+        torch.strided,
+        torch.Tensor,
+        torch.nn.Parameter,
+        torch._C.StorageBase,
+    )
 
 
 def prepare(x: torch.Tensor, densify: bool, to_host: bool) -> torch.Tensor:

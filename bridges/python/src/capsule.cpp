@@ -13,26 +13,12 @@ constexpr const char* kLegacyName = "dltensor";
 constexpr const char* kUsedVersionedName = "used_dltensor_versioned";
 constexpr const char* kUsedLegacyName = "used_dltensor";
 
-// Keeps an error that is on its way: capsules also die while one is being raised.
-class KeepError {
- public:
-  KeepError() noexcept { PyErr_Fetch(&type_, &value_, &traceback_); }
-  ~KeepError() { PyErr_Restore(type_, value_, traceback_); }
-  KeepError(const KeepError&) = delete;
-  KeepError& operator=(const KeepError&) = delete;
-
- private:
-  PyObject* type_ = nullptr;
-  PyObject* value_ = nullptr;
-  PyObject* traceback_ = nullptr;
-};
-
 template <typename Managed>
 void destroy(PyObject* capsule, const char* name) {
   if (PyCapsule_IsValid(capsule, name) == 0) {
     return;  // somebody took it
   }
-  const KeepError keep;
+  const KeepError keep;  // capsules also die while an error is being raised
   const HoldsGil gil;
   auto* managed = static_cast<Managed*>(PyCapsule_GetPointer(capsule, name));
   managed->deleter(managed);

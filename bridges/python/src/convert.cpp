@@ -8,6 +8,7 @@
 #include "ledger.hpp"
 #include "managed_tensor_type.hpp"
 #include "registry.hpp"
+#include "torch_release.hpp"
 #include "torch_road.hpp"
 
 namespace dlbridge::python {
@@ -47,7 +48,9 @@ class Incoming {
 
   // Calls the packed float4 by the name that the target knows.
   void adapt(const Capabilities& target) {
-    respelled_ = respell_float4(crossing_.source, target) || respelled_;
+    if (source().tensor.dtype.code == kDLFloat4_e2m1fn) [[unlikely]] {
+      respelled_ = respell_float4(source(), target) || respelled_;
+    }
   }
 
   // Whether a producer copies to the host when asked is known only after asking. Throws as the
@@ -97,7 +100,7 @@ class Incoming {
         describe(managed_of(object_), kManagedLibrary, source());
         break;
       case SourceKind::kNothing:
-        if (library_of(Py_TYPE(object_)) != nullptr) {
+        if (!PyType_Check(object_) && library_of(Py_TYPE(object_)) != nullptr) {
           take_generic(object_, kind_, crossing_);
           break;
         }
@@ -109,11 +112,11 @@ class Incoming {
         crossing_.object_name = kCapsuleLibrary.object;
         crossing_.library = kCapsuleLibrary;
         if (only_look) {
-          peek_capsule(object_, crossing_.library, source());
+          peek_capsule(object_, *crossing_.library, source());
           break;
         }
         crossing_.taken = take_capsule(object_, false);
-        describe(crossing_.taken, crossing_.library, source());
+        describe(crossing_.taken, *crossing_.library, source());
         break;
       default:
         take_generic(object_, kind_, crossing_);
@@ -312,6 +315,7 @@ Ref to_torch_object(PyObject* x, const Call& call) {
   }
   ManagedTensor tensor = incoming.carry(decided, target, host_call);
   tensor.drop_negative_strides();
+  watch_tensor_deallocation();
   Ref delivered = checked(road.deliver(tensor.release()));
   if (device) {
     return checked(PyObject_CallFunction(torch_to_device.get(), "Oii", delivered.get(),

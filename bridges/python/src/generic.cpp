@@ -202,7 +202,7 @@ void take_by_protocol(PyObject* object, SourceKind kind, Crossing& crossing) {
   if (crossing.taken.device().type == kDLCUDAManaged) {
     wait_for_managed_memory();
   }
-  describe(crossing.taken, crossing.library, crossing.source);
+  describe(crossing.taken, *crossing.library, crossing.source);
   crossing.source.traits.copies_to_host =
       kind == SourceKind::kDLPack || kind == SourceKind::kExchangeTable;
 }
@@ -228,13 +228,14 @@ void name_library(PyObject* object, Crossing& crossing) {
   if (row == nullptr && PyBytes_CheckExact(object)) {
     crossing.object_name = "bytes object";  // "a bytes" would read badly
   }
-  crossing.library.name = crossing.object_name;
-  crossing.library.object = crossing.object_name;
+  Library& library = crossing.library.emplace();
+  library.name = crossing.object_name;
+  library.object = crossing.object_name;
   std::size_t count = 0;
   if (row != nullptr) {
     for (const auto& [condition, call] : row->fixes) {
-      if (count < crossing.library.fixes.size()) {
-        crossing.library.fixes[count++] = {condition, call};
+      if (count < library.fixes.size()) {
+        library.fixes[count++] = {condition, call};
       }
     }
   }
@@ -243,7 +244,7 @@ void name_library(PyObject* object, Crossing& crossing) {
 void take_generic(PyObject* object, SourceKind kind, Crossing& crossing) {
   name_library(object, crossing);
   const LibraryRow* row = crossing.row;
-  crossing.source.traits.library = &crossing.library;
+  crossing.source.traits.library = &*crossing.library;
   if (row == nullptr) {
     take_by_protocol(object, kind, crossing);
     return;

@@ -4,6 +4,7 @@
 // __dlpack__, __cuda_array_interface__, __array_interface__ or the buffer protocol.
 
 #include <cstdint>
+#include <optional>
 
 #include "python.hpp"
 
@@ -39,7 +40,7 @@ struct Crossing {
   Source source;
   ManagedTensor taken;              // for the kinds whose memory comes as a managed tensor
   const LibraryRow* row = nullptr;  // of the registry, if its library is there
-  Library library;                  // of an object that no bridge knows by name
+  std::optional<Library> library;   // of an object that no bridge knows by name
   std::string object_name;          // what `library` borrows its texts from
 };
 

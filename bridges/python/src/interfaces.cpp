@@ -101,7 +101,7 @@ void settle(const Description& from, Device device, Lease lease, Crossing& cross
   tensor.strides = strides;
   crossing.taken =
       ManagedTensor::own(tensor, from.readonly ? DLPACK_FLAG_BITMASK_READ_ONLY : 0, lease);
-  describe(crossing.taken, crossing.library, source);
+  describe(crossing.taken, *crossing.library, source);
   if (fractional && !empty) {
     source.traits.conditions.add(Condition::kFractionalStrides);
     source.byte_strides = byte_strides;

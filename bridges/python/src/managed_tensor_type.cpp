@@ -2,6 +2,7 @@
 
 #include <structmember.h>
 
+#include <array>
 #include <new>
 
 #include "arguments.hpp"
@@ -20,6 +21,30 @@ constexpr Library kManagedLibrary{.name = "dlbridge", .object = "dlbridge.Manage
 PackageAttribute device_type("dlbridge._types", "Device");
 PackageAttribute dtype_type("dlbridge._types", "DType");
 
+// Memory of objects that died, for the next ones: the base of an array is made and dropped with
+// every crossing. None under AddressSanitizer, which could not see a use after free in it.
+class Spares {
+ public:
+  void* take() noexcept { return count_ == 0 ? nullptr : memory_[--count_]; }
+  bool keep(void* memory) noexcept {
+    if (count_ == kRoom) {
+      return false;
+    }
+    memory_[count_++] = memory;
+    return true;
+  }
+
+ private:
+#ifdef __SANITIZE_ADDRESS__
+  static constexpr std::size_t kRoom = 0;
+#else
+  static constexpr std::size_t kRoom = 64;
+#endif
+  std::size_t count_ = 0;
+  std::array<void*, kRoom + 1> memory_{};
+};
+Spares spares;
+
 void deallocate(PyObject* self) {
   auto* object = reinterpret_cast<ManagedTensorObject*>(self);
   if (object->weak_references != nullptr) {
@@ -29,7 +54,9 @@ void deallocate(PyObject* self) {
     const HoldsGil gil;
     object->managed.~ManagedTensor();
   }
-  PyObject_Free(self);
+  if (!spares.keep(self)) {
+    PyObject_Free(self);
+  }
 }
 
 Ref tuple_of(std::span<const std::int64_t> numbers) {
@@ -312,10 +339,16 @@ PyTypeObject make_type() {
 PyTypeObject managed_tensor_type = make_type();
 
 Ref wrap(ManagedTensor tensor) {
-  auto* object = PyObject_New(ManagedTensorObject, &managed_tensor_type);
-  if (object == nullptr) {
+  void* memory = spares.take();
+  if (memory == nullptr) {
+    memory = PyObject_Malloc(sizeof(ManagedTensorObject));
+  }
+  if (memory == nullptr) {
+    PyErr_NoMemory();
     throw PythonError();
   }
+  auto* object = static_cast<ManagedTensorObject*>(memory);
+  PyObject_Init(static_cast<PyObject*>(memory), &managed_tensor_type);
   new (&object->managed) ManagedTensor(std::move(tensor));
   object->weak_references = nullptr;
   return Ref(reinterpret_cast<PyObject*>(object));

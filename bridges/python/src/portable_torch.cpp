@@ -1,8 +1,11 @@
 #include "portable_torch.hpp"
 
+#include <structmember.h>
+
 #include <memory>
 
 #include "capsule.hpp"
+#include "direct_call.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "dlbridge/torch_library.hpp"
 
@@ -12,7 +15,6 @@ namespace {
 PackageAttribute describe_tensor("dlbridge._torch", "describe");
 PackageAttribute quick_tools("dlbridge._torch", "quick");
 PackageAttribute guard_storage("dlbridge._torch", "guard");
-PackageAttribute tensor_class("dlbridge._torch", "TENSOR");
 PackageAttribute prepare_tensor("dlbridge._torch", "prepare");
 PackageAttribute deliver_tensor("dlbridge._torch", "deliver");
 PackageAttribute takes_versioned("dlbridge._torch", "TAKES_VERSIONED");
@@ -82,159 +84,237 @@ void fill(PyObject* described, Source& source) {
   source.fix = fix;
 }
 
-// An ordinary tensor is described from here, with a few calls into torch; anything else, and a
-// torch without an exchange table, by describe() in _torch.py.
-class QuickLook {
- public:
-  QuickLook() {
-    const Ref tools = checked(PyObject_CallNoArgs(quick_tools.get()));
-    keys_of_ = Ref::borrow(PyTuple_GetItem(tools.get(), 0));
-    ordinary_ = Ref::borrow(PyTuple_GetItem(tools.get(), 1));
-    triples_ = Ref::borrow(PyTuple_GetItem(tools.get(), 2));
-    forward_ad_ = Ref::borrow(PyTuple_GetItem(tools.get(), 3));
-    const Ref capsule(PyObject_GetAttrString(tensor_class.get(), "__dlpack_c_exchange_api__"));
-    if (!capsule) {
-      PyErr_Clear();
-      return;
-    }
-    const auto* table = static_cast<const DLPackExchangeAPI*>(
-        PyCapsule_GetPointer(capsule.get(), "dlpack_exchange_api"));
-    if (table != nullptr && table->header.version.major == DLPACK_MAJOR_VERSION) {
-      borrow_ = table->dltensor_from_py_object_no_sync;
-    }
-    PyErr_Clear();
+// What an ordinary tensor is asked for directly, in C. A torch that lacks one of these, or an
+// exchange table, is described by _torch.py alone.
+struct Tools {
+  PyTypeObject* tensor_type;  // both borrowed from torch
+  PyTypeObject* parameter_type;
+  Ref keys_of;
+  Ref ordinary;    // the raw key sets of ordinary tensors
+  Ref triples;     // DLPack's triple of each torch.dtype
+  Ref forward_ad;  // where torch keeps the level of forward-mode differentiation
+  Ref strided;
+  const DLPackExchangeAPI* table = nullptr;
+  DirectGetter dtype;
+  DirectGetter layout;
+  DirectGetter requires_grad;
+  DirectMethod is_neg;
+  DirectMethod is_conj;
+  DirectMethod data_ptr;
+  DirectMethod untyped_storage;
+  DirectMethod storage_data_ptr;
+  DirectMethod storage_nbytes;
+  Ref raw_repr_name = checked(PyUnicode_InternFromString("raw_repr"));
+  Ref level_name = checked(PyUnicode_InternFromString("_current_level"));
+
+  Tools() {
+    const Ref found = checked(PyObject_CallNoArgs(quick_tools.get()));
+    const auto item = [&](Py_ssize_t i) { return PyTuple_GetItem(found.get(), i); };
+    keys_of = Ref::borrow(item(0));
+    ordinary = Ref::borrow(item(1));
+    triples = Ref::borrow(item(2));
+    forward_ad = Ref::borrow(item(3));
+    strided = Ref::borrow(item(4));
+    PyObject* tensor = item(5);
+    PyObject* storage = item(7);
+    tensor_type = reinterpret_cast<PyTypeObject*>(tensor);
+    parameter_type = reinterpret_cast<PyTypeObject*>(item(6));
+    dtype = {tensor, "dtype"};
+    layout = {tensor, "layout"};
+    requires_grad = {tensor, "requires_grad"};
+    is_neg = {tensor, "is_neg"};
+    is_conj = {tensor, "is_conj"};
+    data_ptr = {tensor, "data_ptr"};
+    untyped_storage = {tensor, "untyped_storage"};
+    storage_data_ptr = {storage, "data_ptr"};
+    storage_nbytes = {storage, "nbytes"};
+    find_table(tensor);
   }
 
-  // False where the tensor is not ordinary; nothing is filled in then.
-  bool describe(PyObject* tensor, Source& source) const {
-    if (borrow_ == nullptr || !has_ordinary_keys(tensor) || in_forward_mode()) {
-      return false;
-    }
-    const Ref dtype = checked(PyObject_GetAttr(tensor, dtype_name_.get()));
-    PyObject* triple = PyDict_GetItem(triples_.get(), dtype.get());
-    if (triple == nullptr) {
-      return false;
-    }
-    DLTensor borrowed{};
-    if (borrow_(tensor, &borrowed) != 0) {
-      PyErr_Clear();  // the slow look says it in a text of ours
-      return false;
-    }
-    if (!has_its_memory(tensor, borrowed)) {
-      return false;
-    }
-    const Ref in_graph = checked(PyObject_GetAttr(tensor, requires_grad_name_.get()));
-    source.traits.library = &torch_detail::kTorch;
-    source.traits.copies_to_host = true;
-    source.traits.conditions.add_if(in_graph.get() == Py_True, Condition::kInGraph);
-    source.tensor = borrowed;
-    // The table's own type says int8 for torch.int4.
-    source.tensor.dtype =
-        DType(static_cast<int>(integer_in(triple, 0)), static_cast<int>(integer_in(triple, 1)),
-              static_cast<int>(integer_in(triple, 2)))
-            .dl();
-    return true;
+  // Whether an ordinary tensor can be described with these.
+  [[nodiscard]] bool complete() const {
+    return table != nullptr && dtype && layout && requires_grad && is_neg && is_conj && data_ptr &&
+           untyped_storage && storage_data_ptr && storage_nbytes;
   }
 
  private:
-  [[nodiscard]] bool has_ordinary_keys(PyObject* tensor) const {
-    const Ref keys = checked(PyObject_CallOneArg(keys_of_.get(), tensor));
-    const Ref number = checked(PyObject_CallMethodNoArgs(keys.get(), raw_repr_name_.get()));
-    const int known = PySet_Contains(ordinary_.get(), number.get());
-    checked(known);
-    return known == 1;
-  }
-
-  [[nodiscard]] bool in_forward_mode() const {
-    PyObject* level = PyDict_GetItem(forward_ad_.get(), level_name_.get());
-    return level == nullptr || PyLong_AsLong(level) >= 0;
-  }
-
-  // resize_() of the storage can leave a tensor larger than its memory (torch 2.15).
-  [[nodiscard]] bool has_its_memory(PyObject* tensor, const DLTensor& borrowed) const {
-    std::int64_t last = 0;
-    for (std::int32_t i = 0; i < borrowed.ndim; ++i) {
-      if (borrowed.shape[i] == 0) {
-        return true;
+  void find_table(PyObject* tensor) {
+    const Ref capsule(PyObject_GetAttrString(tensor, "__dlpack_c_exchange_api__"));
+    if (capsule) {
+      const auto* found = static_cast<const DLPackExchangeAPI*>(
+          PyCapsule_GetPointer(capsule.get(), "dlpack_exchange_api"));
+      if (found != nullptr && found->header.version.major == DLPACK_MAJOR_VERSION) {
+        table = found;
       }
-      last += (borrowed.shape[i] - 1) * borrowed.strides[i];
     }
-    if (borrowed.data == nullptr) {
-      return false;
-    }
-    const Ref storage = checked(PyObject_CallMethodNoArgs(tensor, storage_name_.get()));
-    const Ref start = checked(PyObject_CallMethodNoArgs(storage.get(), data_ptr_name_.get()));
-    const Ref bytes = checked(PyObject_CallMethodNoArgs(storage.get(), nbytes_name_.get()));
-    const auto* from = static_cast<const char*>(PyLong_AsVoidPtr(start.get()));
-    const long long size = PyLong_AsLongLong(bytes.get());
-    if (PyErr_Occurred() != nullptr) {
-      throw PythonError();
-    }
-    const auto offset = static_cast<const char*>(borrowed.data) - from;
-    return offset + (last + 1) * DType(borrowed.dtype).itemsize() <= size;
+    PyErr_Clear();
   }
-
-  static Ref name(const char* text) { return checked(PyUnicode_InternFromString(text)); }
-
-  Ref keys_of_;
-  Ref ordinary_;    // the raw key sets of ordinary tensors
-  Ref triples_;     // DLPack's triple of each torch.dtype
-  Ref forward_ad_;  // where torch keeps the level of forward-mode differentiation
-  int (*borrow_)(void* object, DLTensor* out) = nullptr;
-  Ref dtype_name_ = name("dtype");
-  Ref requires_grad_name_ = name("requires_grad");
-  Ref raw_repr_name_ = name("raw_repr");
-  Ref level_name_ = name("_current_level");
-  Ref storage_name_ = name("untyped_storage");
-  Ref data_ptr_name_ = name("data_ptr");
-  Ref nbytes_name_ = name("nbytes");
 };
 
 // Made under the GIL alone, not in a static's initialiser: that would hold a lock of C++ while
 // Python lets other threads run. Never destroyed: at exit nobody is left to give references back
 // to.
-const QuickLook& quick_look() {
-  static const QuickLook* quick = nullptr;
-  if (quick == nullptr) {
-    auto made = std::make_unique<QuickLook>();
-    if (quick == nullptr) {
-      quick = made.release();
+const Tools& tools() {
+  static const Tools* made = nullptr;
+  if (made == nullptr) {
+    auto fresh = std::make_unique<Tools>();
+    if (made == nullptr) {
+      made = fresh.release();
     }
   }
-  return *quick;
+  return *made;
 }
 
-// How many views a storage has is kept on its Python object, which lives as long as they do: the
-// methods that guard() put there look at it. Returns whether the storage was guarded before.
-bool count_views(PyObject* storage, long change) {
-  static PyObject* const views_name =
-      checked(PyUnicode_InternFromString("_dlbridge_views")).release();
+// Whether nothing changes what the memory means. torch.Tensor itself and Parameter can only be
+// conjugated or negated, or have no memory to be lent, which the exchange table finds; of any other
+// class the dispatch keys are looked at.
+bool is_ordinary(const Tools& torch, PyObject* tensor) {
+  PyTypeObject* type = Py_TYPE(tensor);
+  if (type == torch.tensor_type || type == torch.parameter_type) {
+    return torch.layout(tensor).get() == torch.strided.get() &&
+           torch.is_neg(tensor).get() == Py_False && torch.is_conj(tensor).get() == Py_False;
+  }
+  const Ref keys = checked(PyObject_CallOneArg(torch.keys_of.get(), tensor));
+  const Ref number = checked(PyObject_CallMethodNoArgs(keys.get(), torch.raw_repr_name.get()));
+  const int known = PySet_Contains(torch.ordinary.get(), number.get());
+  checked(known);
+  return known == 1;
+}
+
+bool in_forward_mode(const Tools& torch) {
+  PyObject* level = PyDict_GetItem(torch.forward_ad.get(), torch.level_name.get());
+  return level == nullptr || PyLong_AsLong(level) >= 0;
+}
+
+// Whether there are elements, and the storage has them all: its resize_() can leave a tensor larger
+// than its memory (torch 2.15).
+bool has_its_memory(const Tools& torch, PyObject* tensor, const DLTensor& borrowed) {
+  std::int64_t last = 0;
+  for (std::int32_t i = 0; i < borrowed.ndim; ++i) {
+    if (borrowed.shape[i] == 0) {
+      return false;
+    }
+    last += (borrowed.shape[i] - 1) * borrowed.strides[i];
+  }
+  if (borrowed.data == nullptr) {
+    return false;
+  }
+  const Ref storage = torch.untyped_storage(tensor);
+  const Ref start = torch.storage_data_ptr(storage.get());
+  const Ref bytes = torch.storage_nbytes(storage.get());
+  const auto* from = static_cast<const char*>(PyLong_AsVoidPtr(start.get()));
+  const long long size = PyLong_AsLongLong(bytes.get());
+  if (PyErr_Occurred() != nullptr) {
+    throw PythonError();
+  }
+  const auto offset = static_cast<const char*>(borrowed.data) - from;
+  return offset + (last + 1) * DType(borrowed.dtype).itemsize() <= size;
+}
+
+// Describes an ordinary tensor with a few calls into torch. False where it is not ordinary; nothing
+// is filled in then.
+bool describe_ordinary(PyObject* tensor, Source& source) {
+  const Tools& torch = tools();
+  if (!torch.complete() || !is_ordinary(torch, tensor) || in_forward_mode(torch)) {
+    return false;
+  }
+  const Ref dtype = torch.dtype(tensor);
+  PyObject* triple = PyDict_GetItem(torch.triples.get(), dtype.get());
+  if (triple == nullptr) {
+    return false;
+  }
+  DLTensor borrowed{};
+  if (torch.table->dltensor_from_py_object_no_sync(tensor, &borrowed) != 0) {
+    PyErr_Clear();  // _torch.py says it in a text of ours
+    return false;
+  }
+  if (!has_its_memory(torch, tensor, borrowed)) {
+    return false;
+  }
+  source.traits.library = &torch_detail::kTorch;
+  source.traits.copies_to_host = true;
+  source.traits.conditions.add_if(torch.requires_grad(tensor).get() == Py_True,
+                                  Condition::kInGraph);
+  source.tensor = borrowed;
+  // The table's own type says int8 for torch.int4.
+  source.tensor.dtype =
+      DType(static_cast<int>(integer_in(triple, 0)), static_cast<int>(integer_in(triple, 1)),
+            static_cast<int>(integer_in(triple, 2)))
+          .dl();
+  return true;
+}
+
+// The views of one storage. It lies in the dictionary of the storage's Python object, which lives
+// as long as they do: the methods that guard() put there look at its count.
+struct StorageViews {
+  PyObject_HEAD Py_ssize_t count;
+  PyObject* storage;  // held while there are views
+};
+
+PyMemberDef storage_views_members[] = {
+    {"count", T_PYSSIZET, offsetof(StorageViews, count), READONLY, nullptr},
+    {nullptr, 0, 0, 0, nullptr}};
+
+PyTypeObject storage_views_type = [] {
+  PyTypeObject type{};
+  Py_SET_REFCNT(&type, 1);
+  type.tp_name = "dlbridge._core.StorageViews";
+  type.tp_basicsize = sizeof(StorageViews);
+  type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION;
+  type.tp_dealloc = [](PyObject* self) { PyObject_Free(self); };
+  type.tp_members = storage_views_members;
+  return type;
+}();
+
+// Borrowed from the storage's dictionary; made at the storage's first view, which is when the
+// storage is guarded.
+StorageViews* views_of(PyObject* storage) {
+  static PyObject* const name = checked(PyUnicode_InternFromString("_dlbridge_views")).release();
   const Ref attributes = checked(PyObject_GenericGetDict(storage, nullptr));
-  PyObject* counted = PyDict_GetItem(attributes.get(), views_name);
-  const long views = (counted == nullptr ? 0 : PyLong_AsLong(counted)) + change;
-  const bool guarded_before = counted != nullptr;
-  const Ref number = checked(PyLong_FromLong(views));
-  checked(PyDict_SetItem(attributes.get(), views_name, number.get()));
-  return guarded_before;
+  PyObject* known = PyDict_GetItem(attributes.get(), name);
+  if (known != nullptr) {
+    return reinterpret_cast<StorageViews*>(known);
+  }
+  checked(PyType_Ready(&storage_views_type));
+  const Ref nothing = checked(PyObject_CallOneArg(guard_storage.get(), storage));
+  const Ref made =
+      checked(reinterpret_cast<PyObject*>(PyObject_New(StorageViews, &storage_views_type)));
+  auto* views = reinterpret_cast<StorageViews*>(made.get());
+  views->count = 0;
+  views->storage = nullptr;
+  checked(PyDict_SetItem(attributes.get(), name, made.get()));
+  return views;
 }
 
-void let_go_of_storage(void* context) {
-  const Ref storage(static_cast<PyObject*>(context));
-  if (guarded([&]() -> PyObject* {
-        count_views(storage.get(), -1);
-        return Py_None;
-      }) == nullptr) {
-    PyErr_WriteUnraisable(storage.get());
+void let_go_of_view(void* context) {
+  const Ref held(static_cast<PyObject*>(context));
+  auto* views = static_cast<StorageViews*>(context);
+  if (--views->count == 0) {
+    Py_CLEAR(views->storage);
   }
 }
 
-Lease storage_lease(PyObject* tensor) {
-  Ref storage = checked(PyObject_CallMethod(tensor, "untyped_storage", nullptr));
-  if (!count_views(storage.get(), 1)) {
-    const Ref nothing = checked(PyObject_CallOneArg(guard_storage.get(), storage.get()));
+Lease storage_lease(const Tools& torch, PyObject* tensor) {
+  const Ref storage = torch.untyped_storage
+                          ? torch.untyped_storage(tensor)
+                          : checked(PyObject_CallMethod(tensor, "untyped_storage", nullptr));
+  StorageViews* views = views_of(storage.get());
+  if (views->count++ == 0) {
+    views->storage = Py_NewRef(storage.get());
   }
-  return {storage.release(),
-          [](void* context) noexcept { run_with_gil(context, let_go_of_storage); }};
+  return {Py_NewRef(reinterpret_cast<PyObject*>(views)),
+          [](void* context) noexcept { run_with_gil(context, let_go_of_view); }};
+}
+
+// torch 2.15 leaves the tensor with its caller when it fails.
+PyObject* deliver_by_table(const DLPackExchangeAPI& table, ManagedTensor tensor) {
+  DLManagedTensorVersioned* managed = tensor.release();
+  void* delivered = nullptr;
+  if (table.managed_tensor_to_py_object_no_sync(managed, &delivered) != 0) {
+    managed->deleter(managed);
+    throw PythonError();
+  }
+  return static_cast<PyObject*>(delivered);
 }
 
 class PortableRoad final : public TorchRoad {
@@ -243,8 +323,7 @@ class PortableRoad final : public TorchRoad {
 
   bool describe(PyObject* tensor, Source& source) const noexcept override {
     return guarded([&] {
-             const QuickLook& quick = quick_look();
-             if (!quick.describe(tensor, source)) {
+             if (!describe_ordinary(tensor, source)) {
                const Ref described = checked(PyObject_CallOneArg(describe_tensor.get(), tensor));
                fill(described.get(), source);
              }
@@ -262,10 +341,12 @@ class PortableRoad final : public TorchRoad {
                    python_lease(checked(PyObject_CallMethod(tensor, "detach", nullptr)).release());
                return Py_None;
              }
-             lease = storage_lease(tensor);
+             const Tools& torch = tools();
+             lease = storage_lease(torch, tensor);
              // Only now: a copy-on-write storage gets memory of its own when a pointer is asked
              // for.
-             const Ref address(PyObject_CallMethod(tensor, "data_ptr", nullptr));
+             const Ref address(torch.data_ptr ? torch.data_ptr.call(tensor)
+                                              : PyObject_CallMethod(tensor, "data_ptr", nullptr));
              if (!address) {
                lease.give_back();
                throw PythonError();
@@ -290,6 +371,9 @@ class PortableRoad final : public TorchRoad {
       ManagedTensor tensor = ManagedTensor::adopt(managed);
       if (tensor.device().host_accessible()) {
         tensor.relabel(Device{});  // torch 2.15 refuses kDLCUDAHost and kDLCUDAManaged
+      }
+      if (const DLPackExchangeAPI* table = tools().table) {
+        return deliver_by_table(*table, std::move(tensor));
       }
       const Ref capsule = make_capsule(std::move(tensor), takes_versioned.get() == Py_True);
       return PyObject_CallOneArg(deliver_tensor.get(), capsule.get());
