@@ -21,6 +21,7 @@ set(module_sources
   convert.cpp
   errors.cpp
   exchange.cpp
+  extension.cpp
   float4.cpp
   generic.cpp
   interfaces.cpp
@@ -35,7 +36,8 @@ set(module_sources
 list(TRANSFORM module_sources PREPEND "${PROJECT_SOURCE_DIR}/bridges/python/src/")
 dlbridge_extension(dlbridge_python _core SOURCES ${module_sources} LINK dlbridge dlbridge_numpy)
 # For what the torch bridge says without torch: its vocabulary.
-target_include_directories(dlbridge_python PRIVATE "${PROJECT_SOURCE_DIR}/bridges/torch/include")
+target_include_directories(dlbridge_python PRIVATE
+  "${PROJECT_SOURCE_DIR}/bridges/torch/include" "${PROJECT_SOURCE_DIR}/bridges/python/include")
 target_compile_definitions(dlbridge_python PRIVATE DLBRIDGE_VERSION="${PROJECT_VERSION}")
 
 # The companion fits exactly one torch release, and its name says which: _torch_2_15_0_cu132.

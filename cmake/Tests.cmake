@@ -58,8 +58,19 @@ if(DLBRIDGE_PYTHON)
   find_package(nanobind CONFIG REQUIRED)
   nanobind_add_module(dlbridge_probe NB_STATIC NB_SUPPRESS_WARNINGS tests/python/probe/probe.cpp)
   target_link_libraries(dlbridge_probe PRIVATE dlbridge dlbridge_build_flags)
-  set_target_properties(dlbridge_probe PROPERTIES
-    LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/python")
+  # Functions that take tensors through our type casters.
+  execute_process(COMMAND "${Python3_EXECUTABLE}" -m pybind11 --cmakedir
+    OUTPUT_VARIABLE pybind11_ROOT OUTPUT_STRIP_TRAILING_WHITESPACE)
+  set(PYBIND11_FINDPYTHON NEW)
+  find_package(pybind11 CONFIG REQUIRED)
+  nanobind_add_module(dlbridge_nanobind_casters NB_STATIC NB_SUPPRESS_WARNINGS
+    tests/python/casters/nanobind_casters.cpp)
+  pybind11_add_module(dlbridge_pybind11_casters tests/python/casters/pybind11_casters.cpp)
+  foreach(casters IN ITEMS dlbridge_nanobind_casters dlbridge_pybind11_casters)
+    target_link_libraries(${casters} PRIVATE dlbridge_extension dlbridge_build_flags)
+  endforeach()
+  set_target_properties(dlbridge_probe dlbridge_nanobind_casters dlbridge_pybind11_casters
+    PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/python")
 endif()
 
 # The projects of examples/ are outside projects: each is configured, built and run against an

@@ -5,8 +5,7 @@
 
 namespace {
 
-dlbridge::ManagedTensor row_sums(const dlbridge::ManagedTensor& matrix) {
-  const dlbridge::TensorView<const float, 2> rows(matrix);
+dlbridge::ManagedTensor row_sums(const dlbridge::TensorView<const float, 2>& rows) {
   const std::int64_t shape[] = {rows.extent(0)};
   auto sums = dlbridge::ManagedTensor::allocate(dlbridge::dtype_of<float>(), shape);
   const dlbridge::TensorView<float, 1> out(sums);

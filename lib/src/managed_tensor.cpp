@@ -83,7 +83,8 @@ void run_legacy_deleter(void* context) noexcept {
 }
 
 void share_given_back(void* context) noexcept {
-  detail::release(static_cast<detail::Block*>(context));
+  auto* managed = static_cast<DLManagedTensorVersioned*>(context);
+  managed->deleter(managed);
 }
 
 }  // namespace
@@ -285,7 +286,7 @@ ManagedTensor ManagedTensor::adopt_or_leave(DLManagedTensorVersioned* managed,
                           ", and only major version 1 is understood");
   }
   if (managed->deleter == delete_block) {
-    return ManagedTensor(reinterpret_cast<detail::Block*>(managed));
+    return retake(managed);
   }
   if (const auto fault = tensor_fault(managed->dl_tensor); !fault.empty()) {
     throw MalformedTensor(fault);
@@ -349,7 +350,7 @@ DLManagedTensor* ManagedTensor::release_legacy() {
   legacy->dl_tensor = tensor();
   legacy->manager_ctx = std::exchange(block_, nullptr);
   legacy->deleter = [](DLManagedTensor* self) {
-    detail::release(static_cast<detail::Block*>(self->manager_ctx));
+    share_given_back(self->manager_ctx);
     delete self;
   };
   return legacy;

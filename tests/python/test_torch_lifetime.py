@@ -238,8 +238,9 @@ def test_tensors_that_die_in_the_death_of_a_tensor_let_go_too(road: str) -> None
     tensor = dlbridge.to_torch(array)
     tensor.witness = Witness(array)  # type: ignore[attr-defined]
     view = dlbridge.to_torch(array).requires_grad_()
-    view.register_hook(lambda grad, witness=Witness(array): grad)
-    del tensor, view
+    witness = Witness(array)
+    view.register_hook(lambda grad, witness=witness: grad)
+    del tensor, view, witness
     gc.collect()
     settle()
     assert sys.getrefcount(array) == before

@@ -335,6 +335,14 @@ Ref to_managed_object(PyObject* x, const Call& call) {
   return wrap(incoming.carry(decided, target, call));
 }
 
+ManagedTensor to_managed_tensor(PyObject* x, const Call& call) {
+  Incoming incoming(x, false);
+  const Capabilities& target = managed_tensor_capabilities();
+  const Plan decided = decide(incoming, target, call);
+  crossing(Towards::kManaged, decided, incoming.source(), target, call.policy, call.request);
+  return incoming.carry(decided, target, call);
+}
+
 Ref to_capsule(PyObject* x, const Call& call, bool versioned) {
   Incoming incoming(x, false);
   const Capabilities& target =

@@ -21,6 +21,9 @@ struct Call {
 [[nodiscard]] Ref to_torch_object(PyObject* x, const Call& call);
 [[nodiscard]] Ref to_managed_object(PyObject* x, const Call& call);
 
+/// The same without a Python object around it.
+[[nodiscard]] ManagedTensor to_managed_tensor(PyObject* x, const Call& call);
+
 /// A capsule under the call's policy.
 [[nodiscard]] Ref to_capsule(PyObject* x, const Call& call, bool versioned);
 

@@ -3,6 +3,7 @@
 #include "arguments.hpp"
 #include "convert.hpp"
 #include "dlbridge/python_lease.hpp"
+#include "extension.hpp"
 #include "ledger.hpp"
 #include "managed_tensor_type.hpp"
 #include "registry.hpp"
@@ -260,6 +261,7 @@ PyMODINIT_FUNC PyInit__core() {  // NOLINT(bugprone-reserved-identifier): Python
   return guarded([&]() -> PyObject* {
     Ref module = checked(PyModule_Create(&core_module));
     add_managed_tensor_type(module.get());
+    checked(PyModule_AddObjectRef(module.get(), "_interface", extension_interface().get()));
     checked(PyModule_AddStringConstant(module.get(), "__version__", DLBRIDGE_VERSION));
     return module.release();
   });

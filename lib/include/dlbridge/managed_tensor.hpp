@@ -64,6 +64,10 @@ struct Block {
   }
 };
 
+// Changes with Block: two copies of this library in one process, as two extensions may hold them,
+// understand each other's blocks where it is the same.
+inline constexpr int kBlockVersion = 1;
+
 void retain(Block* block) noexcept;
 void release(Block* block) noexcept;
 
@@ -88,7 +92,8 @@ class ManagedTensor {
   ManagedTensor& operator=(const ManagedTensor&) = delete;
   ~ManagedTensor() {
     if (block_ != nullptr) {
-      detail::release(block_);
+      // Not release() itself: the block may be of another copy of this library.
+      block_->managed.deleter(&block_->managed);
     }
   }
 
@@ -160,6 +165,12 @@ class ManagedTensor {
   /// Hands the struct over; whoever gets it calls its deleter once, on any thread.
   [[nodiscard]] DLManagedTensorVersioned* release() noexcept {
     return &std::exchange(block_, nullptr)->managed;
+  }
+
+  /// Takes back, at no cost, what release() of a ManagedTensor of the same detail::kBlockVersion
+  /// handed over; of any other struct nothing would be right.
+  [[nodiscard]] static ManagedTensor retake(DLManagedTensorVersioned* released) noexcept {
+    return ManagedTensor(reinterpret_cast<detail::Block*>(released));
   }
 
   /// Hands over the legacy struct. Throws ConversionRefused, keeping the tensor, when it is

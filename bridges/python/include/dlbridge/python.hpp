@@ -2,7 +2,8 @@
 
 #include <Python.h>
 
-#include <string>
+#include <exception>
+#include <utility>
 
 #include "dlbridge/managed_tensor.hpp"
 
@@ -10,49 +11,59 @@ namespace dlbridge {
 
 namespace detail {
 
-/// The exchange table of dlbridge.ManagedTensor in the running interpreter, by way of the installed
-/// Python package; null with Python's error set when it cannot be imported.
-inline const DLPackExchangeAPI* managed_tensor_table() noexcept {
-  static const DLPackExchangeAPI* table = nullptr;
-  if (table != nullptr) {
-    return table;
+/// What the Python package does for extensions, without a detour through Python.
+struct PythonInterface {
+  static constexpr const char* kCapsule = "dlbridge._core._interface";
+  static constexpr int kVersion = 1;  // of this struct
+
+  int version = kVersion;
+  int block_version = kBlockVersion;
+  /// The object as a managed tensor of the default policy, where it is or, if asked for, on the
+  /// host. Null with Python's error set when that is refused.
+  DLManagedTensorVersioned* (*take)(PyObject* object, bool on_host) = nullptr;
+  /// A new reference to the tensor as an object of the library of that name, or, without a name, as
+  /// a dlbridge.ManagedTensor. Takes the tensor in every case; null with Python's error set.
+  PyObject* (*give)(DLManagedTensorVersioned* tensor, const char* library) = nullptr;
+};
+
+/// That of the running interpreter; null with Python's error set when the package cannot be had.
+inline const PythonInterface* python_interface() noexcept {
+  static const PythonInterface* interface = nullptr;
+  if (interface != nullptr) {
+    return interface;
   }
-  PyObject* module = PyImport_ImportModule("dlbridge");
-  PyObject* type = module == nullptr ? nullptr : PyObject_GetAttrString(module, "ManagedTensor");
-  PyObject* capsule =
-      type == nullptr ? nullptr : PyObject_GetAttrString(type, "__dlpack_c_exchange_api__");
-  if (capsule != nullptr) {
-    table =
-        static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
+  PyObject* package = PyImport_ImportModule("dlbridge");
+  Py_XDECREF(package);
+  if (package == nullptr) {
+    return nullptr;
   }
-  Py_XDECREF(capsule);
-  Py_XDECREF(type);
-  Py_XDECREF(module);
-  return table;
+  const auto* found =
+      static_cast<const PythonInterface*>(PyCapsule_Import(PythonInterface::kCapsule, 0));
+  if (found != nullptr && found->version != PythonInterface::kVersion) {
+    PyErr_SetString(PyExc_ImportError,
+                    "this extension was built for another release of dlbridge than the installed "
+                    "one; build it again, or install that release");
+    return nullptr;
+  }
+  interface = found;
+  return interface;
 }
 
 }  // namespace detail
 
-/// Any tensor of any library, or a capsule, as a managed tensor: as dlbridge.from_dlpack(object).
+/// Any tensor of any library, or a capsule, as a managed tensor: as dlbridge.from_dlpack(object),
+/// or, with `on_host`, as dlbridge.from_dlpack(object, device="cpu").
 /// An empty ManagedTensor, with Python's error set, when that refuses. Needs the GIL; the result
 /// may end on any thread, with or without it.
-inline ManagedTensor from_python(PyObject* object) noexcept {
-  const DLPackExchangeAPI* table = detail::managed_tensor_table();
-  if (table == nullptr) {
+inline ManagedTensor from_python(PyObject* object, bool on_host = false) noexcept {
+  const detail::PythonInterface* interface = detail::python_interface();
+  DLManagedTensorVersioned* tensor =
+      interface == nullptr ? nullptr : interface->take(object, on_host);
+  if (tensor == nullptr) {
     return {};
   }
-  PyObject* module = PyImport_ImportModule("dlbridge");
-  PyObject* managed =
-      module == nullptr ? nullptr : PyObject_CallMethod(module, "from_dlpack", "O", object);
-  Py_XDECREF(module);
-  if (managed == nullptr) {
-    return {};
-  }
-  DLManagedTensorVersioned* tensor = nullptr;
-  const int status = table->managed_tensor_from_py_object_no_sync(managed, &tensor);
-  Py_DECREF(managed);
-  if (status != 0) {
-    return {};
+  if (interface->block_version == detail::kBlockVersion) [[likely]] {
+    return ManagedTensor::retake(tensor);
   }
   try {
     return ManagedTensor::adopt(tensor);
@@ -62,21 +73,12 @@ inline ManagedTensor from_python(PyObject* object) noexcept {
   }
 }
 
-/// A new reference to a dlbridge.ManagedTensor that owns the tensor: for dlbridge.to_numpy(),
-/// to_torch(), or whatever speaks DLPack. Null, with Python's error set and the tensor released, on
-/// failure. Needs the GIL.
-inline PyObject* to_python(ManagedTensor tensor) noexcept {
-  const DLPackExchangeAPI* table = detail::managed_tensor_table();
-  if (table == nullptr) {
-    return nullptr;
-  }
-  DLManagedTensorVersioned* managed = tensor.release();
-  void* object = nullptr;
-  if (table->managed_tensor_to_py_object_no_sync(managed, &object) != 0) {
-    managed->deleter(managed);
-    return nullptr;
-  }
-  return static_cast<PyObject*>(object);
+/// A new reference to the tensor as an object of the library of that name ("torch", "numpy", "jax"
+/// and whatever dlbridge.to() knows), or as a dlbridge.ManagedTensor. Null, with Python's error set
+/// and the tensor released, on failure. Needs the GIL.
+inline PyObject* to_python(ManagedTensor tensor, const char* library = nullptr) noexcept {
+  const detail::PythonInterface* interface = detail::python_interface();
+  return interface == nullptr ? nullptr : interface->give(tensor.release(), library);
 }
 
 }  // namespace dlbridge

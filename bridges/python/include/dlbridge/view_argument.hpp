@@ -1,0 +1,46 @@
+#pragma once
+
+#include <Python.h>
+
+#include <optional>
+#include <utility>
+
+#include "dlbridge/python.hpp"
+#include "dlbridge/tensor_view.hpp"
+
+namespace dlbridge::detail {
+
+/// What both casters hold for a parameter of type TensorView<T, Rank>: the tensor, and the look.
+template <typename T, std::size_t Rank>
+class ViewArgument {
+ public:
+  /// False without an error where the object is no tensor, or one of another type or rank: another
+  /// overload may fit. False with Python's error set where it was refused.
+  bool load(PyObject* object) noexcept {
+    tensor_ = from_python(object, /*on_host=*/true);
+    if (!tensor_) {
+      if (PyErr_ExceptionMatches(PyExc_TypeError) != 0) {
+        PyErr_Clear();
+      }
+      return false;
+    }
+    if (tensor_.dtype() != dtype_of<T>() || static_cast<std::size_t>(tensor_.ndim()) != Rank) {
+      return false;
+    }
+    try {
+      view_.emplace(tensor_);
+    } catch (const std::exception& refusal) {
+      PyErr_SetString(PyExc_BufferError, refusal.what());
+      return false;
+    }
+    return true;
+  }
+
+  [[nodiscard]] TensorView<T, Rank>& view() noexcept { return *view_; }
+
+ private:
+  ManagedTensor tensor_;
+  std::optional<TensorView<T, Rank>> view_;
+};
+
+}  // namespace dlbridge::detail

@@ -1,0 +1,10 @@
+#pragma once
+
+#include "python.hpp"
+
+namespace dlbridge::python {
+
+/// The capsule of dlbridge::detail::PythonInterface.
+[[nodiscard]] Ref extension_interface();
+
+}  // namespace dlbridge::python
