@@ -32,7 +32,8 @@ set(module_sources
   portable_torch.cpp
   registry.cpp
   torch_release.cpp
-  torch_road.cpp)
+  torch_road.cpp
+  trees.cpp)
 list(TRANSFORM module_sources PREPEND "${PROJECT_SOURCE_DIR}/bridges/python/src/")
 dlbridge_extension(dlbridge_python _core SOURCES ${module_sources} LINK dlbridge dlbridge_numpy)
 # For what the torch bridge says without torch: its vocabulary.

@@ -230,7 +230,7 @@ def test_a_type_error_in_the_bare_retry_is_reported_and_not_hidden() -> None:
 
 # --- not an array -----------------------------------------------------------------------------
 
-NOT_ARRAYS = [None, 3, 2.5, "text", [1.0, 2.0], (1, 2), {}, object(), Producer, len, Ellipsis]
+NOT_ARRAYS = [None, 3, 2.5, "text", [1.0, 2.0], (1, 2), {"a": 1}, object(), Producer, len, Ellipsis]
 
 
 @pytest.mark.parametrize("door", [*DOORS, "explain", "to"])

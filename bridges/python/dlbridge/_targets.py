@@ -88,8 +88,18 @@ def to(
     copy: bool | None = None,
     device: Any = None,
 ) -> Any:
-    """``x``, from any library, as an array of ``target``: a library's name or its module."""
+    """``x``, from any library, as an array of ``target``: a library's name or its module.
+
+    A tree (dicts, lists, tuples, named tuples, dataclasses and what optree or torch's pytree know)
+    comes back as a tree of the same structure, with its other leaves untouched.
+    """
     library = _library_of(target)
+    if not _core.is_tensor(x):
+        tree = _core.map_tree(
+            x, lambda leaf: to(leaf, target, policy=policy, dtype=dtype, copy=copy, device=device)
+        )
+        if tree is not None:
+            return tree
     if library.convert is not None:
         return library.convert(x, policy=policy, dtype=dtype, copy=copy, device=device)
     handed = _core.for_consumer(x, consumer_of(library), policy, dtype, copy, device)

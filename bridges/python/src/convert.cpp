@@ -10,6 +10,7 @@
 #include "registry.hpp"
 #include "torch_release.hpp"
 #include "torch_road.hpp"
+#include "trees.hpp"
 
 namespace dlbridge::python {
 namespace {
@@ -37,7 +38,8 @@ ManagedTensor with(ManagedTensor tensor, const DLTensor& described, std::uint64_
 // How an object is going to be read, and what is known of it. Ends with the crossing.
 class Incoming {
  public:
-  Incoming(PyObject* object, bool only_look) : object_(object), kind_(kind_of(object)) {
+  Incoming(PyObject* object, bool only_look) : Incoming(object, kind_of(object), only_look) {}
+  Incoming(PyObject* object, SourceKind kind, bool only_look) : object_(object), kind_(kind) {
     look(only_look);
   }
 
@@ -276,7 +278,13 @@ Ref to_numpy_object(PyObject* x, PyObject* policy, PyObject* dtype, PyObject* co
 }
 
 Ref to_numpy_object(PyObject* x, const Call& call) {
-  Incoming incoming(x, false);
+  const SourceKind kind = kind_of(x);
+  if (kind == SourceKind::kNothing) [[unlikely]] {
+    if (Ref tree = map_tree(x, [&](PyObject* leaf) { return to_numpy_object(leaf, call); })) {
+      return tree;
+    }
+  }
+  Incoming incoming(x, kind, false);
   const Capabilities& target = NumPy::capabilities(incoming.source(), call.request);
   const Plan decided = decide(incoming, target, call);
   if (incoming.kind() == SourceKind::kNumPy && decided.empty()) {
@@ -287,7 +295,13 @@ Ref to_numpy_object(PyObject* x, const Call& call) {
 }
 
 Ref to_torch_object(PyObject* x, const Call& call) {
-  Incoming incoming(x, false);
+  const SourceKind kind = kind_of(x);
+  if (kind == SourceKind::kNothing) [[unlikely]] {
+    if (Ref tree = map_tree(x, [&](PyObject* leaf) { return to_torch_object(leaf, call); })) {
+      return tree;
+    }
+  }
+  Incoming incoming(x, kind, false);
   if (stays_itself(incoming, incoming.kind() == SourceKind::kTorch, call)) {
     return Ref::borrow(x);
   }

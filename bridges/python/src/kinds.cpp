@@ -123,7 +123,8 @@ SourceKind kind_of(PyObject* object) {
     return known.kind;
   }
   const SourceKind kind = first_look(object, type);
-  if (kind == SourceKind::kNothing) {
+  // Instances with a dictionary may each have a door of their own.
+  if (kind == SourceKind::kNothing && (type->tp_dictoffset != 0 || PyType_Check(object) != 0)) {
     return probe_instance(object);
   }
   if (has_valid_tag(type)) {

@@ -8,6 +8,7 @@
 #include "managed_tensor_type.hpp"
 #include "registry.hpp"
 #include "torch_road.hpp"
+#include "trees.hpp"
 
 namespace dlbridge::python {
 namespace {
@@ -225,6 +226,10 @@ PyMethodDef functions[] = {
     {"for_consumer", as_function(for_consumer), METH_FASTCALL, nullptr},
     {"add_library", as_function(add_library), METH_VARARGS | METH_KEYWORDS, nullptr},
     {"new_consumer", as_function(new_consumer), METH_VARARGS | METH_KEYWORDS, nullptr},
+    {"is_tensor", is_tensor_in_python, METH_O, nullptr},
+    {"map_tree", as_function(map_tree_in_python), METH_FASTCALL,
+     "map_tree(tree, convert, /)\n--\n\n"
+     "The tree with convert(leaf) for each tensor; None where it is no tree."},
     {"policy_fields", fields_of_policy, METH_NOARGS, nullptr},
     {"live_managed_tensors", live_tensors, METH_NOARGS,
      "live_managed_tensors()\n--\n\nManaged tensors that are alive, exports included."},
