@@ -10,11 +10,10 @@
 #include <new>
 
 #include "dlbridge/error.hpp"
+#include "live_count.hpp"
 
 namespace dlbridge {
 namespace {
-
-std::atomic<std::int64_t> live_blocks{0};
 
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
@@ -34,7 +33,7 @@ detail::Block* new_block(std::int32_t ndim) {
   }
   auto* block = new (memory) detail::Block;
   block->references.store(1, std::memory_order_relaxed);
-  live_blocks.fetch_add(1, std::memory_order_relaxed);
+  detail::LiveCount::add(1);
   return block;
 }
 
@@ -90,7 +89,7 @@ void share_given_back(void* context) noexcept {
 }  // namespace
 
 std::int64_t live_managed_tensors() noexcept {
-  return live_blocks.load(std::memory_order_relaxed);
+  return detail::LiveCount::sum();
 }
 
 std::string tensor_fault(const DLTensor& tensor) {
@@ -215,7 +214,7 @@ void release(Block* block) noexcept {
   }
   const Lease lease = block->lease;
   std::free(block);
-  live_blocks.fetch_sub(1, std::memory_order_relaxed);
+  LiveCount::add(-1);
   lease.give_back();
 }
 
@@ -329,12 +328,14 @@ ManagedTensor ManagedTensor::share() const {
 
 void ManagedTensor::drop_negative_strides() noexcept {
   const DLTensor& own = tensor();
-  std::uint64_t contiguous = 1;
-  for (std::int32_t i = own.ndim - 1; i >= 0; --i) {
+  for (std::int32_t i = 0; i < own.ndim; ++i) {
     if (own.strides[i] < 0 && own.shape[i] <= 1) {
+      std::uint64_t contiguous = 1;
+      for (std::int32_t j = i + 1; j < own.ndim; ++j) {
+        contiguous *= own.shape[j] == 0 ? 1 : static_cast<std::uint64_t>(own.shape[j]);
+      }
       own.strides[i] = static_cast<std::int64_t>(contiguous);
     }
-    contiguous *= own.shape[i] == 0 ? 1 : static_cast<std::uint64_t>(own.shape[i]);
   }
 }
 

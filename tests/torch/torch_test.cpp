@@ -390,6 +390,82 @@ TEST(TorchDelivery, counts_pinned_memory_as_the_hosts) {
   EXPECT_TRUE(Torch::deliver(ManagedTensor::adopt(&producer.managed)).device().is_cpu());
 }
 
+TEST(TorchFromDLPack, shares_what_passes_as_it_is_and_ends_with_the_tensor) {
+  doubles::Versioned producer({2, 3});
+  {
+    const at::Tensor tensor = Torch::from_dlpack(&producer.managed, Policy::strict());
+    EXPECT_EQ(tensor.const_data_ptr(), producer.memory.data());
+    EXPECT_EQ(tensor.sizes().vec(), (std::vector<std::int64_t>{2, 3}));
+    EXPECT_EQ(producer.deleted(), 0);
+  }
+  EXPECT_EQ(producer.deleted(), 1);
+}
+
+TEST(TorchFromDLPack, shares_other_layouts_too) {
+  doubles::Versioned turned({2, 3});
+  turned.strides = {1, 2};
+  turned.tensor().strides = turned.strides.data();
+  turned.tensor().byte_offset = 8;
+  doubles::Versioned compact({2, 3});
+  compact.tensor().strides = nullptr;
+  doubles::Versioned without_deleter({2, 3});
+  without_deleter.managed.deleter = nullptr;
+  {
+    const at::Tensor first = Torch::from_dlpack(&turned.managed);
+    EXPECT_EQ(first.const_data_ptr(), turned.memory.data() + 2);
+    EXPECT_EQ(first.strides().vec(), (std::vector<std::int64_t>{1, 2}));
+    const at::Tensor second = Torch::from_dlpack(&compact.managed);
+    EXPECT_EQ(second.const_data_ptr(), compact.memory.data());
+    EXPECT_EQ(second.strides().vec(), (std::vector<std::int64_t>{3, 1}));
+    EXPECT_EQ(Torch::from_dlpack(&without_deleter.managed).numel(), 6);
+    EXPECT_EQ(turned.deleted() + compact.deleted(), 0);
+  }
+  EXPECT_EQ(turned.deleted(), 1);
+  EXPECT_EQ(compact.deleted(), 1);
+}
+
+TEST(TorchFromDLPack, goes_by_the_policy_where_torch_cannot_take_it_as_it_is) {
+  doubles::Versioned read_only({2, 3});
+  read_only.managed.flags = DLPACK_FLAG_BITMASK_READ_ONLY;
+  const at::Tensor copy = Torch::from_dlpack(&read_only.managed);
+  EXPECT_NE(copy.const_data_ptr(), read_only.memory.data());
+  EXPECT_EQ(copy[1][2].item<float>(), 5.0F);
+  EXPECT_EQ(read_only.deleted(), 1);  // a copy holds nothing
+
+  doubles::Versioned refused({2, 3});
+  refused.managed.flags = DLPACK_FLAG_BITMASK_READ_ONLY;
+  EXPECT_THROW((void)Torch::from_dlpack(&refused.managed, Policy::zero_copy()), ConversionRefused);
+  EXPECT_EQ(refused.deleted(), 1);
+
+  doubles::Versioned reversed({2, 3});
+  reversed.strides = {-3, 1};
+  reversed.tensor().strides = reversed.strides.data();
+  reversed.tensor().data = reversed.memory.data() + 3;
+  EXPECT_EQ(Torch::from_dlpack(&reversed.managed)[0][0].item<float>(), 3.0F);
+  EXPECT_EQ(reversed.deleted(), 1);
+
+  doubles::Versioned snapshot({2, 3});
+  EXPECT_NE(Torch::from_dlpack(&snapshot.managed, Policy::snapshot()).const_data_ptr(),
+            snapshot.memory.data());
+  EXPECT_EQ(snapshot.deleted(), 1);
+}
+
+TEST(TorchFromDLPack, refuses_what_is_no_sound_tensor_and_runs_its_deleter_once) {
+  const auto expect_refused = [](auto&& damage) {
+    doubles::Versioned producer({2, 3});
+    damage(producer);
+    EXPECT_THROW((void)Torch::from_dlpack(&producer.managed), ConversionRefused);
+    EXPECT_EQ(producer.deleted(), 1);
+  };
+  expect_refused([](auto& producer) { producer.managed.version.major = 2; });
+  expect_refused([](auto& producer) { producer.tensor().ndim = -1; });
+  expect_refused([](auto& producer) { producer.tensor().shape = nullptr; });
+  expect_refused([](auto& producer) { producer.tensor().data = nullptr; });
+  expect_refused([](auto& producer) { producer.shape[0] = -2; });
+  expect_refused([](auto& producer) { producer.tensor().dtype = DType{kDLInt, 4}.dl(); });
+  EXPECT_THROW((void)Torch::from_dlpack(nullptr), ConversionRefused);
+}
+
 TEST(TorchToTorch, hands_over_a_writable_alias_of_an_expanded_tensor) {
   const at::Tensor tensor = at::ones({1, 3}).expand({4, 3});
   const at::Tensor other = convert<Torch, Torch>(tensor, Policy::strict());

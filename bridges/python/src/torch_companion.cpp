@@ -14,7 +14,6 @@ void (*run_with_gil_of_module)(void* context, void (*action)(void*)) = nullptr;
 
 // torch's deleters wait for the GIL; the module's queue does not.
 struct ReleaseThroughModule {
-  static constexpr bool kOneAtATime = true;  // the GIL is held on every crossing
   static void run(void* context, void (*action)(void*)) noexcept {
     run_with_gil_of_module(context, action);
   }

@@ -5,6 +5,7 @@
 #include <c10/core/DispatchKeySet.h>
 #include <torch/csrc/autograd/forward_grad.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <memory>
@@ -300,7 +301,49 @@ struct BasicTorch {
         at::TensorOptions().device(device).dtype(scalar_type), device);
   }
 
+  /// A tensor over somebody's managed tensor, under `policy`. Takes `managed` in every case: its
+  /// deleter runs once, when torch's last use of the memory ends or before this throws
+  /// ConversionRefused.
+  static at::Tensor from_dlpack(DLManagedTensorVersioned* managed, const Policy& policy = {}) {
+    if (policy.copy() != CopyRule::kAlways && passes_as_it_is(managed)) [[likely]] {
+      return deliver(managed);
+    }
+    const ManagedTensor tensor = ManagedTensor::adopt(managed);
+    Source source;
+    dlbridge::describe(tensor, kDLPack, source);
+    const Capabilities& target = capabilities(source);
+    const Plan decided = plan(source, target, policy);
+    if (decided.is_refused()) {
+      throw refusal(decided, source, target, policy);
+    }
+    ManagedTensor taken = decided.view ? tensor.share() : carry_out(decided, source);
+    if (decided.view) {
+      carry_out_view(decided, taken);
+    }
+    return deliver(std::move(taken));
+  }
+
  private:
+  static constexpr Library kDLPack{.name = "dlpack", .object = "DLPack managed tensor"};
+
+  // What plan() would let through without a step, and torch's own structs can be made of without a
+  // block of ours between.
+  static bool passes_as_it_is(const DLManagedTensorVersioned* managed) {
+    if (managed == nullptr || managed->version.major != DLPACK_MAJOR_VERSION ||
+        managed->deleter == nullptr ||
+        (managed->flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0) {
+      return false;
+    }
+    const DLTensor& tensor = managed->dl_tensor;
+    if (tensor.device.device_type != kDLCPU || tensor.byte_offset != 0 ||
+        tensor.strides == nullptr || !torch_detail::kTypesHere.contains(tensor.dtype) ||
+        !tensor_fault(tensor).empty()) {
+      return false;
+    }
+    return is_c_contiguous(tensor) && std::none_of(tensor.strides, tensor.strides + tensor.ndim,
+                                                   [](std::int64_t stride) { return stride < 0; });
+  }
+
   // Where these hold, shape and type may not even be asked for.
   static constexpr Conditions kOdd{Condition::kNested,          Condition::kFake,
                                    Condition::kFunctorch,       Condition::kFunctionalised,

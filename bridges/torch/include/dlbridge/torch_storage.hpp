@@ -7,7 +7,6 @@
 
 #include <array>
 #include <atomic>
-#include <type_traits>
 #include <utility>
 
 #include "dlbridge/managed_tensor.hpp"
@@ -17,8 +16,6 @@ namespace dlbridge::torch_detail {
 /// How the last user of torch memory lets go. Python's modules use their own, since torch's
 /// deleters wait for the GIL when the memory belongs to a Python object.
 struct ReleaseAtOnce {
-  /// Whether crossings of one storage come one after another anyway, as under the GIL.
-  static constexpr bool kOneAtATime = false;
   static void run(void* context, void (*action)(void*)) noexcept { action(context); }
 };
 
@@ -42,32 +39,18 @@ class StorageHolder {
   /// does). Crossings of one storage on several threads are ordered here; mutating it meanwhile is
   /// the caller's race, as everywhere in torch.
   static Lease lease(c10::StorageImpl& storage) {
-    const std::conditional_t<Release::kOneAtATime, Unlocked, Locked> lock(&storage);
-    if (storage.resizable()) {
-      storage.set_resizable(false);
-    }
     c10::DataPtr& memory = storage._mutable_data_ptr_no_checks();
-    if (memory.get_deleter() == &let_go) {
+    if (memory.get_deleter() == &let_go) [[likely]] {
+      // The deleter is set last, so what it belongs to is there.
+      std::atomic_thread_fence(std::memory_order_acquire);
       auto* holder = static_cast<StorageHolder*>(memory.get_context());
       holder->users_.fetch_add(1, std::memory_order_relaxed);
       return {holder, &let_go_noexcept};
     }
-    if (!replaceable(memory)) {
-      return storage_lease(storage);
-    }
-    auto* holder = new StorageHolder;
-    void* data = memory.get();
-    const c10::Device device = memory.device();
-    holder->original_ = std::move(memory);
-    memory = c10::DataPtr(data, holder, &let_go, device);
-    return {holder, &let_go_noexcept};
+    return first_lease(storage, memory);
   }
 
  private:
-  struct Unlocked {
-    explicit Unlocked(const void* /*address*/) {}
-  };
-
   // One lock for many storages: held for some nanoseconds, never while anything else is called.
   class Locked {
    public:
@@ -88,6 +71,29 @@ class StorageHolder {
     }
     std::atomic<bool>& flag_;
   };
+
+  static Lease first_lease(c10::StorageImpl& storage, c10::DataPtr& memory) {
+    const Locked lock(&storage);
+    if (storage.resizable()) {
+      storage.set_resizable(false);
+    }
+    if (memory.get_deleter() == &let_go) {  // another thread was first
+      auto* holder = static_cast<StorageHolder*>(memory.get_context());
+      holder->users_.fetch_add(1, std::memory_order_relaxed);
+      return {holder, &let_go_noexcept};
+    }
+    if (!replaceable(memory)) {
+      return storage_lease(storage);
+    }
+    auto* holder = new StorageHolder;
+    void* data = memory.get();
+    const c10::Device device = memory.device();
+    holder->original_ = std::move(memory);
+    memory = c10::DataPtr(data, holder, &let_go_unfinished, device);
+    std::atomic_thread_fence(std::memory_order_release);
+    (void)memory.compare_exchange_deleter(&let_go_unfinished, &let_go);
+    return {holder, &let_go_noexcept};
+  }
 
   // Whether nobody recognises this memory by its deleter. Shared memory, for one, would no longer
   // count as shared; it needs no holder, since share_memory_() leaves it where it is.
@@ -124,6 +130,8 @@ class StorageHolder {
     }
   }
   static void let_go_noexcept(void* context) noexcept { let_go(context); }
+  // Of a holder whose storage is being given its DataPtr: no other thread takes it for ready yet.
+  static void let_go_unfinished(void* context) { let_go(context); }
 
   std::atomic<std::uint32_t> users_{2};  // the storage, and the first view
   c10::DataPtr original_;
