@@ -6,6 +6,7 @@
 >>> print(dlbridge.explain(tensor, "numpy"))
 """
 
+from dlbridge._borrow import borrow
 from dlbridge._core import ManagedTensor, __version__, capsule, from_dlpack, to_numpy, to_torch
 from dlbridge._errors import ConversionRefused
 from dlbridge._ledger import Ledger, no_copies, policy, stats, trace
@@ -24,6 +25,7 @@ __all__ = [
     "Policy",
     "SilentCopyWarning",
     "__version__",
+    "borrow",
     "capsule",
     "explain",
     "from_dlpack",

@@ -306,9 +306,9 @@ def decided(plan: Plan) -> _Entry | None:
         was_refused(plan._replace(refused=True))
         because = "; ".join(plan.reasons)
         raise ConversionRefused(
-            f"{file}:{line} (in {function}) would copy {plan.bytes_copied:,} bytes in a no_copies() "
-            f"block: {plan.source} -> {plan.result} ({because}); copy before the block, or take "
-            "the line out of it",
+            f"{file}:{line} (in {function}) would copy {plan.bytes_copied:,} bytes in a "
+            f"no_copies() block: {plan.source} -> {plan.result} ({because}); copy before the "
+            "block, or take the line out of it",
             plan,
             plan.reasons,
             "the same call before the block, or outside of it",

@@ -1,0 +1,250 @@
+"""borrow: writing to one library's memory from the other, for the length of a block."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dlbridge import _core
+from dlbridge._errors import ConversionRefused
+from dlbridge._policy import Policy
+from dlbridge._targets import explain
+
+if TYPE_CHECKING:
+    import torch
+
+_Array = npt.NDArray[Any]
+
+_WRITABLE = Policy(grad="detach_writable", readonly="refuse", copy=False)
+_COPYING = " to copy, or "  # a way out that is none here, before the one that is
+
+
+class _BorrowRefused(ConversionRefused, RuntimeError):
+    """A refusal that is torch's own too: an in-place operation would raise a RuntimeError."""
+
+
+_BorrowRefused.__name__ = _BorrowRefused.__qualname__ = "ConversionRefused"
+_BorrowRefused.__module__ = "dlbridge"
+
+
+def borrow(x: Any, /) -> AbstractContextManager[Any]:
+    """``with borrow(tensor) as array:`` lets NumPy write to a torch tensor, and the other way.
+
+    A tensor's array shares its memory. The block counts as one in-place operation on the tensor:
+    torch's rules for those decide whether it may begin, a backward that needs the old values
+    raises, and one through values that NumPy wrote raises too, since NumPy's work has no gradient.
+    Under ``torch.no_grad()`` the writes are taken as they are. After the block the array and the
+    views made of it are read-only.
+
+    An array's tensor shares its memory. The array cannot be written to by NumPy meanwhile; after
+    the block it can, and the tensor cannot be written to by torch.
+
+    Never copies: what cannot be shared is refused.
+    """
+    if isinstance(x, np.ndarray):
+        return _tensor_over(x)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(x, torch.Tensor):
+        return _array_over(x)
+    raise TypeError(
+        f"borrow() takes a torch.Tensor or a numpy.ndarray, not {type(x).__name__}; "
+        "dlbridge.to_numpy(x, copy=False) is a view of it, writable where that is safe"
+    )
+
+
+def _refuse(x: Any, target: str, why: str, fix: str) -> _BorrowRefused:
+    plan = explain(x, target, policy=_WRITABLE)
+    plan = plan._replace(refused=True, view=False, writable=False, reasons=(why,), fix=fix)
+    return _BorrowRefused(f"cannot borrow a {plan.source}: {why}; use {fix}", plan, (why,), fix)
+
+
+def _shared(x: Any, target: str) -> Any:
+    """``x`` as a view for writing. A refusal says what to do in order to borrow."""
+    try:
+        return (_core.to_numpy if target == "numpy" else _core.to_torch)(x, policy=_WRITABLE)
+    except ConversionRefused as refused:
+        fix = (refused.fix or "").rpartition(_COPYING)[2]
+        if not fix or fix.startswith("the call"):
+            fix = f"dlbridge.to(x, {target!r}, copy=True), and write the result back"
+        raise _refuse(x, target, "; ".join(refused.reasons), fix) from refused
+
+
+# --- a tensor's array ----------------------------------------------------------------------------
+
+
+class _BorrowedArray(np.ndarray[Any, Any]):
+    """An array of a block, which knows the views that are made of it. What is computed of it is
+    plain."""
+
+    _views: weakref.WeakValueDictionary[int, _BorrowedArray] | None
+
+    def __array_finalize__(self, made_of: Any) -> None:
+        self._views = getattr(made_of, "_views", None)
+        if self._views is not None:
+            self._views[id(self)] = self
+
+    def __array_wrap__(
+        self, array: Any, context: Any = None, return_scalar: bool = False, /
+    ) -> Any:
+        if array is self or array.ndim > 0:
+            return array
+        return array[()]
+
+    def __reduce__(self) -> Any:
+        return np.asarray(self).__reduce__()
+
+
+@contextmanager
+def _array_over(tensor: torch.Tensor) -> Iterator[_Array]:
+    import torch
+
+    _check_in_place(tensor)
+    root = _shared(tensor, "numpy")
+    if not root.flags.writeable:
+        raise _refuse(
+            tensor,
+            "numpy",
+            "more than one of its elements lie in the same memory, so that a write to one would "
+            "change others",
+            "x.clone()",
+        )
+    array = root.view(_BorrowedArray)
+    views: weakref.WeakValueDictionary[int, _BorrowedArray]
+    views = array._views = weakref.WeakValueDictionary({id(array): array})
+    _begin_writing(tensor)
+    try:
+        yield array
+    finally:
+        if not tensor.is_inference():
+            torch.autograd.graph.increment_version(tensor)
+        _close(views, root)
+        root.flags.writeable = False
+        del array
+    # What is left on the memory beside the views that were just closed: plain arrays, by asarray.
+    closed = sum(view.base is root for view in views.values())
+    if sys.getrefcount(root) - 2 > closed:
+        raise BufferError(
+            "a plain array (of np.asarray, say) is left over the memory that was borrowed, and "
+            "could write to it unseen; del it before the block ends, or np.copy what is to be kept"
+        )
+
+
+def _close(views: weakref.WeakValueDictionary[int, _BorrowedArray], root: _Array) -> None:
+    for view in list(views.values()):
+        if np.may_share_memory(view, root):  # a copy is the user's own
+            view.flags.writeable = False
+
+
+def _check_in_place(tensor: torch.Tensor) -> None:
+    """Torch's rules for in-place operations, where they can be known without doing one."""
+    import torch
+
+    if tensor.is_inference():
+        if not torch.is_inference_mode_enabled():
+            raise _refuse(
+                tensor,
+                "numpy",
+                "an in-place update of an inference tensor outside of inference_mode() is not "
+                "allowed",
+                "x.clone()",
+            )
+        return
+    if not torch.is_grad_enabled() or not tensor.requires_grad:
+        return
+    base = tensor._base if tensor._is_view() else None
+    of_leaf = base is not None and base.is_leaf and base.requires_grad
+    if tensor.is_leaf or of_leaf:
+        what = "a view of a leaf Variable" if of_leaf else "a leaf Variable"
+        raise _refuse(
+            tensor,
+            "numpy",
+            f"{what} that requires grad is being used in an in-place operation",
+            "dlbridge.borrow(x) under torch.no_grad()",
+        )
+
+
+def _begin_writing(tensor: torch.Tensor) -> None:
+    """Tells autograd that the values are not what its graph computed any more."""
+    import torch
+
+    if tensor.is_inference():
+        return
+    if torch.is_grad_enabled() and tensor.requires_grad:
+        _written_function().apply(tensor)  # raises what else torch forbids, in its own words
+    else:
+        torch.autograd.graph.increment_version(tensor)
+
+
+_written: Any = None
+
+
+def _written_function() -> Any:
+    """The autograd function that stands for what NumPy wrote. Made late, since it needs torch."""
+    global _written
+    if _written is None:
+        import torch
+
+        class WrittenByNumPy(torch.autograd.Function):
+            @staticmethod
+            def forward(context: Any, tensor: Any) -> Any:
+                context.mark_dirty(tensor)
+                return tensor
+
+            @staticmethod
+            def backward(context: Any, *gradients: Any) -> Any:
+                raise RuntimeError(
+                    "NumPy wrote to this tensor inside dlbridge.borrow(), and autograd has no "
+                    "gradient of that; borrow under torch.no_grad() if the values written are "
+                    "constants of no effect on the gradient, or use dlbridge.numpy_function"
+                )
+
+        _written = WrittenByNumPy
+    return _written
+
+
+# --- an array's tensor ---------------------------------------------------------------------------
+
+
+@contextmanager
+def _tensor_over(array: _Array) -> Iterator[torch.Tensor]:
+    import torch
+
+    if not array.flags.writeable:
+        raise _refuse(array, "torch", "nobody may write to its memory", "x.copy()")
+    tensor = _shared(array, "torch")
+    locked = _can_be_unlocked(array)
+    if locked:
+        array.flags.writeable = False
+    try:
+        yield tensor
+    finally:
+        # Torch knows no read-only tensors, but storages that refuse to be written to.
+        close = getattr(torch._C, "_set_throw_on_mutable_data_ptr", None)
+        if close is not None:
+            close(tensor)
+        if locked:
+            array.flags.writeable = True
+
+
+def _can_be_unlocked(array: _Array) -> bool:
+    """Whether NumPy would let the flag be set again: a matter of what the memory belongs to."""
+    if array.flags.owndata:
+        return True
+    base: Any = array.base
+    while isinstance(base, np.ndarray):
+        if base.flags.writeable:
+            return True
+        if base.flags.owndata:
+            return False
+        base = base.base
+    try:
+        with memoryview(base) as memory:
+            return not memory.readonly
+    except TypeError:
+        return False
