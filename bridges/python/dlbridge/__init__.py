@@ -9,7 +9,14 @@
 from dlbridge._borrow import borrow
 from dlbridge._core import ManagedTensor, __version__, capsule, from_dlpack, to_numpy, to_torch
 from dlbridge._errors import ConversionRefused
+from dlbridge._functions import (
+    NotDifferentiable,
+    gradcheck,
+    numpy_function,
+    torch_function,
+)
 from dlbridge._ledger import Ledger, no_copies, policy, stats, trace
+from dlbridge._namespace import accepts, as_namespace, returns_like
 from dlbridge._plan import Plan
 from dlbridge._policy import Policy, host, snapshot, strict, zero_copy
 from dlbridge._registry import Capabilities, Library, register
@@ -21,24 +28,31 @@ __all__ = [
     "Ledger",
     "Library",
     "ManagedTensor",
+    "NotDifferentiable",
     "Plan",
     "Policy",
     "SilentCopyWarning",
     "__version__",
+    "accepts",
+    "as_namespace",
     "borrow",
     "capsule",
     "explain",
     "from_dlpack",
+    "gradcheck",
     "host",
     "no_copies",
+    "numpy_function",
     "policy",
     "register",
+    "returns_like",
     "snapshot",
     "stats",
     "strict",
     "to",
     "to_numpy",
     "to_torch",
+    "torch_function",
     "trace",
     "zero_copy",
 ]
@@ -49,6 +63,7 @@ for _class in (
     ConversionRefused,
     Ledger,
     Library,
+    NotDifferentiable,
     Plan,
     Policy,
     SilentCopyWarning,

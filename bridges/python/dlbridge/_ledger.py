@@ -291,7 +291,7 @@ class _Entry:
     def __init__(self, plan: Plan, ledgers: tuple[Ledger, ...]) -> None:
         self.plan = plan
         self.ledgers = ledgers
-        self.caller = _caller()
+        self.caller = caller()
 
     def finish(self, began: int, nanoseconds: int | None) -> None:
         crossing = _crossing(self.plan, self.caller, began, nanoseconds)
@@ -302,7 +302,7 @@ class _Entry:
 def decided(plan: Plan) -> _Entry | None:
     """Of a crossing that is about to happen: forbids it, or gives what to tell when it has."""
     if _copies_forbidden.get() and not plan.view:
-        file, line, function = _caller()
+        file, line, function = caller()
         was_refused(plan._replace(refused=True))
         because = "; ".join(plan.reasons)
         raise ConversionRefused(
@@ -327,7 +327,7 @@ def default_policy() -> Policy | None:
     return _policy.get()
 
 
-def _caller() -> tuple[str, int, str]:
+def caller() -> tuple[str, int, str]:
     """File, line and function of the innermost frame that is the user's."""
     frame = innermost = sys._getframe(1)
     while True:

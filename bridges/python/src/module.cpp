@@ -32,6 +32,15 @@ Arguments<Count> keywords_of(const char* function, const std::array<const char*,
   return parsed;
 }
 
+// The calls with keywords, or inside of a block. Apart, so that the common call stays short.
+[[gnu::noinline]] Ref to_numpy_as_told(PyObject* x, PyObject* const* arguments, Py_ssize_t count,
+                                       PyObject* keywords) {
+  const Watch watch;
+  const auto named =
+      keywords_of<3>("to_numpy", {"policy", "dtype", "copy"}, arguments, count, keywords);
+  return to_numpy_object(x, named.get(0), named.get(1), named.get(2));
+}
+
 PyObject* to_numpy(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
                    PyObject* keywords) {
   return guarded([&]() -> PyObject* {
@@ -40,11 +49,16 @@ PyObject* to_numpy(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
     if (keywords == nullptr && !any_block_open()) {
       return to_numpy_object(x, Call{}).release();
     }
-    const Watch watch;
-    const auto named =
-        keywords_of<3>("to_numpy", {"policy", "dtype", "copy"}, arguments, count, keywords);
-    return to_numpy_object(x, named.get(0), named.get(1), named.get(2)).release();
+    return to_numpy_as_told(x, arguments, count, keywords).release();
   });
+}
+
+[[gnu::noinline]] Ref to_torch_as_told(PyObject* x, PyObject* const* arguments, Py_ssize_t count,
+                                       PyObject* keywords) {
+  const Watch watch;
+  const auto named =
+      keywords_of<4>("to_torch", {"policy", "dtype", "copy", "device"}, arguments, count, keywords);
+  return to_torch_object(x, read_call(named.get(0), named.get(1), named.get(2), named.get(3)));
 }
 
 PyObject* to_torch(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
@@ -55,12 +69,15 @@ PyObject* to_torch(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
     if (keywords == nullptr && !any_block_open()) {
       return to_torch_object(x, Call{}).release();
     }
-    const Watch watch;
-    const auto named = keywords_of<4>("to_torch", {"policy", "dtype", "copy", "device"}, arguments,
-                                      count, keywords);
-    return to_torch_object(x, read_call(named.get(0), named.get(1), named.get(2), named.get(3)))
-        .release();
+    return to_torch_as_told(x, arguments, count, keywords).release();
   });
+}
+
+[[gnu::noinline]] Ref from_dlpack_as_told(PyObject* x, PyObject* const* arguments, Py_ssize_t count,
+                                          PyObject* keywords) {
+  const Watch watch;
+  const auto named = keywords_of<2>("from_dlpack", {"device", "copy"}, arguments, count, keywords);
+  return to_managed_object(x, read_call(nullptr, nullptr, named.get(1), named.get(0)));
 }
 
 PyObject* from_dlpack(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
@@ -71,10 +88,7 @@ PyObject* from_dlpack(PyObject* /*module*/, PyObject* const* arguments, Py_ssize
     if (keywords == nullptr && !any_block_open()) {
       return to_managed_object(x, Call{}).release();
     }
-    const Watch watch;
-    const auto named =
-        keywords_of<2>("from_dlpack", {"device", "copy"}, arguments, count, keywords);
-    return to_managed_object(x, read_call(nullptr, nullptr, named.get(1), named.get(0))).release();
+    return from_dlpack_as_told(x, arguments, count, keywords).release();
   });
 }
 

@@ -1,0 +1,107 @@
+"""Array-agnostic code: arguments in the library of the code, answers in that of its caller."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from dlbridge._policy import Policy
+from dlbridge._targets import to
+from dlbridge._trees import converted, is_array, leaves, library_of, mapped
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+# Where a library keeps its functions, if not in the module of its name.
+_NAMESPACES = {"jax": "jax.numpy"}
+
+
+def as_namespace(
+    target: str | ModuleType, /, *arrays: Any, policy: Policy | str | None = None
+) -> tuple[ModuleType, tuple[Any, ...]]:
+    """``xp, (x, y) = as_namespace("numpy", x, y)``: the library's functions, and its arrays.
+
+    Arguments may be trees; what is no array stays as it is.
+    """
+    if isinstance(target, ModuleType):
+        namespace = target
+        name: Any = "jax" if target.__name__.startswith("jax.") else target
+    else:
+        name = target
+        namespace = importlib.import_module(_NAMESPACES.get(target, target))
+    return namespace, converted(arrays, name, policy=policy)
+
+
+def returns_like(x: Any, /) -> Callable[[Any], Any]:
+    """A function that brings an answer to the library and the device of ``x``.
+
+    ``x`` may be a tree: its first array counts. The answer may be one as well; what is neither an
+    array nor one of NumPy's numbers stays as it is. JAX without ``jax_enable_x64`` has no 64-bit
+    types: there such an answer is cast to 32 bits, as by ``jax.numpy.asarray``.
+    """
+    first = next((leaf for leaf in leaves(x) if is_array(leaf)), None)
+    if first is None:
+        raise TypeError(
+            f"returns_like() needs an array to be like, and there is none in this "
+            f"{type(x).__name__}"
+        )
+    name = library_of(first)
+    target: Any = name if name in ("numpy", "torch", "jax", "dlbridge") else sys.modules[name]
+    device = _device_of(first) if name == "torch" else None
+
+    def like(answer: Any) -> Any:
+        if name == "numpy" and isinstance(answer, np.generic):
+            return answer
+        if is_array(answer) or isinstance(answer, np.number | np.bool_):
+            return to(answer, target, device=device, dtype=_dtype_in(name, answer))
+        return answer
+
+    return lambda answer: mapped(answer, like)
+
+
+def _dtype_in(name: str, answer: Any) -> Any:
+    """JAX has 64-bit types only where it is told to; otherwise it takes the 32-bit ones."""
+    if name == "jax" and isinstance(answer, np.ndarray | np.generic):
+        return importlib.import_module("jax").dtypes.canonicalize_dtype(answer.dtype)
+    return None
+
+
+def _device_of(tensor: Any) -> Any:
+    return None if tensor.device.type == "cpu" else tensor.device
+
+
+def accepts(
+    target: str | ModuleType, /, *, policy: Policy | str | None = None
+) -> Callable[[_Function], _Function]:
+    """A decorator for a function of ``target``'s arrays: it takes arrays of any library.
+
+    Arguments may be trees. The answer comes back in the library, and on the device, of the first
+    array among them that is not of ``target``. An argument that is given back comes back as
+    itself. Tensors in a graph arrive as read-only views, and the answer has no gradient:
+    ``dlbridge.numpy_function`` is for that.
+    """
+    own = target.__name__.partition(".")[0] if isinstance(target, ModuleType) else target
+
+    def decorate(function: _Function) -> _Function:
+        @functools.wraps(function)
+        def call(*arguments: Any, **named: Any) -> Any:
+            given = [leaf for leaf in leaves((arguments, named)) if is_array(leaf)]
+            foreign = [leaf for leaf in given if library_of(leaf) != own]
+            if not foreign:
+                return function(*arguments, **named)
+            here, here_named = converted((arguments, named), target, policy=policy)
+            arrived = [leaf for leaf in leaves((here, here_named)) if is_array(leaf)]
+            answer = function(*here, **here_named)
+            # The same objects as arrived are the caller's own.
+            known = {id(new): old for new, old in zip(arrived, given, strict=True)}
+            like = returns_like(foreign[0])
+            return mapped(answer, lambda leaf: known[id(leaf)] if id(leaf) in known else like(leaf))
+
+        return call  # type: ignore[return-value]
+
+    return decorate

@@ -1,0 +1,372 @@
+"""NumPy inside torch with gradients, torch inside NumPy, and the same for JAX."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from dlb_support import run_child, shares
+from scipy import ndimage, optimize
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch.autograd.gradcheck import GradcheckError
+
+import dlbridge
+
+
+@dlbridge.numpy_function(returns="image")
+def smooth(image: Any, sigma: float = 1.0) -> Any:
+    assert isinstance(image, np.ndarray) and not image.flags.writeable
+    return ndimage.gaussian_filter(image, sigma, mode="constant")
+
+
+@smooth.backward
+def smooth_backward(context: Any, gradient: Any) -> Any:
+    assert context.needed == (True, False)
+    # A symmetric filter with zeros around is its own adjoint.
+    return ndimage.gaussian_filter(gradient, context.inputs[1], mode="constant"), None
+
+
+@dlbridge.numpy_function
+def sum_and_product(a: Any, b: Any) -> Any:
+    return a + b, a * b
+
+
+@sum_and_product.backward
+def sum_and_product_backward(context: Any, of_sum: Any, of_product: Any) -> Any:
+    a, b = context.inputs
+    return of_sum + of_product * b, of_sum + of_product * a
+
+
+@dlbridge.numpy_function
+def sine(x: Any) -> Any:
+    return np.sin(x)
+
+
+@dlbridge.torch_function
+def energy(x: torch.Tensor) -> torch.Tensor:
+    return (x**4 - 8 * x**2 + 3 * x).sum()
+
+
+def leaf(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    torch.manual_seed(0)
+    return torch.rand(*shape, dtype=dtype).requires_grad_()
+
+
+# --- values and memory --------------------------------------------------------------------------
+
+
+def test_inputs_are_views_and_outputs_share_memory() -> None:
+    seen: list[Any] = []
+
+    @dlbridge.numpy_function
+    def double(x: Any) -> Any:
+        made = x * 2
+        seen.extend((x, made))
+        return made
+
+    tensor = torch.arange(3.0)
+    result = double(tensor)
+    assert result.tolist() == [0.0, 2.0, 4.0]
+    given, made = seen
+    assert shares(given, tensor.numpy()) and not given.flags.writeable
+    assert shares(made, result.numpy())
+    seen.clear()
+
+
+def test_an_input_that_is_given_back_becomes_a_copy() -> None:
+    @dlbridge.numpy_function
+    def part(x: Any) -> Any:
+        return x[1:]
+
+    tensor = torch.arange(3.0)
+    result = part(tensor)
+    result += 1
+    assert tensor.tolist() == [0.0, 1.0, 2.0] and result.tolist() == [2.0, 3.0]
+
+
+def test_the_ledger_names_the_line_of_the_call_and_of_backward() -> None:
+    x = leaf(4, 4)
+    with dlbridge.trace() as log:
+        smooth(x).sum().backward()
+    assert {each.file for each in log} == {__file__}
+    assert {each.function for each in log} == {
+        "test_the_ledger_names_the_line_of_the_call_and_of_backward"
+    }
+    assert log.total.copies == 0
+
+
+def test_constants_arrays_and_names_of_arguments() -> None:
+    x = torch.ones(3, 3)
+    assert torch.equal(smooth(x, 2.0), smooth(x, sigma=2.0))
+    assert torch.equal(smooth(image=x, sigma=1.0), smooth(x))
+    mixed = sum_and_product(torch.ones(2), np.full(2, 3.0, dtype="f4"))
+    assert [each.tolist() for each in mixed] == [[4.0, 4.0], [3.0, 3.0]]
+    assert all(isinstance(each, torch.Tensor) for each in mixed)
+    plain = sum_and_product(np.ones(2), np.ones(2))
+    assert all(type(each) is np.ndarray for each in plain)
+
+
+def test_arguments_that_autograd_cannot_follow_are_refused() -> None:
+    with pytest.raises(TypeError, match="argument of its own"):
+        sine([torch.ones(2, requires_grad=True)])
+
+
+def test_an_answer_that_is_no_array_is_refused() -> None:
+    with pytest.raises(TypeError, match="accepts"):
+        dlbridge.numpy_function(lambda x: {"x": x})(torch.ones(2))
+
+
+# --- gradients ----------------------------------------------------------------------------------
+
+
+def test_the_gradient_is_right(road: str) -> None:
+    x = leaf(5, 6)
+    smooth(x * 3, 1.5).square().sum().backward()
+    assert x.grad is not None and torch.isfinite(x.grad).all()
+    assert torch.autograd.gradcheck(lambda t: smooth(t * 3, 1.5), (x,))
+    assert dlbridge.gradcheck(smooth, x, 0.8)
+    assert dlbridge.gradcheck(smooth, np.ones((3, 4), dtype="f4"), 0.8)
+    assert dlbridge.gradcheck(sum_and_product, leaf(3), leaf(3))
+
+
+def test_a_wrong_gradient_is_found() -> None:
+    @dlbridge.numpy_function
+    def cube(x: Any) -> Any:
+        return x**3
+
+    @cube.backward
+    def _(context: Any, gradient: Any) -> Any:
+        return gradient * 2 * context.inputs[0] ** 2  # 3 is right
+
+    with pytest.raises(GradcheckError):
+        dlbridge.gradcheck(cube, leaf(3))
+    assert not dlbridge.gradcheck(cube, leaf(3), raise_exception=False)
+
+
+def test_without_a_gradient_the_outputs_require_none_and_a_warning_says_so() -> None:
+    x = leaf(3)
+    with pytest.warns(dlbridge.NotDifferentiable, match=r"@sine\.backward") as caught:
+        result = sine(x)
+    assert not result.requires_grad
+    assert caught[0].filename == __file__
+    with pytest.raises(ValueError, match=r"@sine\.backward"):
+        dlbridge.gradcheck(sine, x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with torch.no_grad():
+            sine(x)
+        sine(x.detach())
+        dlbridge.numpy_function(np.cos, differentiable=False)(x)
+
+
+@pytest.mark.parametrize(
+    ("gives", "says"),
+    [(lambda g: (g, g), "2 values for 1 arguments"), (lambda g: g[1:], "has to have the argument")],
+)
+def test_a_gradient_of_the_wrong_form_is_refused(gives: Any, says: str) -> None:
+    function = dlbridge.numpy_function(lambda x: x * 1)
+    function.backward(lambda context, gradient: gives(gradient))
+    with pytest.raises(ValueError, match=says):
+        function(leaf(3)).sum().backward()
+
+
+def test_only_the_gradients_that_are_asked_for_are_delivered() -> None:
+    asked: list[Any] = []
+
+    @dlbridge.numpy_function
+    def multiply(a: Any, b: Any) -> Any:
+        return a * b
+
+    @multiply.backward
+    def _(context: Any, gradient: Any) -> Any:
+        asked.append(context.needed)
+        return gradient * context.inputs[1], None
+
+    a, b = leaf(3), torch.full((3,), 2.0, dtype=torch.float64)
+    multiply(a, b).sum().backward()
+    assert asked == [(True, False)]
+    assert a.grad is not None and a.grad.tolist() == [2.0] * 3 and b.grad is None
+
+
+def test_an_input_that_was_modified_makes_backward_raise() -> None:
+    x = leaf(3) * 1
+    y = sum_and_product(x, x)[1]
+    with torch.no_grad():
+        x.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_integer_outputs_have_no_gradient() -> None:
+    @dlbridge.numpy_function
+    def both(x: Any) -> Any:
+        return x * 2, np.argsort(x)
+
+    both.backward(lambda context, gradient, _: gradient * 2)
+    values, order = both(leaf(3))
+    assert values.requires_grad and not order.requires_grad
+    assert dlbridge.gradcheck(lambda x: both(x)[0], leaf(3))
+
+
+def test_differentiating_twice_is_refused_in_words() -> None:
+    x = leaf(3)
+    (first,) = torch.autograd.grad(sum_and_product(x, x)[1].sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="can be differentiated once"):
+        first.sum().backward()
+
+
+# --- transforms, compile, workers, autocast -----------------------------------------------------
+
+
+def test_under_vmap_and_grad_of_torch_func() -> None:
+    batch = torch.rand(4, 5, 5)
+    one_by_one = torch.stack([smooth(item) for item in batch])
+    assert torch.equal(torch.vmap(smooth)(batch), one_by_one)
+    assert torch.equal(torch.vmap(smooth, in_dims=2)(batch.movedim(0, 2)), one_by_one)
+    gradient = torch.vmap(torch.func.grad(lambda image: smooth(image).square().sum()))(batch)
+    expected = batch.clone().requires_grad_()
+    torch.stack([smooth(item) for item in expected]).square().sum().backward()
+    assert expected.grad is not None and torch.allclose(gradient, expected.grad)
+
+
+def model(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    return smooth(x * 2, sigma).relu() + 1
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.compile's own
+def test_torch_compile_makes_one_graph_of_it() -> None:
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    x, y = leaf(5, 5), leaf(5, 5)
+    for sigma in (1.0, 2.0):
+        x.grad = y.grad = None
+        compiled(x, sigma).sum().backward()
+        model(y, sigma).sum().backward()
+        assert x.grad is not None and y.grad is not None and torch.allclose(x.grad, y.grad)
+    assert counter.frame_count >= 1
+    explained = torch._dynamo.explain(model)(leaf(5, 5), 1.0)
+    assert (explained.graph_count, explained.graph_break_count) == (1, 0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torch_compile_breaks_the_graph_where_nothing_is_declared() -> None:
+    torch._dynamo.reset()
+    explained = torch._dynamo.explain(lambda x: sum_and_product(x * 2, x)[0] + 1)(torch.ones(3))
+    assert explained.graph_break_count >= 1
+    with pytest.raises(torch._dynamo.exc.Unsupported):
+        torch.compile(lambda x: sine(x), fullgraph=True, backend="eager")(torch.ones(3))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_operator_passes_torchs_own_checks() -> None:
+    for tensor in (torch.rand(4, 4), torch.rand(4, 4, requires_grad=True)):
+        torch.library.opcheck(smooth.compiled.operator, (tensor, 1.0))
+
+
+def test_a_declaration_that_does_not_hold_is_found() -> None:
+    halved = dlbridge.numpy_function(lambda x: x[::2] * 1, returns="x")
+    with pytest.raises(ValueError, match="declares"):
+        halved.compiled.operator(torch.ones(4))
+    with pytest.raises(ValueError, match="names no argument"):
+        dlbridge.numpy_function(lambda x: x, returns="y").declared((torch.ones(1),))
+
+
+def test_in_the_workers_of_a_data_loader() -> None:
+    out = run_child(
+        """
+import numpy as np, torch, dlbridge
+from scipy import ndimage
+
+@dlbridge.numpy_function(returns="image")
+def smooth(image, sigma=1.0):
+    return ndimage.gaussian_filter(image, sigma)
+
+class Smoothed(torch.utils.data.Dataset):
+    def __len__(self):
+        return 6
+    def __getitem__(self, index):
+        return smooth(torch.full((4, 4), float(index)))
+
+for workers in (0, 2):
+    for batch in torch.utils.data.DataLoader(Smoothed(), batch_size=3, num_workers=workers):
+        print(tuple(batch.shape), batch.mean().item())
+"""
+    )
+    assert out == "(3, 4, 4) 1.0\n(3, 4, 4) 4.0\n" * 2
+
+
+def test_it_can_be_pickled_by_name() -> None:
+    assert pickle.loads(pickle.dumps(smooth)) is smooth
+    assert pickle.loads(pickle.dumps(energy)) is energy
+
+
+def test_under_autocast_low_precision_arrives_as_float32() -> None:
+    linear = torch.nn.Linear(5, 5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        hidden = linear(torch.rand(5, 5))
+        result = smooth(hidden)
+    assert (hidden.dtype, result.dtype) == (torch.bfloat16, torch.float32)
+    result.sum().backward()
+    assert linear.weight.grad is not None and linear.weight.grad.dtype == torch.float32
+
+
+# --- torch inside NumPy -------------------------------------------------------------------------
+
+
+def test_a_function_of_tensors_takes_arrays() -> None:
+    @dlbridge.torch_function
+    def halves(x: torch.Tensor) -> Any:
+        assert isinstance(x, torch.Tensor)
+        return {"halves": x / 2, "rank": x.ndim}
+
+    result = halves(np.ones((2, 3)))
+    assert type(result["halves"]) is np.ndarray and result["rank"] == 2
+    assert isinstance(halves(torch.ones(3))["halves"], torch.Tensor)
+
+
+def test_its_gradient_serves_scipy() -> None:
+    value, (gradient,) = energy.with_gradient(np.array([1.0, 2.0]))
+    assert value == -4.0 + -10.0 and gradient.tolist() == [-9.0, 3.0]
+
+    def value_and_gradient(x: Any) -> Any:
+        value, (gradient,) = energy.with_gradient(x)
+        return value, gradient
+
+    found = optimize.minimize(value_and_gradient, np.array([1.0, -1.0]), jac=True)
+    assert found.success
+    assert np.allclose(4 * found.x**3 - 16 * found.x + 3, 0, atol=1e-4)
+
+
+# --- JAX ----------------------------------------------------------------------------------------
+
+
+def test_jax_arrays_by_a_callback() -> None:
+    jax = pytest.importorskip("jax")
+    image = jax.numpy.eye(4)
+    expected = ndimage.gaussian_filter(np.eye(4, dtype="f4"), 1.0, mode="constant")
+    assert np.allclose(smooth(image), expected)
+    assert np.allclose(jax.jit(smooth)(image), expected)
+    assert np.allclose(jax.vmap(smooth)(jax.numpy.stack([image] * 2))[1], expected)
+    gradient = jax.grad(lambda x: (smooth(x, 1.0) ** 2).sum())(image)
+    tensor = torch.eye(4, requires_grad=True)
+    smooth(tensor).square().sum().backward()
+    assert tensor.grad is not None and np.allclose(gradient, tensor.grad.numpy(), atol=1e-6)
+    with pytest.raises(TypeError, match="returns="):
+        jax.jit(sine)(image)
+
+
+def test_without_torch_nothing_of_it_is_imported() -> None:
+    out = run_child(
+        """
+import sys
+import dlbridge, numpy as np
+f = dlbridge.numpy_function(lambda x: x + 1, returns="x")
+print(f(np.ones(2)), "torch" in sys.modules)
+"""
+    )
+    assert out == "[2. 2.] False\n"

@@ -1,0 +1,185 @@
+"""Array-agnostic code: as_namespace, returns_like, accepts, and the trees under them."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from dlb_support import shares
+from scipy import ndimage
+from sklearn.cluster import KMeans
+
+import dlbridge
+from dlbridge._trees import leaves, mapped
+
+jax = pytest.importorskip("jax")
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+@dataclasses.dataclass
+class Record:
+    values: Any
+    name: str
+
+
+@dlbridge.accepts("numpy")
+def blur(image: Any, sigma: float = 1.0) -> Any:
+    assert type(image) is np.ndarray
+    return ndimage.gaussian_filter(image, sigma)
+
+
+def test_as_namespace_gives_the_functions_and_the_arrays() -> None:
+    tensor = torch.ones(3)
+    xp, (x, y, n) = dlbridge.as_namespace("numpy", tensor, jax.numpy.ones(3), 5)
+    assert xp is np and type(x) is type(y) is np.ndarray and n == 5
+    assert shares(x, tensor.numpy())
+    xp, (x,) = dlbridge.as_namespace("torch", np.ones(3))
+    assert xp is torch and isinstance(x, torch.Tensor)
+    xp, (x,) = dlbridge.as_namespace("jax", np.ones(3, dtype="f4"))
+    assert xp is jax.numpy and isinstance(x, jax.Array)
+    assert dlbridge.as_namespace(jax.numpy, np.ones(3, dtype="f4"))[0] is jax.numpy
+
+
+def test_as_namespace_follows_a_policy() -> None:
+    with pytest.raises(dlbridge.ConversionRefused):
+        dlbridge.as_namespace("numpy", torch.ones(1, requires_grad=True), policy="strict")
+
+
+@pytest.mark.parametrize(
+    ("like", "kind"),
+    [(np.ones(1), np.ndarray), (torch.ones(1), torch.Tensor), (jax.numpy.ones(1), jax.Array)],
+)
+def test_returns_like_brings_an_answer_home(like: Any, kind: type) -> None:
+    answer = {"labels": [np.arange(3), np.float32(2)], "text": "x", "count": 4}
+    home = dlbridge.returns_like([0, like])(answer)
+    assert isinstance(home["labels"][0], kind)
+    assert np.asarray(home["labels"][0]).tolist() == [0, 1, 2]
+    assert home["text"] == "x" and home["count"] == 4
+
+
+def test_returns_like_needs_something_to_be_like() -> None:
+    with pytest.raises(TypeError, match="array to be like"):
+        dlbridge.returns_like([1, "x"])
+
+
+@pytest.mark.parametrize("make", [np.eye, torch.eye, jax.numpy.eye])
+def test_a_scipy_function_answers_in_the_callers_library(make: Any) -> None:
+    image = make(4)
+    answer = blur(image, sigma=0.5)
+    assert isinstance(answer, jax.Array if isinstance(image, jax.Array) else type(image))
+    expected = ndimage.gaussian_filter(np.asarray(image), 0.5)
+    assert np.allclose(np.asarray(answer), expected)
+
+
+def test_scikit_learn_with_tensors() -> None:
+    @dlbridge.accepts("numpy")
+    def clusters(points: Any, count: int) -> Any:
+        return KMeans(count, n_init=1, random_state=0).fit(points).labels_
+
+    points = torch.cat([torch.zeros(5, 2), torch.full((5, 2), 9.0)])
+    labels = clusters(points, 2)
+    assert isinstance(labels, torch.Tensor)
+    assert len(set(labels[:5].tolist())) == len(set(labels[5:].tolist())) == 1
+
+
+def test_trees_of_arguments() -> None:
+    @dlbridge.accepts("numpy")
+    def work(pair: Pair, record: Record, *rest: Any, **named: Any) -> Any:
+        arrays = [pair.first, record.values, rest[0][0], named["options"]["weights"]]
+        assert all(type(each) is np.ndarray for each in arrays)
+        assert pair.second == 4 and record.name == "mine"
+        return Pair(pair.first * 2, [record.values.sum()]), Record(rest[0][0] + 1, "yours")
+
+    pair, record = work(
+        Pair(torch.ones(2), 4),
+        Record(torch.ones(3), "mine"),
+        (torch.zeros(1),),
+        options={"weights": torch.ones(1)},
+    )
+    assert type(pair) is Pair and pair.first.tolist() == [2.0, 2.0]
+    assert isinstance(pair.second[0], torch.Tensor) and pair.second[0].item() == 3
+    assert type(record) is Record and record.values.tolist() == [1.0] and record.name == "yours"
+
+
+def test_the_first_foreign_array_decides() -> None:
+    @dlbridge.accepts("numpy")
+    def add(a: Any, b: Any) -> Any:
+        return a + b
+
+    ones = np.ones(2, dtype="f4")
+    assert isinstance(add(ones, torch.ones(2)), torch.Tensor)
+    assert isinstance(add(jax.numpy.ones(2), torch.ones(2)), jax.Array)
+    assert type(add(ones, ones)) is np.ndarray
+    assert add(1, 2) == 3
+
+
+def test_an_argument_that_is_given_back_is_itself() -> None:
+    tensor = torch.ones(2, requires_grad=True)
+    same = dlbridge.accepts("numpy")(lambda x: x)(tensor)
+    assert same is tensor
+
+
+def test_writes_reach_the_caller_where_that_is_safe() -> None:
+    @dlbridge.accepts("numpy")
+    def clear(x: Any) -> None:
+        x[...] = 0
+
+    plain = torch.ones(2)
+    clear(plain)
+    assert plain.tolist() == [0.0, 0.0]
+    with pytest.raises(ValueError, match="read-only"):
+        clear(torch.ones(2, requires_grad=True))
+
+
+def test_an_array_that_occurs_twice_crosses_once() -> None:
+    @dlbridge.accepts("numpy")
+    def same(a: Any, b: Any) -> bool:
+        return a is b
+
+    tensor = torch.ones(2)
+    with dlbridge.trace() as log:
+        assert same(tensor, tensor)
+    assert len(log) == 1
+
+
+def test_accepts_keeps_name_and_words() -> None:
+    assert blur.__name__ == "blur"
+    other = dlbridge.accepts("torch", policy="strict")(lambda x: x + 1)
+    assert type(other(np.ones(2))) is np.ndarray
+    read_only = np.ones(2)
+    read_only.flags.writeable = False
+    with pytest.raises(dlbridge.ConversionRefused):
+        other(read_only)
+
+
+TREES: dict[str, Any] = {
+    "dict": {"a": 1, "b": [2]},
+    "ordered": collections.OrderedDict(a=1, b=2),
+    "default": collections.defaultdict(list, a=1),
+    "named tuple": Pair(1, (2,)),
+    "dataclass": Record([1, 2], "n"),
+    "nested": [({"x": (1, [2])},)],
+    "leaf": 3,
+}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_tree_keeps_its_form(name: str) -> None:
+    tree = TREES[name]
+    assert mapped(tree, lambda leaf: leaf) is tree
+
+    def raised(leaf: Any) -> Any:
+        return leaf + 10 if isinstance(leaf, int) else leaf
+
+    new = mapped(tree, raised)
+    assert type(new) is type(tree) and new != tree
+    assert list(leaves(new)) == [raised(leaf) for leaf in leaves(tree)]
+    assert mapped(new, lambda leaf: leaf - 10 if isinstance(leaf, int) else leaf) == tree
