@@ -23,6 +23,7 @@ set(module_sources
   exchange.cpp
   extension.cpp
   float4.cpp
+  gather.cpp
   generic.cpp
   interfaces.cpp
   kinds.cpp

@@ -6,6 +6,8 @@
 >>> print(dlbridge.explain(tensor, "numpy"))
 """
 
+from typing import TYPE_CHECKING, Any
+
 from dlbridge._borrow import borrow
 from dlbridge._core import ManagedTensor, __version__, capsule, from_dlpack, to_numpy, to_torch
 from dlbridge._errors import ConversionRefused
@@ -20,9 +22,14 @@ from dlbridge._namespace import accepts, as_namespace, returns_like
 from dlbridge._plan import Plan
 from dlbridge._policy import Policy, host, snapshot, strict, zero_copy
 from dlbridge._registry import Capabilities, Library, register
+from dlbridge._show import show
 from dlbridge._targets import SilentCopyWarning, explain, to
 
+if TYPE_CHECKING:
+    from dlbridge._loading import ArrayDataset, collate
+
 __all__ = [
+    "ArrayDataset",
     "Capabilities",
     "ConversionRefused",
     "Ledger",
@@ -37,6 +44,7 @@ __all__ = [
     "as_namespace",
     "borrow",
     "capsule",
+    "collate",
     "explain",
     "from_dlpack",
     "gradcheck",
@@ -46,6 +54,7 @@ __all__ = [
     "policy",
     "register",
     "returns_like",
+    "show",
     "snapshot",
     "stats",
     "strict",
@@ -70,3 +79,11 @@ for _class in (
 ):
     _class.__module__ = __name__
 del _class
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("ArrayDataset", "collate"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dlbridge import _loading  # only now, since it imports torch
+
+    return getattr(_loading, name)

@@ -4,6 +4,7 @@
 #include "convert.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "extension.hpp"
+#include "gather.hpp"
 #include "ledger.hpp"
 #include "managed_tensor_type.hpp"
 #include "registry.hpp"
@@ -247,6 +248,8 @@ PyMethodDef functions[] = {
     {"policy_fields", fields_of_policy, METH_NOARGS, nullptr},
     {"live_managed_tensors", live_tensors, METH_NOARGS,
      "live_managed_tensors()\n--\n\nManaged tensors that are alive, exports included."},
+    {"gather", as_function(gather), METH_FASTCALL,
+     "gather(target, arrays, /)\n--\n\nWrites the arrays into the rows of the target."},
     {"count_blocks", count_blocks, METH_O,
      "count_blocks(change, /)\n--\n\nOpens a block that crossings have to ask (1), or closes one."},
     {"tallies", tallies_by_target, METH_NOARGS,
