@@ -7,7 +7,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from dlbridge._namespace import accepts
 from dlbridge._trees import is_array, leaves, mapped
 
 _Array = npt.NDArray[Any]
+_Gradient = TypeVar("_Gradient", bound=Callable[..., Any])
 
 
 class Context(NamedTuple):
@@ -66,7 +67,7 @@ class NumpyFunction:
 
             self.compiled = _functions_torch.operator_of(self)
 
-    def backward(self, gradient: Callable[..., Any]) -> Callable[..., Any]:
+    def backward(self, gradient: _Gradient) -> _Gradient:
         """Gives the function its gradient, written in NumPy.
 
         ``gradient(context, *gradients)``: a gradient of each output in, a gradient of each
@@ -223,6 +224,16 @@ def read_only(x: Any) -> Any:
     return array
 
 
+@overload
+def numpy_function(function: Callable[..., Any]) -> NumpyFunction: ...
+@overload
+def numpy_function(
+    *, returns: Any = None, differentiable: bool = True
+) -> Callable[[Callable[..., Any]], NumpyFunction]: ...
+@overload
+def numpy_function(
+    function: Callable[..., Any], *, returns: Any = None, differentiable: bool = True
+) -> NumpyFunction: ...
 def numpy_function(
     function: Callable[..., Any] | None = None,
     *,

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -84,9 +84,13 @@ def _stacked(items: list[Any]) -> torch.Tensor:
     return batch
 
 
-@functools.cache
 def _torch_dtype(dtype: Any) -> torch.dtype:
-    return _core.to_torch(np.empty(0, dtype), policy="host").dtype
+    """Torch's type of the same name, as all are that both have."""
+    found = getattr(torch, dtype.name, None)
+    if not isinstance(found, torch.dtype):
+        _core.to_torch(np.empty(0, dtype))  # refuses it, and says why
+    assert isinstance(found, torch.dtype)
+    return found
 
 
 def _room(shape: tuple[int, ...], dtype: Any) -> tuple[torch.Tensor, Any]:
@@ -186,6 +190,9 @@ class ArrayDataset(Dataset[Any]):
         if self.transform is not None:
             return self.transform(*parts)
         return parts[0] if len(parts) == 1 else parts
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
 
     def __getitems__(self, indices: Iterable[int]) -> list[Any]:
         """What torch's DataLoader asks for: the samples of a batch."""

@@ -7,15 +7,13 @@ import importlib
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from dlbridge._policy import Policy
 from dlbridge._targets import to
 from dlbridge._trees import converted, is_array, leaves, library_of, mapped
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # Where a library keeps its functions, if not in the module of its name.
 _NAMESPACES = {"jax": "jax.numpy"}
@@ -77,7 +75,7 @@ def _device_of(tensor: Any) -> Any:
 
 def accepts(
     target: str | ModuleType, /, *, policy: Policy | str | None = None
-) -> Callable[[_Function], _Function]:
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator for a function of ``target``'s arrays: it takes arrays of any library.
 
     Arguments may be trees. The answer comes back in the library, and on the device, of the first
@@ -87,7 +85,7 @@ def accepts(
     """
     own = target.__name__.partition(".")[0] if isinstance(target, ModuleType) else target
 
-    def decorate(function: _Function) -> _Function:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*arguments: Any, **named: Any) -> Any:
             given = [leaf for leaf in leaves((arguments, named)) if is_array(leaf)]
@@ -102,6 +100,6 @@ def accepts(
             like = returns_like(foreign[0])
             return mapped(answer, lambda leaf: known[id(leaf)] if id(leaf) in known else like(leaf))
 
-        return call  # type: ignore[return-value]
+        return call
 
     return decorate
