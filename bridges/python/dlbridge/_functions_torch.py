@@ -103,7 +103,10 @@ class _Forward(torch.autograd.Function):
     def backward(context: Any, *gradients: torch.Tensor) -> Any:
         saved = context.saved_tensors
         needed = tuple(context.needs_input_grad[1:])
-        found = iter(_Backward.apply(context.job, needed, context.inputs, *saved, *gradients))
+        # A gradient that is looked through again is a node of the graph; the plain one need not be.
+        plain = not (torch.is_grad_enabled() or torch._C._are_functorch_transforms_active())
+        run = _Backward.forward if plain else _Backward.apply
+        found = iter(run(context.job, needed, context.inputs, *saved, *gradients))
         return None, *(next(found) if asked else None for asked in needed)
 
     @staticmethod

@@ -99,7 +99,7 @@ def _room(shape: tuple[int, ...], dtype: Any) -> tuple[torch.Tensor, Any]:
     if get_worker_info() is not None:
         # Otherwise the way to the main process would copy it there.
         storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
-    elif torch.cuda.is_available():
+    elif _there_is_cuda():
         storage = torch.empty(size, dtype=torch.uint8, pin_memory=True).untyped_storage()
     else:
         storage = torch.from_numpy(_rooms.take(size)).untyped_storage()
@@ -107,6 +107,11 @@ def _room(shape: tuple[int, ...], dtype: Any) -> tuple[torch.Tensor, Any]:
     tensor.set_(storage, 0, shape)  # type: ignore[call-overload]
     as_bytes = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (size,))  # type: ignore[call-overload]
     return tensor, as_bytes.numpy().view(dtype).reshape(shape)
+
+
+@functools.cache
+def _there_is_cuda() -> bool:
+    return torch.cuda.is_available()  # asks the driver each time
 
 
 class _Rooms(threading.local):

@@ -88,16 +88,15 @@ def accepts(
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def call(*arguments: Any, **named: Any) -> Any:
-            given = [leaf for leaf in leaves((arguments, named)) if is_array(leaf)]
-            foreign = [leaf for leaf in given if library_of(leaf) != own]
-            if not foreign:
-                return function(*arguments, **named)
-            here, here_named = converted((arguments, named), target, policy=policy)
-            arrived = [leaf for leaf in leaves((here, here_named)) if is_array(leaf)]
+            pairs: list[tuple[Any, Any]] = []
+            here, here_named = converted((arguments, named), target, policy=policy, pairs=pairs)
             answer = function(*here, **here_named)
+            foreign = next((given for given, _ in pairs if library_of(given) != own), None)
+            if foreign is None:
+                return answer
             # The same objects as arrived are the caller's own.
-            known = {id(new): old for new, old in zip(arrived, given, strict=True)}
-            like = returns_like(foreign[0])
+            known = {id(arrived): given for given, arrived in pairs}
+            like = returns_like(foreign)
             return mapped(answer, lambda leaf: known[id(leaf)] if id(leaf) in known else like(leaf))
 
         return call

@@ -76,12 +76,16 @@ def library_of(array: Any) -> str:
 
 
 def converted(
-    tree: Any, target: Any, *, policy: Policy | str | None = None, device: Any = None
+    tree: Any,
+    target: Any,
+    *,
+    policy: Policy | str | None = None,
+    pairs: list[tuple[Any, Any]] | None = None,
 ) -> Any:
     """The tree with its arrays in ``target``; every other leaf stays as it is.
 
     One pass, and one wait for each device whose memory is brought to the host. An array that
-    occurs twice crosses once.
+    occurs twice crosses once. ``pairs`` is given each array and what became of it.
     """
     staged = _on_the_way_to_the_host(tree, target, policy)
     done: dict[int, Any] = {}
@@ -91,7 +95,9 @@ def converted(
             return leaf
         if id(leaf) not in done:
             source = staged.get(id(leaf), leaf)
-            done[id(leaf)] = to(source, target, policy=policy, device=device)
+            done[id(leaf)] = to(source, target, policy=policy)
+            if pairs is not None:
+                pairs.append((leaf, done[id(leaf)]))
         return done[id(leaf)]
 
     return mapped(tree, convert)
@@ -100,7 +106,7 @@ def converted(
 def _on_the_way_to_the_host(tree: Any, target: Any, policy: Any) -> dict[int, Any]:
     """Copies in pinned memory of the tree's CUDA tensors, made together and waited for once."""
     torch = sys.modules.get("torch")
-    if torch is None or target not in ("numpy", np):
+    if torch is None or target not in ("numpy", np) or not torch.cuda.is_initialized():
         return {}
     wanted = {
         id(leaf): leaf for leaf in leaves(tree) if isinstance(leaf, torch.Tensor) and leaf.is_cuda

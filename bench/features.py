@@ -1,0 +1,238 @@
+"""What the ledger, borrow, functions and loading cost, each held against the way without them.
+
+    make bench                             the table
+    python bench/features.py --json FILE   also the figures, with the machine and the versions
+
+As in crossings.py every line times ours and the other in turn, many short rounds, and gives the
+median of the rounds' ratios with the spread of its middle half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import timeit
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from crossings import machine
+from rich.console import Console
+from rich.table import Table
+from scipy import ndimage
+from sklearn.datasets import load_sample_image
+from torch.utils.data import default_collate
+
+import dlbridge
+
+
+@dataclass
+class Pair:
+    """One line: ours, what it is held against, and the ratio that is the goal, if there is one."""
+
+    name: str
+    against: str
+    ours: Callable[[], Any]
+    peer: Callable[[], Any]
+    goal: float | None = None
+    calls: int = 200
+
+
+@dataclass
+class Figure:
+    name: str
+    against: str
+    ours_us: float
+    peer_us: float
+    ratio: float
+    low: float
+    high: float
+    goal: float | None
+
+
+def photographs() -> list[Any]:
+    """32 crops of 224 x 224 x 3 out of the two photographs that scikit-learn brings."""
+    random = np.random.default_rng(0)
+    both = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
+    crops = []
+    for i in range(32):
+        photograph = both[i % 2]
+        top, left = (random.integers(0, length - 224) for length in photograph.shape[:2])
+        crops.append(photograph[top : top + 224, left : left + 224])
+    return crops
+
+
+def loading() -> list[Pair]:
+    crops = photographs()
+    whole = [np.ascontiguousarray(crop) for crop in crops]
+    sets = {
+        "arrays": whole,
+        "crops, as views": crops,
+        "channels first, as views": [image.transpose(2, 0, 1) for image in whole],
+        "tensors": [torch.from_numpy(image) for image in whole],
+        "float32": [image.astype("f4") for image in whole],
+    }
+    return [
+        Pair(
+            f"collate, 32 photographs: {name}",
+            "default_collate",
+            lambda items=items: dlbridge.collate(items),  # type: ignore[misc]
+            lambda items=items: default_collate(items),  # type: ignore[misc]
+            0.5 if name != "float32" else None,
+            4,
+        )
+        for name, items in sets.items()
+    ]
+
+
+def ledger() -> list[Pair]:
+    tensor, array = torch.ones(4, 8), np.ones((4, 8), "f4")
+    to_numpy, to_torch = dlbridge.to_numpy, dlbridge.to_torch
+
+    def in_block(block: Callable[[], Any]) -> Callable[[], None]:
+        def run() -> None:
+            with block():
+                for _ in range(100):
+                    to_numpy(tensor)
+
+        return run
+
+    plain = in_block(nullcontext)
+    return [
+        Pair("100 x to_numpy(t) in trace()", "no block", in_block(dlbridge.trace), plain, None, 4),
+        Pair("... in no_copies()", "no block", in_block(dlbridge.no_copies), plain, None, 20),
+        Pair(
+            '... in policy("strict")',
+            "no block",
+            in_block(lambda: dlbridge.policy("strict")),
+            plain,
+            None,
+            20,
+        ),
+        Pair("stats()", "to_torch(a)", dlbridge.stats, lambda: to_torch(array)),
+    ]
+
+
+def borrowing() -> list[Pair]:
+    tensor = torch.ones(4, 8)
+
+    def borrowed() -> None:
+        with dlbridge.borrow(tensor) as array:
+            array[0, 0] = 1
+
+    def bare() -> None:
+        tensor.numpy()[0, 0] = 1
+
+    def in_place() -> None:
+        tensor[0, 0] = 1
+
+    return [
+        Pair("borrow(t), one write", "t.numpy(), one write", borrowed, bare),
+        Pair("borrow(t), one write", "t[0, 0] = 1", borrowed, in_place),
+    ]
+
+
+def functions() -> list[Pair]:
+    @dlbridge.numpy_function
+    def ours(x: Any) -> Any:
+        return ndimage.gaussian_filter(x, 1.0)
+
+    @ours.backward
+    def _(context: Any, gradient: Any) -> Any:
+        return ndimage.gaussian_filter(gradient, 1.0)
+
+    class ByHand(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, x: Any) -> Any:
+            context.save_for_backward(x)
+            return torch.from_numpy(ndimage.gaussian_filter(x.detach().numpy(), 1.0))
+
+        @staticmethod
+        def backward(context: Any, gradient: Any) -> Any:
+            return torch.from_numpy(ndimage.gaussian_filter(gradient.numpy(), 1.0))
+
+    pairs = []
+    for size in (8, 224):
+        x = torch.rand(size, size, requires_grad=True)
+        pairs.append(
+            Pair(
+                f"numpy_function, forward and backward, {size} x {size}",
+                "an autograd.Function by hand",
+                lambda x=x: ours(x).sum().backward(),  # type: ignore[misc]
+                lambda x=x: ByHand.apply(x).sum().backward(),  # type: ignore[misc]
+                None,
+                20 if size == 8 else 2,
+            )
+        )
+    accepting = dlbridge.accepts("numpy")(np.add)
+    a, b = torch.ones(4, 8), torch.ones(4, 8)
+    pairs.append(
+        Pair(
+            'accepts("numpy"), np.add',
+            "numpy() and from_numpy by hand",
+            lambda: accepting(a, b),
+            lambda: torch.from_numpy(np.add(a.numpy(), b.numpy())),
+        )
+    )
+    return pairs
+
+
+def measure(pair: Pair, rounds: int) -> Figure:
+    pair.ours(), pair.peer()  # warm both
+    times = [
+        (timeit.timeit(pair.ours, number=pair.calls), timeit.timeit(pair.peer, number=pair.calls))
+        for _ in range(rounds)
+    ]
+    ratios = sorted(mine / theirs for mine, theirs in times)
+    return Figure(
+        pair.name,
+        pair.against,
+        statistics.median(mine for mine, _ in times) / pair.calls * 1e6,
+        statistics.median(theirs for _, theirs in times) / pair.calls * 1e6,
+        statistics.median(ratios),
+        ratios[len(ratios) // 4],
+        ratios[-1 - len(ratios) // 4],
+        pair.goal,
+    )
+
+
+def print_table(figures: list[Figure]) -> None:
+    table = Table(title="features, medians")
+    for column in ("what", "against", "ours µs", "other µs", "ratio", "middle half", "goal"):
+        table.add_column(column, justify="left" if column in ("what", "against") else "right")
+    for figure in figures:
+        met = "" if figure.goal is None else " met" if figure.ratio <= figure.goal else " not met"
+        table.add_row(
+            figure.name,
+            figure.against,
+            f"{figure.ours_us:.1f}",
+            f"{figure.peer_us:.1f}",
+            f"{figure.ratio:.2f}",
+            f"{figure.low:.2f}-{figure.high:.2f}",
+            "" if figure.goal is None else f"{figure.goal:.2f}{met}",
+        )
+    Console(width=None if sys.stdout.isatty() else 130).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--rounds", type=int, default=41)
+    options = parser.parse_args()
+    pairs = [*ledger(), *borrowing(), *functions(), *loading()]
+    figures = [measure(pair, options.rounds) for pair in pairs]
+    print_table(figures)
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(
+                {"machine": machine(), "figures": [asdict(f) for f in figures]}, file, indent=2
+            )
+
+
+if __name__ == "__main__":
+    main()
