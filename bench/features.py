@@ -13,10 +13,13 @@ import argparse
 import json
 import statistics
 import sys
+import tempfile
 import timeit
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy import ndimage
 from sklearn.datasets import load_sample_image
-from torch.utils.data import default_collate
+from torch.utils.data import DataLoader, default_collate
 
 import dlbridge
 
@@ -87,6 +90,31 @@ def loading() -> list[Pair]:
             4,
         )
         for name, items in sets.items()
+    ]
+
+
+def data_loader() -> list[Pair]:
+    """One batch after another, out of a file of 320 photographs that is mapped."""
+    path = Path(tempfile.mkdtemp(), "photographs.npy")
+    np.save(path, np.stack(photographs() * 10))
+    dataset = dlbridge.ArrayDataset(path)
+
+    def all_batches(collate: Callable[..., Any]) -> Callable[[], None]:
+        def run() -> None:
+            for _ in DataLoader(dataset, batch_size=32, collate_fn=collate):
+                pass
+
+        return run
+
+    return [
+        Pair(
+            "a DataLoader over a file, 10 such batches",
+            "the same with default_collate",
+            all_batches(dlbridge.collate),
+            all_batches(default_collate),
+            0.5,
+            1,
+        )
     ]
 
 
@@ -224,7 +252,8 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
     parser.add_argument("--rounds", type=int, default=41)
     options = parser.parse_args()
-    pairs = [*ledger(), *borrowing(), *functions(), *loading()]
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+    pairs = [*ledger(), *borrowing(), *functions(), *loading(), *data_loader()]
     figures = [measure(pair, options.rounds) for pair in pairs]
     print_table(figures)
     if options.json:

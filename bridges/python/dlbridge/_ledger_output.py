@@ -34,6 +34,10 @@ def _bytes(count: int) -> str:
     return f"{amount:,.1f} {unit}"
 
 
+def _count(count: int, one: str, many: str = "") -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
 def _time(nanoseconds: int) -> str:
     if nanoseconds < 10_000:
         return f"{nanoseconds} ns"
@@ -75,8 +79,10 @@ def _cells(line: Line) -> tuple[str, ...]:
 def _summary(ledger: Ledger) -> str:
     total = ledger.total
     return (
-        f"{total.crossings:,} crossings: {total.views:,} views of {_bytes(total.bytes_viewed)}, "
-        f"{total.copies:,} copies of {_bytes(total.bytes_copied)}, {total.refusals:,} refused; "
+        f"{_count(total.crossings, 'crossing')}: "
+        f"{_count(total.views, 'view')} of {_bytes(total.bytes_viewed)}, "
+        f"{_count(total.copies, 'copy', 'copies')} of {_bytes(total.bytes_copied)}, "
+        f"{total.refusals:,} refused; "
         f"{_time(total.nanoseconds)}"
     )
 
@@ -131,7 +137,8 @@ def text_of(ledger: Ledger) -> str:
         file=io.StringIO(), width=width, force_terminal=terminal.is_terminal, highlight=False
     )
     console.print(rich_of(ledger))
-    return str(console.file.getvalue()).rstrip("\n")  # type: ignore[attr-defined]
+    lines = str(console.file.getvalue()).split("\n")  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in lines).strip("\n")
 
 
 def json_of(ledger: Ledger) -> str:

@@ -107,8 +107,8 @@ PyObject* tallies_by_target(PyObject* /*module*/, PyObject* /*unused*/) {
     Ref rows = checked(PyDict_New());
     for (std::size_t i = 0; i < tallies.size(); ++i) {
       const Tally& tally = tallies[i];
-      const Ref row = checked(
-          Py_BuildValue("(KKK)", tally.crossings[1], tally.crossings[0], tally.bytes_copied));
+      const Ref row =
+          checked(Py_BuildValue("(KKK)", tally.views, tally.copies, tally.bytes_copied));
       checked(PyDict_SetItemString(rows.get(), kTowardsNames[i], row.get()));
     }
     return Py_BuildValue("(NK)", rows.release(), refusals);

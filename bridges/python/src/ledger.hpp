@@ -16,7 +16,8 @@ inline constexpr std::array<const char*, 5> kTowardsNames = {"numpy", "torch", "
                                                              "capsule", "other"};
 
 struct Tally {
-  std::array<std::uint64_t, 2> crossings{};  // copies, views: by Plan::view
+  std::uint64_t views = 0;
+  std::uint64_t copies = 0;
   std::uint64_t bytes_copied = 0;
 };
 
@@ -78,7 +79,11 @@ inline void crossing(Towards towards, const Plan& plan, const Source& source,
     report(plan, source, target, policy, request);
   }
   Tally& tally = tallies[static_cast<std::size_t>(towards)];
-  ++tally.crossings[plan.view ? 1 : 0];
+  if (plan.view) [[likely]] {
+    ++tally.views;
+    return;
+  }
+  ++tally.copies;
   tally.bytes_copied += static_cast<std::uint64_t>(plan.bytes_copied);
 }
 
