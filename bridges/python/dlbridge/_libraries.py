@@ -87,10 +87,6 @@ def _read_tensorflow(x: Any) -> Any:
     return x.value() if name.endswith("Variable") else x
 
 
-def _pointer_of_tensorflow(result: Any) -> int:
-    return _core.from_dlpack(memoryview(result)).data_ptr
-
-
 # --- Paddle -----------------------------------------------------------------------------------
 
 
@@ -212,6 +208,13 @@ def _to_strided_memory_view(managed: Any) -> Any:
     return StridedMemoryView.from_dlpack(managed, -1)
 
 
+def _to_warp(managed: Any) -> Any:
+    import warp
+
+    warp.init()
+    return warp.from_dlpack(managed)
+
+
 def _pointer_of_strict(result: Any) -> int:
     return int(result._array.ctypes.data)
 
@@ -246,7 +249,7 @@ LIBRARIES: tuple[Library, ...] = (
             "not_compact": "jax refuses what has gaps or overlaps",
             "missing_dtype": "jax turns 64-bit types into 32-bit ones without a word, unless its "
             "jax_enable_x64 is set",
-            "copy_asked": "jax.dlpack.from_dlpack(copy=True) does not copy; the copy is made before",
+            "copy_asked": "jax.dlpack.from_dlpack(copy=True) does not copy; dlbridge does before",
             "read_only": "jax asks for legacy capsules, which cannot say that memory is read-only",
         },
     ),
@@ -267,7 +270,7 @@ LIBRARIES: tuple[Library, ...] = (
         ),
         take="tensorflow:experimental.dlpack.from_dlpack",
         handed="legacy",
-        address=_pointer_of_tensorflow,
+        address=_pointer_in_dlpack,
         quirks={
             "misaligned": "tensorflow ends the process at the first operation on memory that is "
             "not aligned to 64 bytes",
@@ -374,7 +377,7 @@ LIBRARIES: tuple[Library, ...] = (
         take="pyarrow:Tensor.from_dlpack",
         address=_pointer_in_dlpack,
         quirks={
-            "missing_dtype": "pyarrow has no bool of one byte, no complex and no bfloat16 in DLPack",
+            "missing_dtype": "pyarrow's DLPack has no bool, no complex and no bfloat16",
             "negative_strides": "pyarrow refuses negative strides",
         },
     ),
@@ -404,7 +407,7 @@ LIBRARIES: tuple[Library, ...] = (
             min_dimensions=1,
             max_dimensions=4,
         ),
-        take="warp:from_dlpack",
+        take=_to_warp,
         address=lambda result: int(result.ptr or 0),
         quirks={
             "always": "warp ignores byte_offset and lanes; offsets are applied before, and types "
@@ -493,6 +496,7 @@ LIBRARIES: tuple[Library, ...] = (
             strides="compact",
         ),
         take=_to_drjit,
+        address=_pointer_in_dlpack,
         quirks={
             "not_compact": "drjit refuses what is not C-contiguous",
             "read_only": "drjit drops the read-only flag",

@@ -121,7 +121,7 @@ def _deliver(library: Library, managed: _core.ManagedTensor, view: bool, may_cop
         raise
     except Exception as error:
         reason = f"{library.name} refused it: {type(error).__name__}: {error}"
-        raise refused(f"cannot hand a tensor to {library.name} ({reason})", reason) from error
+        raise refused(f"cannot hand a tensor to {library.name}", reason) from error
     if view and library.address is not None and managed.nbytes:
         where = library.address(result)
         if where != managed.data_ptr:
@@ -133,16 +133,16 @@ def _tell_of_silent_copy(library: Library, may_copy: bool) -> None:
     said = f"{library.name} was handed a view and made a copy of it without a word"
     if not may_copy:
         raise refused(
-            f"cannot view this tensor as {library.name} ({said})",
+            f"cannot view this tensor as {library.name}",
             said,
             "the call without copy=False to copy",
         )
     warnings.warn(said, SilentCopyWarning, stacklevel=4)
 
 
-def refused(message: str, reason: str, fix: str | None = None) -> ConversionRefused:
+def refused(what: str, reason: str, fix: str | None = None) -> ConversionRefused:
     """The refusal of something that no Plan could know."""
-    text = f"{message}; use {fix}" if fix else message
+    text = f"{what} ({reason})" + (f"; use {fix}" if fix else "")
     return ConversionRefused(text, Plan.of_refusal((reason,), fix), (reason,), fix)
 
 

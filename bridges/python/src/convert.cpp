@@ -69,6 +69,12 @@ class Incoming {
       return carry_by_library(plan, target, call);
     }
     if (!plan.view) {
+      const bool elsewhere = !Device(source().tensor.device).host_accessible();
+      if (elsewhere && crossing_.taken && !plan.has(Step::kCast)) {
+        ManagedTensor copy = ask_for_copy(object_, crossing_);
+        copy.mark_copied();
+        return copy;
+      }
       return carry_out(plan, source());
     }
     ManagedTensor view = acquire();
@@ -101,15 +107,6 @@ class Incoming {
       case SourceKind::kManagedTensor:
         describe(managed_of(object_), kManagedLibrary, source());
         break;
-      case SourceKind::kNothing:
-        if (!PyType_Check(object_) && library_of(Py_TYPE(object_)) != nullptr) {
-          take_generic(object_, kind_, crossing_);
-          break;
-        }
-        raise(PyExc_TypeError,
-              std::string("expected an array or tensor, not ") + Py_TYPE(object_)->tp_name +
-                  " (it has none of the exchange table, __dlpack__, the array interfaces and the "
-                  "buffer protocol)");
       case SourceKind::kCapsule:
         crossing_.object_name = kCapsuleLibrary.object;
         crossing_.library = kCapsuleLibrary;
@@ -201,13 +198,14 @@ const TorchRoad& wanted_torch_road() {
 }
 
 // Torch's table of capabilities, with the devices of this machine.
-Capabilities torch_capabilities(const TorchRoad& road, const Call& call) {
+Capabilities torch_capabilities(const TorchRoad& road, const DLTensor& tensor, const Call& call) {
   Capabilities capabilities = road.capabilities();
-  if (call.request.device && !call.request.device->host_accessible()) {
-    const Ref there =
-        checked(PyObject_CallFunction(torch_has_device.get(), "i", call.request.device->type));
+  const Device device = call.request.device.value_or(tensor.device);
+  if (!device.host_accessible()) {
+    const Ref there = checked(PyObject_CallFunction(torch_has_device.get(), "i", device.type));
     if (there.get() != Py_True) {
       capabilities.devices = DeviceSet::host();
+      capabilities.wants_host = true;
     }
   }
   return capabilities;
@@ -309,7 +307,7 @@ Ref to_torch_object(PyObject* x, const Call& call) {
   Call host_call = call;
   std::optional<Device> device;
   if (call.request.device) {
-    const Capabilities target = torch_capabilities(road, call);
+    const Capabilities target = torch_capabilities(road, incoming.source().tensor, call);
     const Plan decided = decide(incoming, target, call);
     if (decided.has(Step::kCopyToDevice)) {
       crossing(Towards::kTorch, decided, incoming.source(), target, call.policy, call.request);
@@ -321,7 +319,10 @@ Ref to_torch_object(PyObject* x, const Call& call) {
       host_call.request.device = Device{};
     }
   }
-  const Capabilities& target = road.capabilities();
+  const bool elsewhere = !Device(incoming.source().tensor.device).host_accessible();
+  const Capabilities there =
+      elsewhere ? torch_capabilities(road, incoming.source().tensor, host_call) : Capabilities{};
+  const Capabilities& target = elsewhere ? there : road.capabilities();
   incoming.adapt(target);
   const Plan decided = decide(incoming, target, host_call);
   if (!device) {
@@ -371,7 +372,7 @@ Ref to_consumer(PyObject* x, const ConsumerRow& row, const Call& call) {
   if (stays_itself(incoming, is_own(incoming, row), call)) {
     return Ref::borrow(Py_None);
   }
-  Capabilities target = row.capabilities;
+  Capabilities target = row.capabilities_for(incoming.source().tensor.device);
   incoming.adapt(target);
   const Plan decided = decide(incoming, target, call);
   crossing(Towards::kOther, decided, incoming.source(), target, call.policy, call.request);
@@ -411,12 +412,12 @@ Ref explain_object(PyObject* x, PyObject* target, const Call& call) {
   bool own = false;
   if (PyCapsule_CheckExact(target)) {
     consumer = &consumer_in(target);
-    row = consumer->capabilities;
+    row = consumer->capabilities_for(incoming.source().tensor.device);
     own = is_own(incoming, *consumer);
   } else if (PyUnicode_CompareWithASCIIString(target, "numpy") == 0) {
     row = NumPy::capabilities(incoming.source(), call.request);
   } else if (PyUnicode_CompareWithASCIIString(target, "torch") == 0) {
-    row = torch_capabilities(wanted_torch_road(), call);
+    row = torch_capabilities(wanted_torch_road(), incoming.source().tensor, call);
     own = incoming.kind() == SourceKind::kTorch;
   } else {
     row = managed_tensor_capabilities();

@@ -173,6 +173,23 @@ void wait_for_managed_memory() {
   dlclose(driver);
 }
 
+// A copy that was asked for is believed when its flag is set or its address is another.
+void require_copied(const ManagedTensor& tensor, const Crossing& crossing,
+                    const std::string& asked) {
+  if (tensor.data() == crossing.source.tensor.data &&
+      (tensor.flags() & DLPACK_FLAG_BITMASK_IS_COPIED) == 0 &&
+      element_count(tensor.tensor()) != 0) {
+    refuse(crossing, asked + ", and did not copy");
+  }
+}
+
+[[noreturn]] void raise_no_array(PyObject* object) {
+  raise(PyExc_TypeError, std::string("expected an array or tensor, not ") +
+                             Py_TYPE(object)->tp_name +
+                             " (it has none of the exchange table, __dlpack__, the array "
+                             "interfaces and the buffer protocol)");
+}
+
 // Takes the object by the door of its kind, and describes what came.
 void take_by_protocol(PyObject* object, SourceKind kind, Crossing& crossing) {
   const bool immutable = crossing.row != nullptr && crossing.row->immutable;
@@ -245,6 +262,10 @@ void take_generic(PyObject* object, SourceKind kind, Crossing& crossing) {
   name_library(object, crossing);
   const LibraryRow* row = crossing.row;
   crossing.source.traits.library = &*crossing.library;
+  // A class is no tensor, whatever library it is of.
+  if (kind == SourceKind::kNothing && (row == nullptr || PyType_Check(object) != 0)) {
+    raise_no_array(object);
+  }
   if (row == nullptr) {
     take_by_protocol(object, kind, crossing);
     return;
@@ -257,9 +278,7 @@ void take_generic(PyObject* object, SourceKind kind, Crossing& crossing) {
     kind = kind == SourceKind::kNumPy ? SourceKind::kDLPack : kind;
   }
   if (kind == SourceKind::kNothing) {
-    refuse(crossing,
-           "it has none of the exchange table, __dlpack__, the array interfaces and the "
-           "buffer protocol");
+    raise_no_array(object);
   }
   take_by_protocol(read.get(), kind, crossing);
   crossing.source.traits.conditions |= found;
@@ -287,11 +306,26 @@ ManagedTensor ask_for_host_copy(PyObject* object, const Crossing& crossing) {
                          "on " +
                          to_string(tensor.device()));
   }
-  if (tensor.data() == crossing.source.tensor.data &&
-      (tensor.flags() & DLPACK_FLAG_BITMASK_IS_COPIED) == 0 &&
-      element_count(tensor.tensor()) != 0) {
-    refuse(crossing, "it was asked to copy from " + from + " to the host, and did not copy");
+  require_copied(tensor, crossing, "it was asked to copy from " + from + " to the host");
+  return tensor;
+}
+
+ManagedTensor ask_for_copy(PyObject* object, const Crossing& crossing) {
+  const std::string where = to_string(Device(crossing.source.tensor.device));
+  const Ref method = checked(PyObject_GetAttrString(object, "__dlpack__"));
+  const Ref keywords = checked(
+      Py_BuildValue("{s(ii)sO}", "max_version", kVersion.major, kVersion.minor, "copy", Py_True));
+  const Ref result = call_dlpack(method.get(), keywords.get());
+  if (!result) {
+    if (is_about_keyword("copy") || is_about_keyword("max_version")) {
+      PyErr_Clear();
+      refuse(crossing, "it is on " + where +
+                           ", and its library does not copy there when asked through DLPack");
+    }
+    throw PythonError();
   }
+  ManagedTensor tensor = take_result(result.get(), crossing, true);
+  require_copied(tensor, crossing, "it was asked to copy on " + where);
   return tensor;
 }
 

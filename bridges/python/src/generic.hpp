@@ -59,4 +59,8 @@ void take_generic(PyObject* object, SourceKind kind, Crossing& crossing);
 /// can copy from. Throws ConversionRefused when the producer does not do that.
 [[nodiscard]] ManagedTensor ask_for_host_copy(PyObject* object, const Crossing& crossing);
 
+/// Asks the producer for a copy where its tensor is: on a device that nobody here can copy on.
+/// Throws ConversionRefused when the producer does not do that.
+[[nodiscard]] ManagedTensor ask_for_copy(PyObject* object, const Crossing& crossing);
+
 }  // namespace dlbridge::python

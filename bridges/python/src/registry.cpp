@@ -294,8 +294,6 @@ PyObject* new_consumer(PyObject* /*module*/, PyObject* arguments, PyObject* keyw
       capabilities.own_device = device_type_of(own_device);
       capabilities.copies_to_device = true;
     }
-    // A library that reads nothing but the host's memory gets it there.
-    capabilities.wants_host = capabilities.devices == DeviceSet::host();
     row->quirks = texts_by_condition(quirks, &row->always);
     capabilities.name = row->name;
     capabilities.result = row->result;

@@ -46,6 +46,13 @@ struct ConsumerRow {
   Capabilities capabilities;        // its texts are the three above
   ConditionTexts quirks;            // what the library would do by itself, where a condition is met
   std::vector<std::string> always;  // the same, whatever is met
+
+  /// For a source on that device: what the library cannot read there is brought to the host.
+  [[nodiscard]] Capabilities capabilities_for(Device device) const {
+    Capabilities now = capabilities;
+    now.wants_host = now.devices.contains(kDLCPU) && !now.devices.contains(device.type);
+    return now;
+  }
 };
 
 /// The row in a capsule that new_consumer() made. Throws PythonError for anything else.

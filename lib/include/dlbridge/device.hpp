@@ -70,7 +70,6 @@ class DeviceSet {
     a.bits_ |= b.bits_;
     return a;
   }
-  friend constexpr bool operator==(DeviceSet, DeviceSet) = default;
   [[nodiscard]] constexpr bool contains(std::int32_t type) const {
     return type >= 0 && type < 32 && ((bits_ >> type) & 1) != 0;
   }

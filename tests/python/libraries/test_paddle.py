@@ -1,0 +1,63 @@
+"""Paddle: it ignores byte_offset, drops read-only, and says that its device is (1, None)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from library_tests import VALUES, AsSource, AsTarget
+
+import dlbridge
+
+paddle = pytest.importorskip("paddle")
+
+
+class TestAsTarget(AsTarget):
+    target = "paddle"
+
+    @staticmethod
+    def values(result: Any) -> np.ndarray:
+        return result.numpy()
+
+    @staticmethod
+    def write(result: Any) -> None:
+        result.zero_()
+
+
+class TestAsSource(AsSource):
+    types = ("bool", "int8", "int64", "uint8", "float16", "float64", "complex128")
+    make = staticmethod(paddle.to_tensor)
+
+    @staticmethod
+    def derived(x: Any) -> Any:
+        return {
+            "slice": (x[1:, 2:], lambda a: a[1:, 2:]),
+            "transposed": (x.transpose([1, 0]), lambda a: a.T),
+        }
+
+
+def test_its_device_is_the_host() -> None:
+    x = paddle.to_tensor(VALUES)
+    assert x.__dlpack_device__()[1] in (None, 0)
+    assert dlbridge.from_dlpack(x).device == (1, 0)
+    assert not dlbridge.from_dlpack(x).readonly
+
+
+def test_a_tensor_in_a_graph_gives_a_read_only_view() -> None:
+    x = paddle.to_tensor(VALUES, stop_gradient=False)
+    assert not dlbridge.to_numpy(x).flags.writeable
+    with pytest.raises(dlbridge.ConversionRefused, match="requires grad") as refused:
+        dlbridge.to_numpy(x, policy="strict")
+    assert refused.value.fix is not None and "x.detach()" in refused.value.fix
+
+
+def test_an_offset_is_applied() -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.arange(24.0)[6:]
+    assert dlbridge.to(x, "paddle").numpy().tolist() == list(range(6, 24))
+
+
+def test_a_sparse_tensor_is_refused() -> None:
+    with pytest.raises(dlbridge.ConversionRefused, match="sparse"):
+        dlbridge.to_numpy(paddle.sparse.sparse_coo_tensor([[0]], [1.0], [2]))

@@ -1,0 +1,214 @@
+"""The registry of libraries: open to all, read as data, decided on by the plan alone."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dlbridge
+from dlbridge import _registry
+
+VALUES = np.arange(6, dtype="f4").reshape(2, 3)
+
+
+class Grid:
+    """A library's object that speaks no protocol."""
+
+    def __init__(self, cells: Any, frozen: bool = False) -> None:
+        self.cells = cells
+        self.frozen = frozen
+
+
+Grid.__module__ = "grid_for_tests.core"
+
+
+def grid(**fields: Any) -> dlbridge.Library:
+    row: dict[str, Any] = {
+        "name": "grid_for_tests",
+        "object": "grid.Grid",
+        "read": lambda x: x.cells,
+        "capabilities": dlbridge.Capabilities(
+            result="grid.Grid", dtypes=("float32",), strides="compact", max_dimensions=2
+        ),
+        "take": lambda managed: Grid(dlbridge.to_numpy(managed)),
+        "address": lambda result: result.cells.ctypes.data,
+        "quirks": {"always": "a grid is square", "not_compact": "a grid has rows"},
+    }
+    return dlbridge.Library(**(row | fields))
+
+
+def test_a_library_of_ones_own_is_a_target_and_a_source() -> None:
+    dlbridge.register(grid())
+    result = dlbridge.to(VALUES, "grid_for_tests")
+    assert np.shares_memory(result.cells, VALUES)
+    assert dlbridge.to(result, "grid_for_tests") is result
+    assert np.shares_memory(dlbridge.to_numpy(result), VALUES)
+    assert dlbridge.to_torch(result).tolist() == VALUES.tolist()
+    copied = dlbridge.to(VALUES.T, "grid_for_tests")
+    assert copied.cells.tolist() == VALUES.T.tolist()
+    with pytest.raises(dlbridge.ConversionRefused, match="C-contiguous"):
+        dlbridge.to(VALUES.T, "grid_for_tests", copy=False)
+    with pytest.raises(dlbridge.ConversionRefused, match="at most 2"):
+        dlbridge.to(VALUES[None], "grid_for_tests")
+
+
+def test_explain_says_what_the_library_would_do() -> None:
+    dlbridge.register(grid())
+    assert dlbridge.explain(VALUES, "grid_for_tests").notes == ("a grid is square",)
+    plan = dlbridge.explain(VALUES.T, "grid_for_tests")
+    assert plan.notes == ("a grid is square", "a grid has rows")
+    assert "note: a grid has rows" in str(plan)
+
+
+def test_what_dlpack_cannot_say_comes_from_the_row() -> None:
+    row = grid(
+        conditions=lambda x: ("in_graph",) if x.frozen else (),
+        fixes={"in_graph": "x.thaw()"},
+    )
+    dlbridge.register(row)
+    assert dlbridge.to_numpy(Grid(VALUES.copy())).flags.writeable
+    assert not dlbridge.to_numpy(Grid(VALUES.copy(), frozen=True)).flags.writeable
+    with pytest.raises(dlbridge.ConversionRefused) as refused:
+        dlbridge.to_numpy(Grid(VALUES.copy(), frozen=True), policy="strict")
+    assert refused.value.fix is not None and "x.thaw()" in refused.value.fix
+
+
+def test_an_immutable_library_is_never_written_to() -> None:
+    dlbridge.register(grid(immutable=True))
+    assert not dlbridge.to_numpy(Grid(VALUES.copy())).flags.writeable
+
+
+def test_a_library_that_hands_out_copies_gives_no_view() -> None:
+    dlbridge.register(grid(copies_out=True))
+    assert not dlbridge.explain(Grid(VALUES.copy()), "numpy").view
+    with pytest.raises(dlbridge.ConversionRefused, match="hands out a copy"):
+        dlbridge.to_numpy(Grid(VALUES.copy()), copy=False)
+
+
+def test_a_library_that_copies_is_told_of() -> None:
+    dlbridge.register(grid(take=lambda managed: Grid(np.array(managed))))
+    with pytest.warns(dlbridge.SilentCopyWarning):
+        dlbridge.to(VALUES, "grid_for_tests")
+    with pytest.raises(dlbridge.ConversionRefused, match="without a word"):
+        dlbridge.to(VALUES, "grid_for_tests", copy=False)
+    with pytest.raises(dlbridge.ConversionRefused, match="without a word"):
+        dlbridge.to(VALUES, "grid_for_tests", policy="zero_copy")
+
+
+def test_a_library_that_says_that_it_copies() -> None:
+    capabilities = dlbridge.Capabilities(copies=True, dtypes=("float32",))
+    dlbridge.register(grid(capabilities=capabilities, take=lambda managed: Grid(np.array(managed))))
+    plan = dlbridge.explain(VALUES, "grid_for_tests")
+    assert not plan.view and plan.bytes_copied == VALUES.nbytes
+    locked = VALUES.copy()
+    locked.flags.writeable = False
+    assert dlbridge.to(locked, "grid_for_tests").cells.tolist() == VALUES.tolist()
+
+
+def test_what_a_library_raises_is_the_cause_of_the_refusal() -> None:
+    def take(managed: Any) -> Any:
+        raise LookupError("no room")
+
+    dlbridge.register(grid(take=take))
+    with pytest.raises(dlbridge.ConversionRefused, match="no room") as refused:
+        dlbridge.to(VALUES, "grid_for_tests")
+    assert isinstance(refused.value.__cause__, LookupError)
+
+
+def test_an_interrupt_is_no_refusal() -> None:
+    def take(managed: Any) -> Any:
+        raise KeyboardInterrupt
+
+    dlbridge.register(grid(take=take))
+    with pytest.raises(KeyboardInterrupt):
+        dlbridge.to(VALUES, "grid_for_tests")
+
+
+def test_what_read_raises_reaches_the_caller() -> None:
+    def read(x: Any) -> Any:
+        raise LookupError("no cells")
+
+    dlbridge.register(grid(read=read))
+    with pytest.raises(LookupError, match="no cells"):
+        dlbridge.to_numpy(Grid(VALUES))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"capabilities": dlbridge.Capabilities(dtypes=("float33",))}, "float33"),
+        ({"capabilities": dlbridge.Capabilities(devices=("moon",))}, "moon"),
+        ({"capabilities": dlbridge.Capabilities(strides="odd")}, "odd"),  # type: ignore[arg-type]
+        ({"quirks": {"on_fire": "it burns"}}, "on_fire"),
+        ({"take": None}, "no take"),
+    ],
+)
+def test_a_mistake_in_a_row_shows_at_once(fields: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dlbridge.register(grid(**({"name": "grid_with_mistake"} | fields)))
+    with pytest.raises(ValueError, match="unknown"):
+        dlbridge.to(VALUES, "grid_with_mistake")
+
+
+def test_register_takes_libraries_only() -> None:
+    with pytest.raises(TypeError, match=r"dlbridge\.Library"):
+        dlbridge.register("grid")  # type: ignore[arg-type]
+
+
+def test_an_entry_point_is_loaded_when_its_library_comes_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded = []
+
+    def load() -> Any:
+        loaded.append("load")
+        return lambda: dlbridge.register(grid(name="grid_of_a_plugin"))
+
+    monkeypatch.setattr(_registry, "_entry_points", lambda: {"grid_of_a_plugin": load})
+    assert dlbridge.to(VALUES, "grid_of_a_plugin").cells.tolist() == VALUES.tolist()
+    assert loaded == ["load"]
+    dlbridge.to(VALUES, "grid_of_a_plugin")
+    assert loaded == ["load"]
+
+
+def test_entry_points_are_found(tmp_path: Any) -> None:
+    from dlb_support import run_child
+
+    info = tmp_path / "plugin-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[dlbridge.libraries]\nplugin = plugin:register\n")
+    (tmp_path / "plugin.py").write_text(
+        "import dlbridge\n"
+        "class Thing:\n"
+        "    def __init__(self, data): self.data = data\n"
+        "def register():\n"
+        "    dlbridge.register(dlbridge.Library(name='plugin', read=lambda x: x.data))\n"
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import dlbridge, plugin\n"
+        "print(dlbridge.to_numpy(plugin.Thing(bytearray(b'abc'))).tolist())"
+    )
+    assert "[97, 98, 99]" in run_child(code)
+
+
+def test_a_module_that_nobody_registered() -> None:
+    module = types.ModuleType("some_module")
+    module.from_dlpack = np.from_dlpack  # type: ignore[attr-defined]
+    assert dlbridge.to(VALUES, module).tolist() == VALUES.tolist()
+    assert not dlbridge.explain(VALUES, module).refused
+    with pytest.raises(ValueError, match="unknown"):
+        dlbridge.to(VALUES, sys)
+
+
+def test_the_built_in_libraries_use_nothing_else() -> None:
+    names = [library.name for library in _registry.libraries()]
+    assert {"numpy", "torch", "jax", "tensorflow", "paddle", "mlx", "PIL"} <= set(names)
+    for library in _registry.libraries():
+        if isinstance(library.capabilities, dlbridge.Capabilities):
+            assert _registry.consumer_of(library) is _registry.consumer_of(library)
