@@ -19,6 +19,7 @@ set(module_sources
   arguments.cpp
   capsule.cpp
   convert.cpp
+  counting_deleters.cpp
   errors.cpp
   exchange.cpp
   extension.cpp
@@ -64,6 +65,11 @@ file(GLOB python_files CONFIGURE_DEPENDS
 foreach(file IN LISTS python_files)
   get_filename_component(name "${file}" NAME)
   file(CREATE_LINK "${file}" "${package_dir}/${name}" SYMBOLIC)
+endforeach()
+
+foreach(subpackage testing doctor)
+  file(CREATE_LINK "${PROJECT_SOURCE_DIR}/bridges/python/dlbridge/${subpackage}"
+    "${package_dir}/${subpackage}" SYMBOLIC)
 endforeach()
 
 # Only scikit-build-core installs these: the wheel is the place for them, not a C++ prefix.

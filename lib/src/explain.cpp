@@ -52,6 +52,8 @@ constexpr std::array kWordings = {
     Wording{Condition::kPaddedSubByte, "of dtype {detail}",
             "its elements are padded to whole bytes, and would arrive as other numbers"},
     Wording{Condition::kCopiesOut, "", "its library hands out a copy, not its own memory"},
+    Wording{Condition::kPaddedElements, "of dtype {dtype} that is padded to whole bytes",
+            "its elements would be read as packed ones"},
     Wording{Condition::kTooManyDimensions, "of {ndim} dimensions",
             "{target} takes at most {max_ndim}"},
     Wording{Condition::kTooFewDimensions, "of {ndim} dimensions",

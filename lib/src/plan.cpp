@@ -74,6 +74,9 @@ class Planner {
     if (policy_.copy() == CopyRule::kAlways && !copies_) {
       need_copy(Condition::kCopyAsked, Step::kRepack);
     }
+    if (said.has(Condition::kPaddedElements) && (copies_ || !target_.carries_padding)) {
+      refuse(Condition::kPaddedElements);
+    }
     settle_read_only(said.has(Condition::kReadOnly));
     if (plan_.is_refused()) {
       plan_.steps = 0;
@@ -149,6 +152,8 @@ class Planner {
       case Condition::kCopiesOut:
         need_copy(condition, Step::kRepack);
         break;
+      case Condition::kPaddedElements:
+        break;  // settled when it is known whether they are copied
       case Condition::kReadOnly:
         break;  // settled last: what matters is whether a view is left
       default:

@@ -29,6 +29,9 @@ void require_readable(const Plan& plan, const Source& source) {
 void describe(const ManagedTensor& tensor, const Library& library, Source& source) {
   source.traits.library = &library;
   source.traits.conditions.add_if(tensor.readonly(), Condition::kReadOnly);
+  const bool padded = (tensor.flags() & DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED) != 0;
+  source.traits.conditions.add_if(padded && tensor.dtype().element_bits() % 8 != 0,
+                                  Condition::kPaddedElements);
   source.tensor = tensor.tensor();
 }
 
@@ -40,6 +43,10 @@ ManagedTensor carry_out(const Plan& plan, const Source& source) {
   const DType dtype(from.dtype);
   ManagedTensor copy = ManagedTensor::allocate(casts ? plan.dtype : dtype, {from.shape, ndim});
   copy.mark_copied();
+  if (source.traits.conditions.has(Condition::kPaddedElements)) {
+    throw ConversionRefused("cannot copy elements that are padded to whole bytes",
+                            {"the elements are padded to whole bytes"});
+  }
   if (source.traits.conditions.has(Condition::kZeroTensor)) {
     std::memset(copy.data(), 0, static_cast<std::size_t>(byte_count(copy.tensor())));
   } else if (!dtype.whole_bytes() && !casts && is_c_contiguous(from)) {

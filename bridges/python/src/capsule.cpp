@@ -112,6 +112,7 @@ void peek_capsule(PyObject* capsule, const Library& library, Source& source) {
 }
 
 Ref make_capsule(ManagedTensor tensor, bool versioned) {
+  tensor.drop_address_if_empty();
   if (versioned) {
     DLManagedTensorVersioned* managed = tensor.release();
     PyObject* capsule = PyCapsule_New(managed, kVersionedName, destroy_versioned);

@@ -248,6 +248,7 @@ const Capabilities& legacy_capsule_capabilities() {
     capabilities.name = "a legacy capsule";
     capabilities.result = "PyCapsule";
     capabilities.readonly = ReadOnlySupport::kNever;
+    capabilities.carries_padding = false;
     return capabilities;
   }();
   return kLegacy;

@@ -147,7 +147,8 @@ ManagedTensor exported(const ManagedTensor& tensor, CopyRule copy) {
   }
   Source source;
   describe(tensor, kManagedLibrary, source);
-  source.traits.conditions = {};  // a copy may be written to, whatever it is a copy of
+  // A copy may be written to, whatever it is a copy of.
+  source.traits.conditions.remove(Condition::kReadOnly);
   const Policy snapshot = Policy::snapshot();
   return carry_out(plan(source, managed_tensor_capabilities(), snapshot), source);
 }
@@ -162,6 +163,10 @@ PyObject* export_dlpack(PyObject* self, PyObject* const* arguments, Py_ssize_t c
     const CopyRule copy = copy_rule(parsed.get(3), CopyRule::kWhenNeeded);
     const Device device = tensor.device();
     check_stream(parsed.get(0), device);
+    if (!versioned && (tensor.flags() & DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED) != 0) {
+      refuse("whose elements are padded to whole bytes in a legacy capsule",
+             "the legacy struct cannot say so", "max_version=(1, 3)");
+    }
     if (parsed.get(2) != Py_None) {
       const Device wanted = device_pair(parsed.get(2));
       const bool here = wanted == device || (wanted.type == kDLCPU && device.host_accessible());

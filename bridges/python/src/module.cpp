@@ -2,6 +2,7 @@
 
 #include "arguments.hpp"
 #include "convert.hpp"
+#include "counting_deleters.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "extension.hpp"
 #include "gather.hpp"
@@ -245,6 +246,7 @@ PyMethodDef functions[] = {
     {"map_tree", as_function(map_tree_in_python), METH_FASTCALL,
      "map_tree(tree, convert, /)\n--\n\n"
      "The tree with convert(leaf) for each tensor; None where it is no tree."},
+    {"counting_deleters", counting_deleters, METH_NOARGS, nullptr},
     {"policy_fields", fields_of_policy, METH_NOARGS, nullptr},
     {"live_managed_tensors", live_tensors, METH_NOARGS,
      "live_managed_tensors()\n--\n\nManaged tensors that are alive, exports included."},

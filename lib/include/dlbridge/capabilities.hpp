@@ -34,6 +34,7 @@ struct Capabilities {
   bool negative_strides = true;
   bool any_strides = true;     // otherwise C-contiguous only
   std::int64_t alignment = 1;  // bytes that the first element has to be a multiple of
+  bool carries_padding = false;  // it keeps the flag that says that elements are padded to bytes
   std::int32_t min_dimensions = 0;
   std::int32_t max_dimensions = kMaxDimensions;
 };

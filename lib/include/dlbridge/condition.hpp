@@ -33,6 +33,7 @@ enum class Condition : std::uint8_t {
   kInexpressibleDType,
   kPaddedSubByte,
   kCopiesOut,
+  kPaddedElements,
   kTooManyDimensions,
   kTooFewDimensions,
   // What the plan finds when it holds the tensor against the target.

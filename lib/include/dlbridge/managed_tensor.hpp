@@ -159,6 +159,12 @@ class ManagedTensor {
   /// Gives dimensions that are never stepped along (of at most one element) a stride that is not
   /// negative, for consumers that want none even there.
   void drop_negative_strides() noexcept;
+  /// Where there are no elements DLPack wants no address either. For a tensor that is leaving.
+  void drop_address_if_empty() noexcept {
+    if (element_count(tensor()) == 0) {
+      block_->managed.dl_tensor.data = nullptr;
+    }
+  }
   /// Calls the same memory by another device's name, as for pinned memory that goes to the host.
   void relabel(Device device) noexcept { block_->managed.dl_tensor.device = device.dl(); }
 

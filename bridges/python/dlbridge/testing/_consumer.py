@@ -1,0 +1,354 @@
+"""Rules 15 to 27: consumers."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dlbridge.testing._hand_made import (
+    FLOAT4,
+    HandMade,
+    Raising,
+    SameCapsule,
+    WithoutMethods,
+    floats,
+)
+from dlbridge.testing._rules import Kind, NotApplicable, Violation, given, require, rule
+from dlbridge.testing._structures import PADDED, READ_ONLY, capsule_name, managed_in
+
+
+@dataclass(frozen=True, kw_only=True)
+class Consumer:
+    """Something that takes tensors.
+
+    ``take(producer)`` gives the library's object, ``values(result)`` its elements as nested lists,
+    in rows. Optional: ``write(result)`` overwrites every element, or raises; ``device(result)`` is
+    DLPack's pair; ``across(producer)`` asks for another device with copy=False.
+    """
+
+    take: Callable[[Any], Any]
+    values: Callable[[Any], Any]
+    write: Callable[[Any], None] | None = None
+    device: Callable[[Any], tuple[int, int]] | None = None
+    across: Callable[[Any], Any] | None = None
+    kind: ClassVar[Kind] = "consumer"
+
+
+def _taken(subject: Consumer, producer: HandMade, expected: Any) -> None:
+    """Takes the tensor, compares the values, and looks that the deleter ran once in the end."""
+    result = subject.take(producer)
+    found = subject.values(result)
+    require(found == expected, f"the values are {found}, and should be {expected}")
+    del result
+    _ended(producer)
+
+
+def _ended(producer: HandMade, what: str = "") -> None:
+    producer.forget_capsules()
+    gc.collect()
+    if not producer.recipe.deleter:
+        return
+    require(
+        producer.deleted == producer.made,
+        f"{producer.made} tensors were handed out{what}, and deleters called {producer.deleted} "
+        "times",
+    )
+
+
+def _attempt(subject: Consumer, producer: Any) -> tuple[Any, str]:
+    """The result and no text, or nothing and the error's: its traceback would hold the capsule."""
+    try:
+        return subject.take(producer), ""
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}"
+
+
+def _refused(subject: Consumer, producer: HandMade, what: str) -> None:
+    result, error = _attempt(subject, producer)
+    require(error, f"it accepted {what}")
+    del result
+    _ended(producer, f" and {what} refused")
+
+
+def _supported(subject: Consumer, producer: HandMade, what: str) -> Any:
+    """The result, or NotApplicable where the consumer refuses: DLPack lets it."""
+    result, error = _attempt(subject, producer)
+    if error:
+        _ended(producer, f" and {what} refused")
+        raise NotApplicable(f"it refuses {what}: {error}")
+    return result
+
+
+SIX = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+@rule(
+    15,
+    "capsule-is-used-up",
+    "consumer",
+    'A capsule that was consumed is called "used_..."; consuming it again fails.',
+)
+def _capsule_is_used_up(subject: Consumer) -> None:
+    producer = SameCapsule()
+    result = subject.take(producer)
+    name = capsule_name(producer.capsules[0]).decode()
+    values = subject.values(result)
+    require(values == SIX, f"the values are {values}")
+    second, error = _attempt(subject, producer)
+    require(error, "it consumed the same capsule twice")
+    require(name.startswith("used_"), f"a consumed capsule is still called {name!r}")
+    del result, second
+    producer.let_go()
+    _ended(producer)
+
+
+@rule(
+    16,
+    "other-major-version",
+    "consumer",
+    "On another major version the deleter is called, and nothing past the flags is read.",
+)
+def _other_major(subject: Consumer) -> None:
+    producer = HandMade(version=(2, 0))
+    if not _asks_for_versioned(subject):
+        raise NotApplicable("it asks for legacy capsules only")
+    _refused(subject, producer, "a tensor of DLPack 2.0")
+
+
+@rule(
+    17,
+    "newer-minor-version",
+    "consumer",
+    "A newer minor version is fine where the values are known.",
+    must=False,
+)
+def _newer_minor(subject: Consumer) -> None:
+    if not _asks_for_versioned(subject):
+        raise NotApplicable("it asks for legacy capsules only")
+    _taken(subject, HandMade(version=(1, 99)), SIX)
+
+
+@rule(
+    18,
+    "type-error-is-read",
+    "consumer",
+    "Only a TypeError about the keyword leads to a call without it; any other reaches the caller.",
+)
+def _type_error_is_read(subject: Consumer) -> None:
+    producer = Raising(lambda: TypeError("these elements cannot be exported"))
+    try:
+        subject.take(producer)
+    except Exception as error:
+        require(
+            "these elements cannot be exported" in _chain(error),
+            f"the producer's own TypeError was lost: {type(error).__name__}: {error}",
+        )
+        return
+    raise Violation("it gave a result though the producer raised TypeError")
+
+
+@rule(
+    19,
+    "deleter-exactly-once",
+    "consumer",
+    "The deleter is called exactly once, on every way of refusing too; NULL is allowed.",
+)
+def _deleter_exactly_once(subject: Consumer) -> None:
+    for fields in (
+        {},
+        {"versioned": False},
+        {"dtype": (99, 32, 1)},
+        {"device": (12, 7)},
+        {"shape": (0, 3), "strides": (3, 1), "null_data": True},
+    ):
+        producer = HandMade(**fields)
+        result, _ = _attempt(subject, producer)
+        del result
+        _ended(producer, f" with {fields}" if fields else "")
+
+
+@rule(19, "null-deleter", "consumer", "A NULL deleter is allowed.")
+def _null_deleter(subject: Consumer) -> None:
+    _taken(subject, HandMade(deleter=False), SIX)
+
+
+@rule(20, "byte-offset", "consumer", "byte_offset is applied.")
+def _byte_offset(subject: Consumer) -> None:
+    for versioned in (True, False):
+        producer = HandMade(lead=64, versioned=versioned)
+        result = _supported(subject, producer, "a byte_offset")
+        found = subject.values(result)
+        require(found == SIX, f"the values are {found}, and should be {SIX}: the offset is ignored")
+        del result
+        _ended(producer)
+
+
+@rule(21, "null-strides", "consumer", "NULL strides of a legacy tensor mean C order.")
+def _null_strides(subject: Consumer) -> None:
+    producer = HandMade(shape=(2, 3), strides=None, versioned=False)
+    if not _takes_legacy(subject):
+        raise NotApplicable("it takes versioned capsules only")
+    _taken(subject, producer, [SIX[:3], SIX[3:]])
+
+
+@rule(21, "strides", "consumer", "Strides are applied, or refused.")
+def _strides(subject: Consumer) -> None:
+    producer = HandMade(shape=(2, 2), strides=(3, 2), data=floats(SIX))
+    result = _supported(subject, producer, "a tensor with gaps")
+    found = subject.values(result)
+    expected = [[0.0, 2.0], [3.0, 5.0]]
+    require(found == expected, f"the values are {found}, and should be {expected}")
+    del result
+    _ended(producer)
+
+
+@rule(
+    22, "bits-of-float4", "consumer", "float4 and float6 with other bits than theirs are refused."
+)
+def _bits_of_float4(subject: Consumer) -> None:
+    for dtype in ((17, 8, 1), (15, 8, 1)):
+        _refused(subject, HandMade(dtype=dtype, data=bytes(6)), f"the type {dtype}")
+
+
+@rule(
+    22,
+    "padded-float4",
+    "consumer",
+    "Elements that are padded to bytes are not read as packed ones.",
+)
+def _padded_float4(subject: Consumer) -> None:
+    result = _supported(subject, HandMade(dtype=FLOAT4, data=bytes(3)), "packed float4")
+    padded = HandMade(dtype=FLOAT4, data=bytes(6), flags=PADDED)
+    result, error = _attempt(subject, padded)
+    if not error:
+        # What only carries the tensor on has to say so there.
+        flags = 0
+        if hasattr(result, "__dlpack__"):
+            exported = result.__dlpack__(max_version=(1, 3))
+            flags = getattr(managed_in(exported), "flags", 0)
+            del exported
+        require(flags & PADDED, "it took a padded float4 tensor for a packed one")
+    del result
+    _ended(padded)
+
+
+@rule(
+    23,
+    "read-only",
+    "consumer",
+    "Read-only memory is accepted by who knows nothing of it; here: and never written to.",
+    must=False,
+)
+def _read_only(subject: Consumer) -> None:
+    producer = HandMade(flags=READ_ONLY)
+    before = producer.content()
+    result = _supported(subject, producer, "read-only memory")
+    if not any(call.get("max_version") for call in producer.calls):
+        raise NotApplicable("it asks for legacy capsules, which cannot say read-only")
+    write = given(subject.write, "write()")
+    with contextlib.suppress(Exception):
+        write(result)
+    require(producer.content() == before, "read-only memory was written to")
+    del result
+    _ended(producer)
+
+
+class _OwnError(Exception):
+    pass
+
+
+@rule(
+    24,
+    "own-exceptions",
+    "consumer",
+    "The producer's own exceptions reach the caller, KeyboardInterrupt included; without the "
+    "methods it is an AttributeError or a TypeError.",
+)
+def _own_exceptions(subject: Consumer) -> None:
+    for error in (_OwnError, KeyboardInterrupt):
+        try:
+            subject.take(Raising(error))
+        except error:
+            continue
+        except BaseException as other:
+            raise Violation(
+                f"a {error.__name__} of the producer's became {type(other).__name__}"
+            ) from None
+        raise Violation(f"it gave a result though the producer raised {error.__name__}")
+    try:
+        subject.take(WithoutMethods())
+    except (AttributeError, TypeError):
+        return
+    except Exception as error:
+        raise Violation(f"an object without the methods gave {type(error).__name__}") from error
+    raise Violation("it took an object without the methods")
+
+
+@rule(25, "stream", "consumer", "On the host no stream is passed, or None.")
+def _stream(subject: Consumer) -> None:
+    producer = HandMade()
+    subject.take(producer)
+    for call in producer.calls:
+        stream = call.get("stream")
+        require(stream is None, f"it passed stream={stream!r} to a tensor on the host")
+    _ended(producer)
+
+
+@rule(26, "stays-on-its-device", "consumer", "The result stays on the source's device.")
+def _stays_on_its_device(subject: Consumer) -> None:
+    device = given(subject.device, "device()")
+    producer = HandMade()
+    result = subject.take(producer)
+    found = device(result)
+    require(int(found[0]) == 1, f"a tensor of the host became one on {tuple(found)}")
+    del result
+    _ended(producer)
+
+
+@rule(
+    27,
+    "copy-false-across-devices",
+    "consumer",
+    "copy=False across devices is a BufferError, or a ValueError.",
+)
+def _copy_false_across(subject: Consumer) -> None:
+    across = given(subject.across, "across()")
+    producer = HandMade()
+    try:
+        across(producer)
+    except (BufferError, ValueError):
+        _ended(producer)
+        return
+    except Exception as error:
+        raise Violation(f"it gave {type(error).__name__}: {error}") from error
+    raise Violation("it crossed to another device though copy=False was asked for")
+
+
+def _asks_for_versioned(subject: Consumer) -> bool:
+    producer = HandMade()
+    with contextlib.suppress(Exception):
+        subject.take(producer)
+    return any((call.get("max_version") or (0, 0))[0] >= 1 for call in producer.calls)
+
+
+def _takes_legacy(subject: Consumer) -> bool:
+    producer = HandMade(versioned=False)
+    try:
+        subject.take(producer)
+    except Exception:
+        return False
+    return math.prod(producer.recipe.shape) > 0
+
+
+def _chain(error: BaseException | None) -> str:
+    """The texts of an exception and of what caused it."""
+    texts = []
+    while error is not None:
+        texts.append(str(error))
+        hidden = error.__suppress_context__ and error.__cause__ is None
+        error = None if hidden else error.__cause__ or error.__context__
+    return "\n".join(texts)

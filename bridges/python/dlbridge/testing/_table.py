@@ -1,0 +1,168 @@
+"""Rules 28 to 33: the C exchange table."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dlbridge.testing._hand_made import HandMade
+from dlbridge.testing._rules import Kind, NotApplicable, Violation, require, rule
+from dlbridge.testing._structures import (
+    TABLE,
+    Deleter,
+    DLManagedTensorVersioned,
+    DLPackExchangeAPI,
+    capsule_is_valid,
+    capsule_pointer,
+    mark_used,
+)
+
+ATTRIBUTE = "__dlpack_c_exchange_api__"
+
+_FromPython = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(ctypes.c_void_p))
+_ToPython = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_void_p))
+_Stream = ctypes.PYFUNCTYPE(
+    ctypes.c_int, ctypes.c_int32, ctypes.c_int32, ctypes.POINTER(ctypes.c_void_p)
+)
+_SLOTS = (
+    "managed_tensor_allocator",
+    "managed_tensor_from_py_object_no_sync",
+    "managed_tensor_to_py_object_no_sync",
+    "current_work_stream",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExchangeTable:
+    """A type with an exchange table; ``make()`` gives an object of it, on the host."""
+
+    type: type
+    make: Callable[[], Any]
+    kind: ClassVar[Kind] = "exchange table"
+
+
+def _table(subject: ExchangeTable) -> DLPackExchangeAPI:
+    capsule = getattr(subject.type, ATTRIBUTE, None)
+    if capsule is None:
+        raise NotApplicable(f"{subject.type.__name__} has no {ATTRIBUTE}")
+    require(
+        capsule_is_valid(id(capsule), TABLE),
+        f'{ATTRIBUTE} is no capsule called "{TABLE.decode()}"',
+    )
+    return DLPackExchangeAPI.from_address(capsule_pointer(id(capsule), TABLE))
+
+
+def _from_python(table: DLPackExchangeAPI, x: Any) -> tuple[int, int | None]:
+    """The status and the tensor. A Python error that the call sets is raised by ctypes."""
+    out = ctypes.c_void_p()
+    status = _FromPython(table.managed_tensor_from_py_object_no_sync)(x, ctypes.byref(out))
+    return status, out.value
+
+
+@rule(
+    28,
+    "table-is-complete",
+    "exchange table",
+    "A type attribute holds it, in a capsule of its name, with its version and four slots.",
+)
+def _is_complete(subject: ExchangeTable) -> None:
+    table = _table(subject)
+    require(table.version.major == 1, f"its version is {table.version.major}")
+    for slot in _SLOTS:
+        require(getattr(table, slot), f"{slot} is NULL")
+
+
+@rule(29, "table-is-static", "exchange table", "It is alive as long as the process.")
+def _is_static(subject: ExchangeTable) -> None:
+    first = ctypes.addressof(_table(subject))
+    gc.collect()
+    second = ctypes.addressof(_table(subject))
+    require(first == second, "two looks at it gave two tables")
+    require(_table(subject).version.major == 1, "it changed")
+
+
+@rule(
+    30,
+    "nothing-escapes",
+    "exchange table",
+    "No C++ exception escapes: an object of another type gives -1 and a Python error.",
+)
+def _nothing_escapes(subject: ExchangeTable) -> None:
+    table = _table(subject)
+    for other in (object(), None, 3):
+        try:
+            status, tensor = _from_python(table, other)
+        except Exception:
+            continue
+        raise Violation(
+            f"a {type(other).__name__} gave status {status}, tensor {tensor} and no Python error"
+        )
+
+
+@rule(31, "error-when-failed", "exchange table", "A Python error is set exactly when a call fails.")
+def _error_when_failed(subject: ExchangeTable) -> None:
+    table = _table(subject)
+    status, tensor = _from_python(table, subject.make())  # a stray error would be raised here
+    require(status == 0 and tensor, f"its own object gave status {status}, tensor {tensor}")
+    assert tensor is not None
+    _delete(tensor)
+    try:
+        status, tensor = _from_python(table, object())
+    except Exception:
+        return
+    raise Violation(f"it failed with status {status} without a Python error")
+
+
+@rule(
+    32,
+    "tensor-is-taken-once",
+    "exchange table",
+    "to_py_object takes its tensor exactly once.",
+)
+def _taken_once(subject: ExchangeTable) -> None:
+    table = _table(subject)
+    producer = HandMade()
+    status, out = _to_python(table, producer)
+    require(status == 0 and out, f"a plain tensor gave status {status}")
+    assert out is not None
+    require(producer.deleted == 0, "the tensor was released while the object over it lives")
+    result = ctypes.cast(out, ctypes.py_object).value
+    ctypes.pythonapi.Py_DecRef(ctypes.py_object(result))  # the reference that was given
+    del result
+    producer.forget_capsules()
+    gc.collect()
+    require(producer.deleted == 1, f"its deleter was called {producer.deleted} times in the end")
+    bad = HandMade(dtype=(99, 32, 1))
+    try:
+        _to_python(table, bad)
+    except Exception:
+        require(bad.deleted <= 1, f"a refused tensor was released {bad.deleted} times")
+
+
+@rule(
+    33,
+    "current-stream",
+    "exchange table",
+    "current_work_stream is the library's current stream: NULL on the host.",
+)
+def _current_stream(subject: ExchangeTable) -> None:
+    out = ctypes.c_void_p(0xDEAD)
+    status = _Stream(_table(subject).current_work_stream)(1, 0, ctypes.byref(out))
+    require(status == 0, f"it gave status {status} for the host")
+    require(not out.value, "it wrote no NULL for the host")
+
+
+def _to_python(table: DLPackExchangeAPI, producer: HandMade) -> tuple[int, int | None]:
+    capsule = producer.capsule()
+    address = capsule_pointer(id(capsule), b"dltensor_versioned")
+    mark_used(capsule)
+    out = ctypes.c_void_p()
+    status = _ToPython(table.managed_tensor_to_py_object_no_sync)(address, ctypes.byref(out))
+    return status, out.value
+
+
+def _delete(address: int) -> None:
+    Deleter(DLManagedTensorVersioned.from_address(address).deleter)(address)
