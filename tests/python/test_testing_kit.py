@@ -155,7 +155,7 @@ def made(kind: type[testing.HandMade] = testing.HandMade, **fields: Any) -> Any:
 
 # Rule by rule: a producer that breaks it.
 BROKEN_PRODUCERS: dict[str, testing.Producer] = {
-    "capsule-lifetime": testing.Producer(make=made(ForgetsItsDeleter)),
+    "capsule-lifetime": testing.Producer(make=made(ForgetsItsDeleter), live=lambda: 1),
     "legacy-without-max-version": testing.Producer(make=made(answers=False)),
     "newest-of-the-major-version": testing.Producer(make=made(versioned=False)),
     "strides-are-filled": testing.Producer(make=made(strides=None)),

@@ -34,6 +34,7 @@ class Producer:
     others are optional; a rule that needs what is missing is not applicable: ``address(x)`` is
     where its memory is, and ``empty()``, ``swapped()`` (the other byte order), ``float4()`` (a
     packed tensor), ``inexpressible()`` (a type that DLPack lacks) make tensors of those kinds.
+    ``live()`` counts the exports that are alive, for who does not release by the struct's deleter.
     """
 
     make: Callable[[], Any]
@@ -42,6 +43,7 @@ class Producer:
     swapped: Callable[[], Any] | None = None
     float4: Callable[[], Any] | None = None
     inexpressible: Callable[[], Any] | None = None
+    live: Callable[[], int] | None = None
     kind: ClassVar[Kind] = "producer"
 
 
@@ -94,7 +96,13 @@ def _capsule_lifetime(subject: Producer) -> None:
             unconsumed = _Export(subject.make(), **keywords)
         except (BufferError, TypeError):
             continue
+        alive = 0 if subject.live is None else subject.live()
         unconsumed.drop()
+        if unconsumed.counted.calls == 0:
+            # A destructor may release its tensor without asking the struct for its deleter.
+            live = given(subject.live, "live(), and its capsule does not call the struct's deleter")
+            require(live() < alive, "an unconsumed capsule kept its tensor when it died")
+            continue
         require(
             unconsumed.counted.calls == 1,
             f"an unconsumed {unconsumed.name.decode()} capsule called the deleter "

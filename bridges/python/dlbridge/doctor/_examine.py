@@ -1,0 +1,153 @@
+"""The examination: questions in child processes, so that a crash is a finding and not the end."""
+
+from __future__ import annotations
+
+import json
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from dlbridge.doctor._specimens import Specimen, specimens
+
+TIMEOUT = 180.0
+Say = Callable[[str], None]
+
+
+def _how_it_ended(status: int | None) -> str:
+    if status is None:
+        return f"hung for {TIMEOUT:.0f} s"
+    if status < 0:
+        return f"ended the process: {signal.Signals(-status).name}"
+    return f"ended the process with status {status}"
+
+
+def _ask(arguments: list[str]) -> tuple[list[Any], str | None, str]:
+    """The answers, the question that was open when the child ended early, and how it ended."""
+    command = [sys.executable, "-m", "dlbridge.doctor._child", *arguments]
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+    )
+    try:
+        out, err = child.communicate(timeout=TIMEOUT)
+        status: int | None = child.returncode
+    except subprocess.TimeoutExpired:
+        child.kill()
+        out, err = child.communicate()
+        status = None
+    answers: list[Any] = []
+    started: str | None = None
+    for line in out.splitlines():
+        said = json.loads(line)
+        if "start" in said:
+            started = said["start"]
+        else:
+            answers.append(said["result"])
+            started = None
+    if status == 0:
+        return answers, None, ""
+    ended = _how_it_ended(status)
+    if status is not None and status > 0 and err.strip():
+        ended += f" ({err.strip().splitlines()[-1][:300]})"
+    return answers, started or "start", ended
+
+
+def examine_rules(specimen: Specimen) -> dict[str, Any]:
+    """Every rule of the kit, asked of one library."""
+    answers: list[Any] = []
+    while True:
+        done = [each["rule"] for each in answers]
+        more, open_question, ended = _ask(["rules", specimen.name, *done])
+        answers += [each for each in more if each["rule"] not in done]
+        if open_question is None:
+            break
+        if open_question in ("start", "import"):
+            return {"name": specimen.name, "version": specimen.version, "fault": ended, "rules": []}
+        answers.append({"rule": open_question, "outcome": "crash", "reason": ended})
+    rules = [each for each in answers if each["rule"] != "import"]
+    return {"name": specimen.name, "version": specimen.version, "fault": None, "rules": rules}
+
+
+def examine_crossings(source: str, targets: list[str]) -> Iterator[dict[str, Any]]:
+    """The crossings from one library to others. What ended the process is asked again alone: two
+    libraries that cannot live in one process are no fault of the crossing."""
+    left = list(targets)
+    while left:
+        answers, open_question, ended = _ask(["crossings", source, *left])
+        yield from answers
+        left = left[len(answers) :]
+        if open_question is None or not left:
+            break
+        target = left.pop(0)
+        again, still, ended = _ask(["crossings", source, target])
+        if still is None and again:
+            again[0]["beside"] = "not in one process with the libraries before it"
+            yield again[0]
+        else:
+            yield {"source": source, "target": target, "outcome": "crash", "reason": ended}
+
+
+def examine(names: list[str] | None, say: Say) -> dict[str, Any]:
+    """The whole report: libraries with their rules, and every ordered pair."""
+    import numpy
+
+    import dlbridge
+
+    found = specimens()
+    if names:
+        unknown = [name for name in names if name not in found]
+        if unknown:
+            raise SystemExit(
+                f"dlbridge doctor: {', '.join(unknown)} not installed; here are {', '.join(found)}"
+            )
+        found = {name: found[name] for name in names}
+    report: dict[str, Any] = {
+        "dlbridge": dlbridge.__version__,
+        "python": platform.python_version(),
+        "numpy": numpy.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "libraries": [],
+        "crossings": [],
+    }
+    for name, specimen in found.items():
+        say(f"asking {name}")
+        row = examine_rules(specimen)
+        row.update(_what_it_takes(name))
+        report["libraries"].append(row)
+    usable = [row["name"] for row in report["libraries"] if row["fault"] is None]
+    for name in usable:
+        say(f"crossing from {name}")
+        targets = [other for other in usable if other != name]
+        report["crossings"] += list(examine_crossings(name, targets))
+    return report
+
+
+def _what_it_takes(name: str) -> dict[str, Any]:
+    """The types that it takes, as its row in the registry says; None for all or for unknown."""
+    from dlbridge import _registry
+
+    library = _registry.library_named(name)
+    if library is None or library.capabilities is None:
+        return {"dtypes": None}
+    try:
+        dtypes = _registry.capabilities_of(library).dtypes
+    except Exception:
+        return {"dtypes": None}
+    return {"dtypes": None if dtypes is None else list(dtypes)}
+
+
+def faults(report: dict[str, Any]) -> list[str]:
+    """What must not be: crossings with wrong values, crashes, errors without a reason, leaks."""
+    found = []
+    for each in report["crossings"]:
+        pair = f"{each['source']} to {each['target']}"
+        for part in (each, each.get("part") or {}):
+            if part.get("outcome") in ("wrong values", "crash", "error"):
+                found.append(f"{pair}: {part['outcome']}: {part.get('reason', '')}")
+            if part.get("outcome") == "refused" and not part.get("reason"):
+                found.append(f"{pair}: refused without a reason")
+        if each.get("leaked"):
+            found.append(f"{pair}: {each['leaked']} managed tensors leaked")
+    return found
