@@ -22,6 +22,9 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 PY := $(abspath $(VENV))/bin/python
 READY := $(VENV)/.ready
+# The other libraries lie beside it, and see what is in it.
+LIBRARIES_VENV ?= .venv-libraries
+LIBRARIES_READY := $(LIBRARIES_VENV)/.ready
 
 # Ours, wherever it is: committed or not, but nothing generated.
 CXX_FILES = $(shell find lib bridges tests examples bench -name '*.cpp' -o -name '*.hpp' | sort)
@@ -46,7 +49,7 @@ if [ -n "$$missing" ]; then
 fi
 endef
 
-.PHONY: help demo test sanitize bench build build-asan format format-check lint docs clean
+.PHONY: help demo test libraries doctor sanitize bench build build-asan format format-check lint docs clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,6 +60,19 @@ demo: build ## Train on handwritten digits across NumPy, SciPy and torch; leaves
 test: build ## Run the C++ tests, then the Python tests
 	ctest --preset dev -j $(JOBS)
 	PYTHONPATH=build/python $(PY) -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+# A process for each: some of these libraries cannot live in one. Nothing may be skipped for want of
+# its library, and pytest says so by its exit status where a whole file is.
+libraries: build $(LIBRARIES_READY) ## Run the tests against JAX, TensorFlow, Paddle, MLX and others
+	export OCL_ICD_FILENAMES=$(abspath $(LIBRARIES_VENV))/lib/libintelocl.so
+	for file in tests/python/libraries/test_*.py; do
+	  PYTHONPATH=build/python $(LIBRARIES_VENV)/bin/python -m pytest -q $$file $(PYTEST_ARGS)
+	done
+
+doctor: build $(LIBRARIES_READY) ## Examine all of these libraries; leaves build/doctor.{json,html,md}
+	export OCL_ICD_FILENAMES=$(abspath $(LIBRARIES_VENV))/lib/libintelocl.so
+	PYTHONPATH=build/python $(LIBRARIES_VENV)/bin/python -m dlbridge doctor \
+	  --json build/doctor.json --html build/doctor.html --markdown build/doctor.md
 
 # Python itself is not built with AddressSanitizer, so its runtime has to be loaded first; libstdc++
 # beside it, or it finds no exceptions to watch. CPython leaks at exit by design: no leak check there.
@@ -116,4 +132,12 @@ $(READY): requirements/dev.txt
 	echo "setting up $(VENV) (torch is large: a few minutes)"
 	[ -x $(PY) ] || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q --disable-pip-version-check $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) -r requirements/dev.txt
+	touch $@
+
+$(LIBRARIES_READY): requirements/libraries.txt $(READY)
+	@echo "setting up $(LIBRARIES_VENV)"
+	[ -x $(LIBRARIES_VENV)/bin/python ] || $(PY) -m venv $(LIBRARIES_VENV)
+	site='import sysconfig; print(sysconfig.get_path("purelib"))'
+	$(PY) -c "$$site" > "$$($(LIBRARIES_VENV)/bin/python -c "$$site")/environment.pth"
+	$(LIBRARIES_VENV)/bin/python -m pip install -q --disable-pip-version-check -r requirements/libraries.txt
 	touch $@
