@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 TORCH_INDEX_URL ?=
 
 SHELL := /bin/bash
@@ -83,13 +84,11 @@ sanitize: build-asan ## Run all tests under AddressSanitizer and UBSan
 	PYTHONPATH=build-asan/python ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 	  PYTHONMALLOC=malloc LD_PRELOAD="$${runtime//$$'\n'/:}" $(PY) -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
-bench: $(READY) ## Measure
+bench: $(READY) ## Measure against the libraries' own doors; BENCH_ARGS="--json FILE --plot FILE"
 	@$(call debian,libbenchmark-dev)
 	cmake --preset dev -DPython3_EXECUTABLE=$(PY) -DDLBRIDGE_BENCH=ON
 	cmake --build build -j $(JOBS)
-	shopt -s nullglob
-	for program in build/bench/bench_*; do "$$program"; done
-	for script in $(sort $(wildcard bench/*.py)); do PYTHONPATH=build/python $(PY) "$$script"; done
+	PYTHONPATH=build/python $(PY) bench/run.py $(BENCH_ARGS)
 
 build: build/build.ninja ## Build the library, the Python module and the tests
 	cmake --build build -j $(JOBS)

@@ -1,27 +1,16 @@
-"""Small crossings against the libraries' own doors: one table, each line a ratio in the same run.
-
-    make bench                              the table
-    python bench/crossings.py --json FILE   also the figures, with the machine and the versions
-
-Every line times ours and the peer's in turn, many short rounds, and gives the median of the rounds'
-ratios with the spread of its middle half: the machine's noise meets both sides alike.
-"""
+"""Small crossings, float32 (4, 8), against the libraries' own doors; and trees of them."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
-import statistics
-import sys
-import timeit
-from dataclasses import asdict, dataclass
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
+from measure import Figure, Line, figure
 
 import dlbridge
 
@@ -31,48 +20,17 @@ except ModuleNotFoundError:
     tvm_ffi = None
 
 
-@dataclass
-class Crossing:
-    """One line: what is called, what it is held against, and the ratio that is the goal."""
-
-    name: str
-    ours: str
-    peer: str
-    goal: float
-    road: str = "linked"
+def take_road(name: str) -> Callable[[], Any]:
+    return lambda: dlbridge._core.torch_road(name)
 
 
-CROSSINGS = [
-    Crossing("to_numpy(t), plain", "to_numpy(t)", "t.numpy()", 0.25),
-    Crossing("to_numpy(t), plain, portable", "to_numpy(t)", "t.numpy()", 1.5, "portable"),
-    Crossing("to_numpy(t), plain", "to_numpy(t)", "np.from_dlpack(t)", 0.08),
-    Crossing("to_numpy(g), in a graph", "to_numpy(g)", "g.detach().cpu().numpy()", 0.15),
-    Crossing("to_torch(a)", "to_torch(a)", "torch.from_numpy(a)", 0.55),
-    Crossing("to_torch(a), portable", "to_torch(a)", "torch.from_numpy(a)", 1.0, "portable"),
-    Crossing("to_torch(a)", "to_torch(a)", "torch.from_dlpack(a)", 0.22),
-    Crossing("from_dlpack(t)", "from_dlpack(t)", "tvm_ffi.from_dlpack(t)", 0.6),
-    Crossing("to_numpy(m), ManagedTensor", "to_numpy(m)", "np.from_dlpack(f)", 0.8),
-    Crossing("np.asarray(m), ManagedTensor", "np.asarray(m)", "np.from_dlpack(f)", 0.8),
-]
-
-
-@dataclass
-class Figure:
-    """Nanoseconds a call, and the ratio of ours to the peer's."""
-
-    name: str
-    peer: str
-    road: str
-    ours_ns: float
-    peer_ns: float
-    ratio: float
-    low: float
-    high: float
-    goal: float
-
-    @property
-    def met(self) -> bool:
-        return self.ratio <= self.goal
+def has_linked_road() -> bool:
+    try:
+        dlbridge._core.torch_road("linked")
+    except RuntimeError as error:
+        print(f"the linked road is not measured: {error}")
+        return False
+    return True
 
 
 def names() -> dict[str, Any]:
@@ -85,6 +43,7 @@ def names() -> dict[str, Any]:
         "t": tensor,
         "g": tensor.clone().requires_grad_(),
         "m": dlbridge.from_dlpack(array, copy=True),
+        "d": {str(i): torch.ones(4, 8, requires_grad=True) for i in range(1000)},
         "to_numpy": dlbridge.to_numpy,
         "to_torch": dlbridge.to_torch,
         "from_dlpack": dlbridge.from_dlpack,
@@ -94,80 +53,125 @@ def names() -> dict[str, Any]:
     return known
 
 
-def measure(crossing: Crossing, known: dict[str, Any], rounds: int, calls: int) -> Figure:
-    dlbridge._core.torch_road(crossing.road)
-    ours = timeit.Timer(crossing.ours, globals=known)
-    peer = timeit.Timer(crossing.peer, globals=known)
-    ours.timeit(calls), peer.timeit(calls)  # warm both
-    pairs = [(ours.timeit(calls), peer.timeit(calls)) for _ in range(rounds)]
-    ratios = sorted(mine / theirs for mine, theirs in pairs)
-    return Figure(
-        crossing.name,
-        crossing.peer,
-        crossing.road,
-        statistics.median(mine for mine, _ in pairs) / calls * 1e9,
-        statistics.median(theirs for _, theirs in pairs) / calls * 1e9,
-        statistics.median(ratios),
-        ratios[len(ratios) // 4],
-        ratios[-1 - len(ratios) // 4],
-        crossing.goal,
-    )
+#: ours, the peer, the goal by the linked road, the goal by the portable one
+CROSSINGS: list[tuple[str, str, float | None, float | None]] = [
+    ("to_numpy(t)", "t.numpy()", 0.25, 1.5),
+    ("to_numpy(t)", "np.from_dlpack(t)", 0.08, None),
+    ("to_numpy(g)", "g.detach().cpu().numpy()", 0.15, None),
+    ("to_torch(a)", "torch.from_numpy(a)", 0.55, 1.0),
+    ("to_torch(a)", "torch.from_dlpack(a)", 0.22, None),
+    ("from_dlpack(t)", "tvm_ffi.from_dlpack(t)", 0.6, None),
+    ("to_numpy(m)", "np.from_dlpack(f)", 0.8, None),
+    ("np.asarray(m)", "np.from_dlpack(f)", 0.8, None),
+    ("to_numpy(d)", "{k: v.detach().cpu().numpy() for k, v in d.items()}", 0.2, None),
+]
 
 
-def machine() -> dict[str, str]:
-    return {
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "torch": torch.__version__,
-        "tvm_ffi": getattr(tvm_ffi, "__version__", "none"),
-        "machine": platform.machine(),
-        "system": platform.system(),
-    }
-
-
-def print_table(figures: list[Figure]) -> None:
-    table = Table(title="small crossings, float32 (4, 8), medians")
-    for column in ("crossing", "against", "ours ns", "peer ns", "ratio", "middle half", "goal", ""):
-        table.add_column(column, justify="left" if column in ("crossing", "against") else "right")
-    for figure in figures:
-        table.add_row(
-            figure.name,
-            figure.peer,
-            f"{figure.ours_ns:.0f}",
-            f"{figure.peer_ns:.0f}",
-            f"{figure.ratio:.2f}",
-            f"{figure.low:.2f}-{figure.high:.2f}",
-            f"{figure.goal:.2f}",
-            "met" if figure.met else "not met",
-        )
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
-    parser.add_argument("--rounds", type=int, default=41)
-    parser.add_argument("--calls", type=int, default=2000)
-    options = parser.parse_args()
+def small() -> Iterator[Line]:
     known = names()
-    roads = {"portable"}
-    try:
-        dlbridge._core.torch_road("linked")
-        roads.add("linked")
-    except RuntimeError as error:
-        print(f"the linked road is not measured: {error}")
-    figures = [
-        measure(crossing, known, options.rounds, options.calls)
-        for crossing in CROSSINGS
-        if crossing.road in roads and (tvm_ffi is not None or "tvm_ffi" not in crossing.peer)
-    ]
-    print_table(figures)
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(
-                {"machine": machine(), "figures": [asdict(f) for f in figures]}, file, indent=2
+    linked = has_linked_road()
+    for ours, peer, goal, portable_goal in CROSSINGS:
+        if tvm_ffi is None and ("tvm_ffi" in peer or "(f)" in peer):
+            continue
+        roads = [("linked", goal)] if linked else []
+        if portable_goal is not None or not linked:
+            roads.append(("portable", portable_goal))
+        for road, wanted in roads:
+            name = ours if road == "linked" else f"{ours}, portable road"
+            calls = 20 if "(d)" in ours else 2000
+            yield Line(
+                "from Python",
+                name,
+                peer.replace(
+                    "{k: v.detach().cpu().numpy() for k, v in d.items()}", "a dict of own"
+                ),
+                ours,
+                peer,
+                wanted,
+                calls,
+                names=known,
+                before=take_road(road),
             )
 
 
-if __name__ == "__main__":
-    main()
+def arguments() -> Iterator[Line]:
+    """What an argument of a C++ function costs, by our type casters and by the binder's own."""
+    try:
+        import dlbridge_nanobind_casters as nb
+        import dlbridge_pybind11_casters as pb
+    except ModuleNotFoundError:
+        print("arguments of extensions are not measured: that takes a build with the tests")
+        return
+    before = take_road("linked") if has_linked_road() else None
+    known = names() | {"nb": nb, "pb": pb}
+    for x, library, goal in (("t", "torch", 0.1), ("a", "NumPy", 1.0)):
+        for function, kind in (("rows", "ManagedTensor"), ("rows_of_view", "TensorView")):
+            for module, binder in (("nb", "nanobind"), ("pb", "pybind11")):
+                yield Line(
+                    "an argument of a C++ function",
+                    f"{library} as {kind}, {binder}",
+                    "nb::ndarray",
+                    f"{module}.{function}({x})",
+                    f"nb.rows_of_own({x})",
+                    goal,
+                    names=known,
+                    before=before,
+                )
+    yield Line(
+        "an argument of a C++ function",
+        "NumPy as TensorView, pybind11",
+        "py::array_t",
+        "pb.rows_of_view(a)",
+        "pb.rows_of_own(a)",
+        names=known,
+    )
+
+
+def compiled(build: Path) -> list[Figure]:
+    """The C++ lines, by Google Benchmark; ``build`` is the folder that CMake built in."""
+    program = build / "bench" / "bench_torch_crossings"
+    if not program.exists():
+        print(f"the C++ crossings are not measured: there is no {program}")
+        return []
+    run = subprocess.run(
+        [
+            program,
+            "--benchmark_format=json",
+            "--benchmark_repetitions=25",
+            "--benchmark_enable_random_interleaving=true",
+            "--benchmark_min_time=0.05",
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    times: dict[str, list[float]] = {}
+    for each in json.loads(run.stdout)["benchmarks"]:
+        if each["run_type"] == "iteration":
+            name = each["name"].partition("/repeats")[0]
+            times.setdefault(name, []).append(each["cpu_time"] * 1e-9)
+    out = "tensor to managed tensor"
+    into = "managed tensor to tensor"
+    made = sorted(times[f"{out}/torch's"])[len(times[f"{out}/torch's"]) // 2]
+    pairs = {
+        (out, "at::toDLPackVersioned and its deleter", 0.8): (out, 0.0),
+        (into, "at::fromDLPackVersioned", 0.5): (into, made),
+    }
+    figures = []
+    for (name, against, goal), (key, common) in pairs.items():
+        line = Line(
+            "from C++",
+            name.replace("tensor", "at::Tensor", 1) if name == out else f"{name} of torch",
+            against,
+            "",
+            "",
+            goal,
+        )
+        both = zip(times[f"{key}/ours"], times[f"{key}/torch's"], strict=True)
+        figures.append(figure(line, [(mine - common, theirs - common) for mine, theirs in both]))
+    return figures
+
+
+def lines() -> Iterator[Line]:
+    yield from small()
+    yield from arguments()

@@ -1,32 +1,16 @@
-"""What the ledger, borrow, functions and loading cost, each held against the way without them.
-
-    make bench                             the table
-    python bench/features.py --json FILE   also the figures, with the machine and the versions
-
-As in crossings.py every line times ours and the other in turn, many short rounds, and gives the
-median of the rounds' ratios with the spread of its middle half.
-"""
+"""What the ledger, borrow, functions and loading cost, each held against the way without them."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import sys
 import tempfile
-import timeit
-import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from crossings import machine
-from rich.console import Console
-from rich.table import Table
+from measure import Line
 from scipy import ndimage
 from sklearn.datasets import load_sample_image
 from torch.utils.data import DataLoader, default_collate
@@ -34,28 +18,15 @@ from torch.utils.data import DataLoader, default_collate
 import dlbridge
 
 
-@dataclass
-class Pair:
-    """One line: ours, what it is held against, and the ratio that is the goal, if there is one."""
-
-    name: str
-    against: str
-    ours: Callable[[], Any]
-    peer: Callable[[], Any]
-    goal: float | None = None
-    calls: int = 200
-
-
-@dataclass
-class Figure:
-    name: str
-    against: str
-    ours_us: float
-    peer_us: float
-    ratio: float
-    low: float
-    high: float
-    goal: float | None
+def pair(
+    name: str,
+    against: str,
+    ours: Callable[[], Any],
+    peer: Callable[[], Any],
+    goal: float | None = None,
+    calls: int = 200,
+) -> Line:
+    return Line("features", name, against, ours, peer, goal, calls)
 
 
 def photographs() -> list[Any]:
@@ -70,7 +41,7 @@ def photographs() -> list[Any]:
     return crops
 
 
-def loading() -> list[Pair]:
+def loading() -> list[Line]:
     crops = photographs()
     whole = [np.ascontiguousarray(crop) for crop in crops]
     sets = {
@@ -81,7 +52,7 @@ def loading() -> list[Pair]:
         "float32": [image.astype("f4") for image in whole],
     }
     return [
-        Pair(
+        pair(
             f"collate, 32 photographs: {name}",
             "default_collate",
             lambda items=items: dlbridge.collate(items),  # type: ignore[misc]
@@ -93,7 +64,7 @@ def loading() -> list[Pair]:
     ]
 
 
-def data_loader() -> list[Pair]:
+def data_loader() -> list[Line]:
     """One batch after another, out of a file of 320 photographs that is mapped."""
     path = Path(tempfile.mkdtemp(), "photographs.npy")
     np.save(path, np.stack(photographs() * 10))
@@ -107,7 +78,7 @@ def data_loader() -> list[Pair]:
         return run
 
     return [
-        Pair(
+        pair(
             "a DataLoader over a file, 10 such batches",
             "the same with default_collate",
             all_batches(dlbridge.collate),
@@ -118,7 +89,7 @@ def data_loader() -> list[Pair]:
     ]
 
 
-def ledger() -> list[Pair]:
+def ledger() -> list[Line]:
     tensor, array = torch.ones(4, 8), np.ones((4, 8), "f4")
     to_numpy, to_torch = dlbridge.to_numpy, dlbridge.to_torch
 
@@ -132,9 +103,9 @@ def ledger() -> list[Pair]:
 
     plain = in_block(nullcontext)
     return [
-        Pair("100 x to_numpy(t) in trace()", "no block", in_block(dlbridge.trace), plain, None, 4),
-        Pair("... in no_copies()", "no block", in_block(dlbridge.no_copies), plain, None, 20),
-        Pair(
+        pair("100 x to_numpy(t) in trace()", "no block", in_block(dlbridge.trace), plain, None, 4),
+        pair("... in no_copies()", "no block", in_block(dlbridge.no_copies), plain, None, 20),
+        pair(
             '... in policy("strict")',
             "no block",
             in_block(lambda: dlbridge.policy("strict")),
@@ -142,11 +113,11 @@ def ledger() -> list[Pair]:
             None,
             20,
         ),
-        Pair("stats()", "to_torch(a)", dlbridge.stats, lambda: to_torch(array)),
+        pair("stats()", "to_torch(a)", dlbridge.stats, lambda: to_torch(array)),
     ]
 
 
-def borrowing() -> list[Pair]:
+def borrowing() -> list[Line]:
     tensor = torch.ones(4, 8)
 
     def borrowed() -> None:
@@ -160,12 +131,12 @@ def borrowing() -> list[Pair]:
         tensor[0, 0] = 1
 
     return [
-        Pair("borrow(t), one write", "t.numpy(), one write", borrowed, bare),
-        Pair("borrow(t), one write", "t[0, 0] = 1", borrowed, in_place),
+        pair("borrow(t), one write", "t.numpy(), one write", borrowed, bare),
+        pair("borrow(t), one write", "t[0, 0] = 1", borrowed, in_place),
     ]
 
 
-def functions() -> list[Pair]:
+def functions() -> list[Line]:
     @dlbridge.numpy_function
     def ours(x: Any) -> Any:
         return ndimage.gaussian_filter(x, 1.0)
@@ -188,7 +159,7 @@ def functions() -> list[Pair]:
     for size in (8, 224):
         x = torch.rand(size, size, requires_grad=True)
         pairs.append(
-            Pair(
+            pair(
                 f"numpy_function, forward and backward, {size} x {size}",
                 "an autograd.Function by hand",
                 lambda x=x: ours(x).sum().backward(),  # type: ignore[misc]
@@ -200,7 +171,7 @@ def functions() -> list[Pair]:
     accepting = dlbridge.accepts("numpy")(np.add)
     a, b = torch.ones(4, 8), torch.ones(4, 8)
     pairs.append(
-        Pair(
+        pair(
             'accepts("numpy"), np.add',
             "numpy() and from_numpy by hand",
             lambda: accepting(a, b),
@@ -210,58 +181,5 @@ def functions() -> list[Pair]:
     return pairs
 
 
-def measure(pair: Pair, rounds: int) -> Figure:
-    pair.ours(), pair.peer()  # warm both
-    times = [
-        (timeit.timeit(pair.ours, number=pair.calls), timeit.timeit(pair.peer, number=pair.calls))
-        for _ in range(rounds)
-    ]
-    ratios = sorted(mine / theirs for mine, theirs in times)
-    return Figure(
-        pair.name,
-        pair.against,
-        statistics.median(mine for mine, _ in times) / pair.calls * 1e6,
-        statistics.median(theirs for _, theirs in times) / pair.calls * 1e6,
-        statistics.median(ratios),
-        ratios[len(ratios) // 4],
-        ratios[-1 - len(ratios) // 4],
-        pair.goal,
-    )
-
-
-def print_table(figures: list[Figure]) -> None:
-    table = Table(title="features, medians")
-    for column in ("what", "against", "ours µs", "other µs", "ratio", "middle half", "goal"):
-        table.add_column(column, justify="left" if column in ("what", "against") else "right")
-    for figure in figures:
-        met = "" if figure.goal is None else " met" if figure.ratio <= figure.goal else " not met"
-        table.add_row(
-            figure.name,
-            figure.against,
-            f"{figure.ours_us:.1f}",
-            f"{figure.peer_us:.1f}",
-            f"{figure.ratio:.2f}",
-            f"{figure.low:.2f}-{figure.high:.2f}",
-            "" if figure.goal is None else f"{figure.goal:.2f}{met}",
-        )
-    Console(width=None if sys.stdout.isatty() else 130).print(table)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
-    parser.add_argument("--rounds", type=int, default=41)
-    options = parser.parse_args()
-    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-    pairs = [*ledger(), *borrowing(), *functions(), *loading(), *data_loader()]
-    figures = [measure(pair, options.rounds) for pair in pairs]
-    print_table(figures)
-    if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(
-                {"machine": machine(), "figures": [asdict(f) for f in figures]}, file, indent=2
-            )
-
-
-if __name__ == "__main__":
-    main()
+def lines() -> list[Line]:
+    return [*ledger(), *borrowing(), *functions(), *loading(), *data_loader()]

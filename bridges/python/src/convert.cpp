@@ -321,9 +321,11 @@ Ref to_torch_object(PyObject* x, const Call& call) {
     }
   }
   const bool elsewhere = !Device(incoming.source().tensor.device).host_accessible();
-  const Capabilities there =
-      elsewhere ? torch_capabilities(road, incoming.source().tensor, host_call) : Capabilities{};
-  const Capabilities& target = elsewhere ? there : road.capabilities();
+  std::optional<Capabilities> there;
+  if (elsewhere) [[unlikely]] {
+    there = torch_capabilities(road, incoming.source().tensor, host_call);
+  }
+  const Capabilities& target = there ? *there : road.capabilities();
   incoming.adapt(target);
   const Plan decided = decide(incoming, target, host_call);
   if (!device) {

@@ -1,0 +1,161 @@
+"""How everything here is measured: ours and its peer in turn, many short rounds, in one run.
+
+The machine's noise meets both sides alike, so what counts is the ratio of each round; the median of
+these is given, with the spread of their middle half.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import sys
+import timeit
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+Work = str | Callable[[], Any]
+
+
+@dataclass
+class Line:
+    """What is called, what it is held against, and the ratio of the two times that is the goal.
+
+    Work is a statement over ``names``, or a function. Of several peers the fastest counts, round by
+    round. ``moved`` is the bytes that one call reads and writes, where that is the point.
+    """
+
+    group: str
+    name: str
+    against: str
+    ours: Work
+    peers: Work | tuple[Work, ...]
+    goal: float | None = None
+    calls: int = 2000
+    rounds: int = 31
+    names: Mapping[str, Any] = field(default_factory=dict)
+    before: Callable[[], Any] | None = None
+    moved: int | None = None
+
+
+@dataclass
+class Figure:
+    """Seconds a call, medians; ratios of ours to the peer's."""
+
+    group: str
+    name: str
+    against: str
+    ours: float
+    peer: float
+    ratio: float
+    low: float
+    high: float
+    goal: float | None
+    moved: int | None = None
+
+    @property
+    def verdict(self) -> str:
+        if self.goal is None:
+            return ""
+        return "met" if self.ratio <= self.goal else "not met"
+
+
+def measure(line: Line) -> Figure:
+    if line.before is not None:
+        line.before()
+    peers = line.peers if isinstance(line.peers, tuple) else (line.peers,)
+    known = dict(line.names)
+    ours = timeit.Timer(line.ours, globals=known)
+    others = [timeit.Timer(peer, globals=known) for peer in peers]
+    for timer in (ours, *others):
+        timer.timeit(max(line.calls // 4, 1))
+    rounds = []
+    for _ in range(line.rounds):
+        mine = ours.timeit(line.calls)
+        rounds.append((mine, min(timer.timeit(line.calls) for timer in others)))
+    return figure(line, rounds, line.calls)
+
+
+def figure(line: Line, rounds: Iterable[tuple[float, float]], calls: int = 1) -> Figure:
+    """The figure of pairs of times, ours first, each of ``calls`` calls."""
+    pairs = list(rounds)
+    ratios = sorted(mine / theirs for mine, theirs in pairs)
+    quarter = len(ratios) // 4
+    return Figure(
+        line.group,
+        line.name,
+        line.against,
+        statistics.median(mine for mine, _ in pairs) / calls,
+        statistics.median(theirs for _, theirs in pairs) / calls,
+        statistics.median(ratios),
+        ratios[quarter],
+        ratios[-1 - quarter],
+        line.goal,
+        line.moved,
+    )
+
+
+def shown(seconds: float) -> str:
+    for unit, scale in (("ns", 1e9), ("us", 1e6), ("ms", 1e3)):
+        if seconds * scale < 10_000 or unit == "ms":
+            number = seconds * scale
+            return f"{number:.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
+    raise AssertionError
+
+
+def print_table(figures: Iterable[Figure]) -> None:
+    table = Table(title="ours / peer, medians of rounds measured in turn")
+    left = ("crossing", "against")
+    for column in (*left, "ours", "peer", "ratio", "middle half", "goal", ""):
+        table.add_column(column, justify="left" if column in left else "right")
+    group = None
+    for each in figures:
+        if each.group != group:
+            table.add_section()
+            table.add_row(f"[bold]{each.group}[/bold]")
+            group = each.group
+        speed = f" ({each.moved / each.ours / 1e9:.1f} GB/s)" if each.moved else ""
+        table.add_row(
+            each.name + speed,
+            each.against,
+            shown(each.ours),
+            shown(each.peer),
+            f"{each.ratio:.2f}",
+            f"{each.low:.2f}-{each.high:.2f}",
+            "" if each.goal is None else f"{each.goal:.2f}",
+            each.verdict,
+        )
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
+
+
+def processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on: the processor and the versions."""
+    import os
+
+    versions = {}
+    for package in ("numpy", "torch", "apache-tvm-ffi", "nanobind", "pybind11", "dlbridge"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed as a package"
+    return {
+        "processor": processor(),
+        "processors": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": versions,
+    }

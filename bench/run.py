@@ -1,0 +1,140 @@
+"""Everything that is measured, as one table: ours against the libraries' own doors.
+
+make bench                                    the table
+python bench/run.py --json FILE --plot FILE   also the figures with machine and versions, and a plot
+
+Only some of it: python bench/run.py --only copies
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import timeit
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import bulk
+import crossings
+import features
+import numpy as np
+import torch
+from measure import Figure, machine, measure, print_table
+from rich.progress import track
+
+import dlbridge
+
+# A child says what importing added: seconds, and resident memory in KiB.
+IMPORTED = """
+import time, sys
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4
+import numpy
+before, memory = time.perf_counter(), resident()
+import dlbridge
+print(time.perf_counter() - before, resident() - memory)
+"""
+
+
+def cost_of_import() -> dict[str, float]:
+    """What `import dlbridge` adds to `import numpy`: the median of 11 processes."""
+    found = []
+    for _ in range(11):
+        run = subprocess.run(
+            [sys.executable, "-c", IMPORTED], check=True, capture_output=True, text=True
+        )
+        found.append(tuple(float(word) for word in run.stdout.split()))
+    seconds = sorted(each[0] for each in found)[5]
+    kibibytes = sorted(each[1] for each in found)[5]
+    return {"milliseconds": seconds * 1e3, "megabytes": kibibytes / 1024}
+
+
+def cost_by_size() -> dict[str, list[float]]:
+    """Nanoseconds of a view by the bytes of the tensor, 1 KB to 10 GB; nothing is touched."""
+    sizes = [10**power for power in range(3, 11)]
+    found: dict[str, list[float]] = {"bytes": [float(size) for size in sizes]}
+    for size in sizes:
+        tensor = torch.empty(size, dtype=torch.uint8)
+        array = np.empty(size, np.uint8)
+        known = {"t": tensor, "a": array, "d": dlbridge, "torch": torch}
+        for name, call in (
+            ("to_numpy(t)", "d.to_numpy(t)"),
+            ("t.numpy()", "t.numpy()"),
+            ("to_torch(a)", "d.to_torch(a)"),
+            ("torch.from_numpy(a)", "torch.from_numpy(a)"),
+        ):
+            timer = timeit.Timer(call, globals=known)
+            best = min(timer.repeat(15, 2000)) / 2000 * 1e9
+            found.setdefault(name, []).append(best)
+    return found
+
+
+def plot(figures: list[Figure], by_size: dict[str, list[float]], path: str) -> None:
+    pyplot: Any = importlib.import_module("matplotlib.pyplot")
+    chart, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5), layout="constrained")
+    with_goal = [each for each in figures if each.goal is not None]
+    places = range(len(with_goal))
+    left.barh(places, [each.ratio for each in with_goal], color="tab:blue", label="measured")
+    left.plot([each.goal for each in with_goal], places, "k|", markersize=9, label="goal")
+    left.set_yticks(places, [f"{each.name} / {each.against}" for each in with_goal], fontsize=6)
+    left.set_xscale("log")
+    left.axvline(1.0, color="grey", linewidth=0.8)
+    left.invert_yaxis()
+    left.set_xlabel("time / the peer's time")
+    left.legend(fontsize=8)
+    for name, times in by_size.items():
+        if name != "bytes":
+            right.plot(by_size["bytes"], times, marker="o", label=name)
+    right.set_xscale("log")
+    right.set_ylim(bottom=0)
+    right.set_xlabel("bytes of the tensor")
+    right.set_ylabel("nanoseconds of a view")
+    right.legend(fontsize=8)
+    chart.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--plot", metavar="FILE", help="draw them there (.svg, .png)")
+    parser.add_argument("--build", type=Path, default=Path("build"), help="where CMake built")
+    parser.add_argument("--only", choices=["crossings", "copies", "features"])
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+    wanted = {options.only} if options.only else {"crossings", "copies", "features"}
+    figures: list[Figure] = []
+    for name, module in (("crossings", crossings), ("copies", bulk), ("features", features)):
+        if name in wanted:
+            figures += [measure(each) for each in track(list(module.lines()), name)]
+        if name == "crossings" and name in wanted:
+            figures += crossings.compiled(options.build)
+    print_table(figures)
+    found: dict[str, Any] = {"machine": machine(), "figures": [asdict(each) for each in figures]}
+    if "copies" in wanted:
+        found["memory_bandwidth"] = bulk.memory_bandwidth()
+        print(f"memory: {found['memory_bandwidth'] / 1e9:.1f} GB/s read and written, by torch")
+        for each in figures:
+            if each.moved:
+                share = each.moved / each.ours / found["memory_bandwidth"]
+                print(f"  {share:4.0%} of it: {each.name}")
+    if "crossings" in wanted:
+        cost = found["import"] = cost_of_import()
+        print(
+            f"import dlbridge adds {cost['milliseconds']:.1f} ms (goal 10) and "
+            f"{cost['megabytes']:.1f} MB (goal 3) to import numpy"
+        )
+    missed = [each for each in figures if each.verdict == "not met"]
+    print(f"{sum(each.verdict == 'met' for each in figures)} goals met, {len(missed)} not")
+    if options.json:
+        Path(options.json).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    if options.plot:
+        plot(figures, cost_by_size(), options.plot)
+
+
+if __name__ == "__main__":
+    main()
