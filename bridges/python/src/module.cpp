@@ -146,6 +146,20 @@ PyObject* for_consumer(PyObject* /*module*/, PyObject* const* arguments, Py_ssiz
   });
 }
 
+// hold(managed, other): the same tensor, which keeps another object alive for as long as it lives.
+PyObject* hold(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
+  return guarded([&]() -> PyObject* {
+    only_argument("hold", arguments, count, 2);
+    if (!is_managed_tensor(arguments[0])) {
+      raise(PyExc_TypeError, "hold() takes a ManagedTensor");
+    }
+    const ManagedTensor& managed = managed_of(arguments[0]);
+    PyObject* both = checked(PyTuple_Pack(2, arguments[0], arguments[1])).release();
+    return wrap(ManagedTensor::own(managed.tensor(), managed.flags(), python_lease(both)))
+        .release();
+  });
+}
+
 PyObject* fields_of_policy(PyObject* /*module*/, PyObject* /*unused*/) {
   return guarded([] { return policy_fields().release(); });
 }
@@ -246,6 +260,7 @@ PyMethodDef functions[] = {
     {"map_tree", as_function(map_tree_in_python), METH_FASTCALL,
      "map_tree(tree, convert, /)\n--\n\n"
      "The tree with convert(leaf) for each tensor; None where it is no tree."},
+    {"hold", as_function(hold), METH_FASTCALL, nullptr},
     {"counting_deleters", counting_deleters, METH_NOARGS, nullptr},
     {"policy_fields", fields_of_policy, METH_NOARGS, nullptr},
     {"live_managed_tensors", live_tensors, METH_NOARGS,

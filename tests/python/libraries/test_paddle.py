@@ -58,6 +58,25 @@ def test_an_offset_is_applied() -> None:
     assert dlbridge.to(x, "paddle").numpy().tolist() == list(range(6, 24))
 
 
+def test_the_same_memory_twice_loses_no_deleter() -> None:
+    """Paddle itself calls one deleter of the two, and the wrong one."""
+    source = VALUES.copy()
+    first = dlbridge.to(source, "paddle")
+    second = dlbridge.to(source, "paddle")
+    third = dlbridge.to(source[:, :2], "paddle")
+    part = first[1:]
+    source[...] = source + 1
+    del first
+    np.testing.assert_array_equal(second.numpy(), source)
+    np.testing.assert_array_equal(third.numpy(), source[:, :2])
+    with pytest.warns(dlbridge.SilentCopyWarning):
+        copy = dlbridge.to(source, "paddle")
+    np.testing.assert_array_equal(copy.numpy(), source)
+    with pytest.raises(dlbridge.ConversionRefused):
+        dlbridge.to(source, "paddle", copy=False)
+    np.testing.assert_array_equal(part.numpy(), source[1:])
+
+
 def test_a_sparse_tensor_is_refused() -> None:
     with pytest.raises(dlbridge.ConversionRefused, match="sparse"):
         dlbridge.to_numpy(paddle.sparse.sparse_coo_tensor([[0]], [1.0], [2]))

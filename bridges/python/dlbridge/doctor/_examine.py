@@ -71,8 +71,8 @@ def examine_rules(specimen: Specimen) -> dict[str, Any]:
 
 
 def examine_crossings(source: str, targets: list[str]) -> Iterator[dict[str, Any]]:
-    """The crossings from one library to others. What ended the process is asked again alone: two
-    libraries that cannot live in one process are no fault of the crossing."""
+    """The crossings from one library to others. What ended the process is asked again alone, and
+    then without the crossing: two libraries that cannot live in one process are no fault of it."""
     left = list(targets)
     while left:
         answers, open_question, ended = _ask(["crossings", source, *left])
@@ -85,8 +85,11 @@ def examine_crossings(source: str, targets: list[str]) -> Iterator[dict[str, Any
         if still is None and again:
             again[0]["beside"] = "not in one process with the libraries before it"
             yield again[0]
-        else:
-            yield {"source": source, "target": target, "outcome": "crash", "reason": ended}
+            continue
+        _, apart, how = _ask(["together", source, target])
+        outcome = "crash" if apart is None else "apart"
+        reason = ended if apart is None else f"without any crossing, {source} and {target} {how}"
+        yield {"source": source, "target": target, "outcome": outcome, "reason": reason}
 
 
 def examine(names: list[str] | None, say: Say) -> dict[str, Any]:

@@ -11,6 +11,7 @@ OUTCOMES = {
     "view": ("view", "#d6f5d6"),
     "copy": ("copy", "#fff3c4"),
     "refused": ("refused", "#e6e6e6"),
+    "apart": ("apart", "#e6d6f5"),
     "wrong values": ("WRONG", "#ffb3b3"),
     "crash": ("CRASH", "#ff8080"),
     "error": ("ERROR", "#ffb3b3"),
@@ -166,11 +167,11 @@ def as_markdown(report: dict[str, Any]) -> str:
         {
             (each["source"], each["target"], each["reason"])
             for each in report["crossings"]
-            if each["outcome"] == "refused"
+            if each["outcome"] in ("refused", "apart")
         }
     )
     if reasons:
-        lines += ["Refused:", ""]
+        lines += ["Refused, or apart:", ""]
         lines += [f"- {source} to {target}: {reason}" for source, target, reason in reasons]
         lines.append("")
     lines += ["Rules that are broken:", ""]

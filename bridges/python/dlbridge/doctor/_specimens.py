@@ -16,6 +16,9 @@ from dlbridge import _registry
 
 
 def _by_dlpack(result: Any) -> Any:
+    """By NumPy; what lies on a SYCL device by dpnp, the one that reads it."""
+    if result.__dlpack_device__()[0] == 14:
+        return dlbridge.to(result, "dpnp").asnumpy()
     return np.from_dlpack(result)
 
 
@@ -126,7 +129,7 @@ SPECIMENS: tuple[Specimen, ...] = (
     Specimen(
         name="dlbridge",
         module="dlbridge",
-        values=dlbridge.to_numpy,
+        values=_by_dlpack,
         make=lambda array: dlbridge.from_dlpack(np.array(array)),
         take=dlbridge.from_dlpack,
         write=lambda x: dlbridge.to_numpy(x).fill(9),
