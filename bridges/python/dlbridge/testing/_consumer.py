@@ -227,9 +227,9 @@ def _padded_float4(subject: Consumer) -> None:
     if not error:
         # What only carries the tensor on has to say so there.
         flags = 0
-        if hasattr(result, "__dlpack__"):
+        with contextlib.suppress(Exception):
             exported = result.__dlpack__(max_version=(1, 3))
-            flags = getattr(managed_in(exported), "flags", 0)
+            flags = managed_in(exported).flags
             del exported
         require(flags & PADDED, "it took a padded float4 tensor for a packed one")
     del result

@@ -325,7 +325,8 @@ def _device_of_the_host(subject: Producer) -> None:
         len(declared) == 2 and all(isinstance(part, int) for part in declared),
         f"__dlpack_device__ gave {declared!r}, which is no pair of ints",
     )
-    device = _versioned(x).tensor.device
+    export = _versioned(x)
+    device = export.tensor.device
     found = (device.device_type, device.device_id)
     require(
         tuple(declared) == found, f"it declares {tuple(declared)}, and the capsule says {found}"
