@@ -67,20 +67,31 @@ def _check_alike(items: list[Any], trait: Any, name: str) -> None:
 
 def _stacked(items: list[Any]) -> torch.Tensor:
     began = time.perf_counter_ns()
-    if isinstance(items[0], torch.Tensor) and any(
-        isinstance(item, torch.Tensor) and (item.is_cuda or item.requires_grad) for item in items
-    ):
-        return torch.stack(items)  # on its device, and in its graph
+    first = items[0]
+    if all(isinstance(item, torch.Tensor) for item in items):
+        if any(item.is_cuda or item.requires_grad for item in items):
+            return torch.stack(items)  # on its device, and in its graph
+        dtype, shape = first.dtype, first.shape
+        if all(
+            item.dtype is dtype and item.shape == shape and item.is_contiguous() for item in items
+        ):
+            batch = _room((len(items), *shape), dtype)
+            torch.stack(items, out=batch)
+            _write_down(first, batch, began)
+            return batch
     arrays = [item if type(item) is np.ndarray else _core.to_numpy(item) for item in items]
-    first = arrays[0]
-    native = first.dtype.newbyteorder("=") if first.dtype.byteorder == ">" else first.dtype
-    batch, target = _room((len(arrays), *first.shape), native)
+    given = arrays[0].dtype
+    native = given.newbyteorder("=") if given.byteorder == ">" else given
+    batch = _room((len(arrays), *arrays[0].shape), _torch_dtype(native))
+    as_bytes = torch.empty(0, dtype=torch.uint8).set_(  # type: ignore[call-overload]
+        batch.untyped_storage(), 0, (batch.nbytes,)
+    )
     try:
-        _core.gather(target, arrays)
+        _core.gather(as_bytes.numpy().view(native).reshape(batch.shape), arrays)
     except ValueError:
         _check_alike(arrays, lambda array: (array.shape, array.dtype), "shape or dtype")
         raise
-    _write_down(items[0], first, batch, began)
+    _write_down(first, batch, began)
     return batch
 
 
@@ -93,8 +104,8 @@ def _torch_dtype(dtype: Any) -> torch.dtype:
     return found
 
 
-def _room(shape: tuple[int, ...], dtype: Any) -> tuple[torch.Tensor, Any]:
-    """A tensor where the batch is wanted, with whatever values, and the array over its memory."""
+def _room(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """A tensor where the batch is wanted, with whatever values."""
     size = math.prod(shape) * dtype.itemsize
     if get_worker_info() is not None:
         # Otherwise the way to the main process would copy it there.
@@ -103,10 +114,8 @@ def _room(shape: tuple[int, ...], dtype: Any) -> tuple[torch.Tensor, Any]:
         storage = torch.empty(size, dtype=torch.uint8, pin_memory=True).untyped_storage()
     else:
         storage = torch.from_numpy(_rooms.take(size)).untyped_storage()
-    tensor: torch.Tensor = torch.empty(0, dtype=_torch_dtype(dtype))
-    tensor.set_(storage, 0, shape)  # type: ignore[call-overload]
-    as_bytes = torch.empty(0, dtype=torch.uint8).set_(storage, 0, (size,))  # type: ignore[call-overload]
-    return tensor, as_bytes.numpy().view(dtype).reshape(shape)
+    room: torch.Tensor = torch.empty(0, dtype=dtype)
+    return room.set_(storage, 0, shape)  # type: ignore[call-overload,no-any-return]
 
 
 @functools.cache
@@ -143,9 +152,10 @@ def _aligned(room: Any, size: int) -> Any:
 _rooms = _Rooms()
 
 
-def _write_down(item: Any, array: Any, batch: torch.Tensor, began: int) -> None:
+def _write_down(item: Any, batch: torch.Tensor, began: int) -> None:
     if not _ledger.is_open():
         return
+    dtype = str(batch.dtype).removeprefix("torch.")
     plan = Plan(
         ("gather",),
         ("the samples of a batch become one tensor",),
@@ -156,8 +166,8 @@ def _write_down(item: Any, array: Any, batch: torch.Tensor, began: int) -> None:
         None,
         f"{len(batch)} × {type(item).__module__.partition('.')[0]}.{type(item).__name__}",
         "torch.Tensor",
-        str(array.dtype),
-        str(array.dtype),
+        dtype,
+        dtype,
         "cpu",
         tuple(batch.shape),
     )
