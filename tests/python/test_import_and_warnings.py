@@ -26,6 +26,20 @@ SURFACE = [
     "snapshot",
     "ManagedTensor",
     "ConversionRefused",
+    "trace",
+    "no_copies",
+    "policy",
+    "stats",
+    "borrow",
+    "numpy_function",
+    "torch_function",
+    "gradcheck",
+    "accepts",
+    "as_namespace",
+    "returns_like",
+    "collate",
+    "ArrayDataset",
+    "show",
 ]
 
 
