@@ -6,14 +6,13 @@
 2. In the middle of torch's training loop, SciPy turns and shifts every batch.
 3. Predictions and a feature map come back out of the graph, and NumPy scores them.
 
-Every crossing is explained before it is made, and the explanation is checked against what happened.
+At the end the ledger says which lines made something cross, and what that copied.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,8 @@ import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from scipy import ndimage
 from sklearn.datasets import load_digits
 
@@ -37,93 +34,6 @@ Array = npt.NDArray[Any]
 EPOCHS = 16
 BATCH = 64
 PICTURE = Path("demo-output/digits.png")
-
-
-# --- every crossing, with its plan ---------------------------------------------------------------
-
-
-@dataclass
-class Crossing:
-    what: str
-    source: str
-    target: str
-    shape: tuple[int, ...]
-    dtype: str
-    view: bool
-    writable: bool
-    bytes_moved: int
-    why: str
-    times: int = 1
-
-
-class Crossings:
-    """dlbridge's two conversions, and a record of each use."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, Crossing] = {}
-
-    def to_torch(self, what: str, x: Array) -> torch.Tensor:
-        plan = dlbridge.explain(x, "torch")
-        tensor = dlbridge.to_torch(x)
-        self._record(what, "NumPy", "torch", plan, x, np.asarray(tensor))
-        return tensor
-
-    def to_numpy(self, what: str, x: torch.Tensor) -> Array:
-        plan = dlbridge.explain(x, "numpy")
-        array = dlbridge.to_numpy(x)
-        self._record(what, "torch", "NumPy", plan, x.detach().numpy(), array)
-        return array
-
-    def _record(
-        self,
-        what: str,
-        source: str,
-        target: str,
-        plan: dlbridge.Plan,
-        before: Array,
-        after: Array,
-    ) -> None:
-        if np.shares_memory(before, after) != plan.view:
-            sys.exit(f"{what}: the plan says view={plan.view}, the memory says otherwise")
-        if what in self.rows:
-            self.rows[what].times += 1
-            return
-        why = "; ".join(plan.reasons) or "nothing in the way: same memory"
-        self.rows[what] = Crossing(
-            what,
-            source,
-            target,
-            after.shape,
-            after.dtype.name,
-            plan.view,
-            plan.writable,
-            plan.bytes_copied,
-            why,
-        )
-
-    def table(self) -> Table:
-        table = Table(title="Every crossing", title_style="bold", box=box.SIMPLE_HEAD)
-        table.add_column("what crosses")
-        table.add_column("from → to", no_wrap=True)
-        table.add_column("shape", no_wrap=True)
-        table.add_column("dtype", no_wrap=True)
-        table.add_column("times", justify="right")
-        table.add_column("how", no_wrap=True)
-        table.add_column("bytes copied", justify="right")
-        table.add_column("why", ratio=1)
-        for row in self.rows.values():
-            how = "[green]view[/]" if row.view else "[yellow]copy[/]"
-            table.add_row(
-                row.what,
-                f"{row.source} → {row.target}",
-                " × ".join(map(str, row.shape)),
-                row.dtype,
-                f"{row.times:,}",
-                how if row.writable else f"{how}, read-only",
-                f"{row.bytes_moved * row.times:,}",
-                row.why,
-            )
-        return table
 
 
 # --- 1. preparing the images with SciPy ----------------------------------------------------------
@@ -202,7 +112,6 @@ def train(
     network: Network,
     images: torch.Tensor,
     labels: torch.Tensor,
-    cross: Crossings,
     console: Console,
 ) -> list[float]:
     random = np.random.default_rng(1)
@@ -223,8 +132,8 @@ def train(
         for epoch in range(EPOCHS):
             total = 0.0
             for index in torch.randperm(len(images)).split(BATCH):
-                batch = cross.to_numpy("a batch, to SciPy", images[index])
-                turned = cross.to_torch("the batch, turned", jitter(batch, random))
+                batch = dlbridge.to_numpy(images[index])
+                turned = dlbridge.to_torch(jitter(batch, random))
                 loss = torch.nn.functional.cross_entropy(network(turned), labels[index])
                 optimiser.zero_grad()
                 loss.backward()
@@ -345,7 +254,6 @@ def main() -> int:
         console = Console(highlight=False, width=140)  # a log has no width of its own
     torch.manual_seed(0)
     torch.set_num_threads(1)  # layers this small lose more to waiting for each other than they gain
-    cross = Crossings()
 
     digits = load_digits()
     scans = digits.images.astype(np.float32)
@@ -355,19 +263,22 @@ def main() -> int:
     console.print(f"{len(learn)} digits to learn from, {len(test)} to be tested on")
 
     started = time.perf_counter()
-    learn_images = cross.to_torch("images to learn from", images[learn])
-    learn_labels = cross.to_torch("their labels", digits.target[learn])
-    # SciPy's convolution runs a kernel backwards, torch's forwards: the flip is a negative stride.
-    edges = cross.to_torch("edge filters, flipped", edge_kernels()[..., ::-1, ::-1])
-    network = Network(edges)
-    losses = train(network, learn_images, learn_labels, cross, console)
-    console.print(f"trained in {time.perf_counter() - started:.1f} s")
+    with dlbridge.trace() as log:
+        learn_images = dlbridge.to_torch(images[learn])
+        learn_labels = dlbridge.to_torch(digits.target[learn])
+        # SciPy's convolution runs a kernel backwards, torch's forwards: the flip is a negative
+        # stride.
+        edges = dlbridge.to_torch(edge_kernels()[..., ::-1, ::-1])
+        network = Network(edges)
+        losses = train(network, learn_images, learn_labels, console)
+        console.print(f"trained in {time.perf_counter() - started:.1f} s")
 
-    # No no_grad, no detach, no cpu: the scores are still in the graph, the policy takes care of it.
-    network.eval()
-    scores = network(cross.to_torch("images to be tested on", images[test]))
-    chance = softmax(cross.to_numpy("scores, in the graph", scores))
-    features = cross.to_numpy("feature map, in the graph", network.features)
+        # No no_grad, no detach, no cpu: the scores are still in the graph, the policy takes care
+        # of it.
+        network.eval()
+        scores = network(dlbridge.to_torch(images[test]))
+        chance = softmax(dlbridge.to_numpy(scores))
+        features = dlbridge.to_numpy(network.features)
     labels = digits.target[test]
     guess = chance.argmax(1)
     confusion = np.zeros((10, 10), np.int64)
@@ -376,7 +287,7 @@ def main() -> int:
     draw(scans[test], images[test], labels, chance, confusion, features, losses)
 
     console.print()
-    console.print(cross.table())
+    console.print(log)
     console.print()
     console.print(f"picture:  {PICTURE}")
     console.print(f"accuracy: [bold]{right / len(test):.1%}[/], {right} of {len(test)}")

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 SETUP = """
-import gc, sys, tempfile, warnings
+import contextlib, gc, sys, tempfile, warnings
 warnings.simplefilter("ignore")
 import numpy as np, torch, dlbridge
 
@@ -99,6 +99,8 @@ CASES: list[tuple[str, str, dict[str, str]]] = [
             "x.detach().numpy()": "x.detach().numpy()[:] = 100; y.backward(); show(w.grad)",
             "np.from_dlpack(x)": "np.from_dlpack(x)[:] = 100; y.backward(); show(w.grad)",
             "dlbridge.to_numpy(x)": "dlbridge.to_numpy(x)[:] = 100; y.backward(); show(w.grad)",
+            "dlbridge.borrow(x)": "b = contextlib.ExitStack(); "
+            "b.enter_context(dlbridge.borrow(x))[:] = 100; b.close(); y.backward(); show(w.grad)",
         },
     ),
     (

@@ -128,6 +128,18 @@ def test_an_interrupt_is_no_refusal() -> None:
         dlbridge.to(VALUES, "grid_for_tests")
 
 
+def test_pinned_memory_is_the_hosts_to_who_reads_it_there() -> None:
+    from dlbridge import testing
+
+    for device in ((3, 0), (1, 7)):
+        seen: list[Any] = []
+        row = grid(take=lambda managed, seen=seen: seen.append(managed.device), address=None)
+        dlbridge.register(row)
+        dlbridge.to(testing.HandMade(device=device), "grid_for_tests")
+        assert seen == [(1, 0)]
+        assert dlbridge.to(testing.HandMade(device=device), "dlbridge").device == device
+
+
 def test_what_read_raises_reaches_the_caller() -> None:
     def read(x: Any) -> Any:
         raise LookupError("no cells")

@@ -6,27 +6,38 @@
 >>> print(dlbridge.explain(tensor, "numpy"))
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from dlbridge._borrow import borrow
 from dlbridge._core import ManagedTensor, __version__, capsule, from_dlpack, to_numpy, to_torch
 from dlbridge._errors import ConversionRefused
-from dlbridge._functions import (
-    NotDifferentiable,
-    gradcheck,
-    numpy_function,
-    torch_function,
-)
 from dlbridge._ledger import Ledger, no_copies, policy, stats, trace
-from dlbridge._namespace import accepts, as_namespace, returns_like
 from dlbridge._plan import Plan
 from dlbridge._policy import Policy, host, snapshot, strict, zero_copy
 from dlbridge._registry import Capabilities, Library, register
-from dlbridge._show import show
 from dlbridge._targets import SilentCopyWarning, explain, to
 
 if TYPE_CHECKING:
+    from dlbridge._borrow import borrow
+    from dlbridge._functions import NotDifferentiable, gradcheck, numpy_function, torch_function
     from dlbridge._loading import ArrayDataset, collate
+    from dlbridge._namespace import accepts, as_namespace, returns_like
+    from dlbridge._show import show
+
+# What a crossing does not need is imported when it is first asked for; some of it imports torch.
+_LATER = {
+    "ArrayDataset": "_loading",
+    "NotDifferentiable": "_functions",
+    "accepts": "_namespace",
+    "as_namespace": "_namespace",
+    "borrow": "_borrow",
+    "collate": "_loading",
+    "gradcheck": "_functions",
+    "numpy_function": "_functions",
+    "returns_like": "_namespace",
+    "show": "_show",
+    "torch_function": "_functions",
+}
 
 __all__ = [
     "ArrayDataset",
@@ -72,7 +83,6 @@ for _class in (
     ConversionRefused,
     Ledger,
     Library,
-    NotDifferentiable,
     Plan,
     Policy,
     SilentCopyWarning,
@@ -82,8 +92,12 @@ del _class
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("ArrayDataset", "collate"):
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from dlbridge import _loading  # only now, since it imports torch
+    found = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+    globals()[name] = found
+    return found
 
-    return getattr(_loading, name)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -37,6 +37,9 @@ class NotDifferentiable(UserWarning):
     """A function without a gradient was called in a graph: its outputs do not require grad."""
 
 
+NotDifferentiable.__module__ = "dlbridge"  # where it is public
+
+
 class NumpyFunction:
     """A function of NumPy arrays that takes tensors. Made by ``dlbridge.numpy_function``."""
 

@@ -268,7 +268,13 @@ def _to_torch(x: Any, **keywords: Any) -> Any:
 LIBRARIES: tuple[Library, ...] = (
     Library(name="numpy", object="numpy.ndarray", convert=_targets.to_numpy),
     Library(name="torch", object="torch.Tensor", convert=_to_torch),
-    Library(name="dlbridge", object="dlbridge.ManagedTensor", convert=_targets.to_managed),
+    # No object is told by this row: ctypes' types get the name of the module that makes them.
+    Library(
+        name="dlbridge",
+        modules=("dlbridge.ManagedTensor",),
+        object="dlbridge.ManagedTensor",
+        convert=_targets.to_managed,
+    ),
     Library(
         name="jax",
         modules=("jax", "jaxlib"),

@@ -396,6 +396,9 @@ Ref to_consumer(PyObject* x, const ConsumerRow& row, const Call& call) {
   if (!target.negative_strides) {
     tensor.drop_negative_strides();
   }
+  if (!row.every_device && tensor.device().host_accessible()) {
+    tensor.relabel(Device{});  // pinned memory is the host's to whoever reads it there
+  }
   if (tensor.readonly() && target.readonly != ReadOnlySupport::kHonours) {
     // The policy said to, or the library copies: its kind of capsule cannot carry the flag.
     const DLTensor described = tensor.tensor();
@@ -428,8 +431,8 @@ Ref explain_object(PyObject* x, PyObject* target, const Call& call) {
   if (stays_itself(incoming, own, call)) {
     incoming.source().traits.conditions = {};
     incoming.source().tensor.strides = nullptr;
-    row = managed_tensor_capabilities();
     if (consumer != nullptr) {
+      row = managed_tensor_capabilities();
       row.result = consumer->result;
     }
   }

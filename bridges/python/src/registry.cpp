@@ -281,6 +281,7 @@ PyObject* new_consumer(PyObject* /*module*/, PyObject* arguments, PyObject* keyw
     row->result = result;
     Capabilities& capabilities = row->capabilities;
     capabilities.devices = devices_of(devices);
+    row->every_device = devices == Py_None;
     capabilities.dtypes = dtypes_of(dtypes);
     set_strides(capabilities, strides);
     capabilities.alignment = alignment < 1 ? 1 : alignment;

@@ -44,6 +44,7 @@ struct ConsumerRow {
   std::string name;
   std::string result;
   Capabilities capabilities;        // its texts are the three above
+  bool every_device = false;        // it carries every device by its own name
   ConditionTexts quirks;            // what the library would do by itself, where a condition is met
   std::vector<std::string> always;  // the same, whatever is met
 

@@ -77,6 +77,11 @@ def test_ctypes_as_source() -> None:
     assert x[1][2] == 9
 
 
+def test_an_array_that_was_made_here_is_no_managed_tensor() -> None:
+    made = dlbridge.to(VALUES.copy(), "ctypes")
+    assert isinstance(dlbridge.to(made, "dlbridge"), dlbridge.ManagedTensor)
+
+
 class TestImageAsTarget(AsTarget):
     target = "PIL"
     shape = (2, 3)
