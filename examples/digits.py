@@ -142,7 +142,7 @@ def train(
                 total += loss.item() * len(index)
                 progress.update(task, advance=1, loss=loss.item())
             losses.append(total / len(images))
-            if not console.is_terminal and (epoch + 1) % (EPOCHS // 4) == 0:
+            if not console.is_terminal and (epoch + 1) % max(EPOCHS // 4, 1) == 0:
                 console.print(f"  epoch {epoch + 1:2} of {EPOCHS}: loss {losses[-1]:.3f}")
     return losses
 

@@ -32,8 +32,8 @@ struct Capabilities {
   bool gives_writable = true;   // its objects can be written to at all
   bool guards_overlap = false;  // it refuses by itself to write where elements share memory
   bool negative_strides = true;
-  bool any_strides = true;     // otherwise C-contiguous only
-  std::int64_t alignment = 1;  // bytes that the first element has to be a multiple of
+  bool any_strides = true;       // otherwise C-contiguous only
+  std::int64_t alignment = 1;    // bytes that the first element has to be a multiple of
   bool carries_padding = false;  // it keeps the flag that says that elements are padded to bytes
   std::int32_t min_dimensions = 0;
   std::int32_t max_dimensions = kMaxDimensions;

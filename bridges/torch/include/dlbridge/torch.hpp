@@ -330,8 +330,7 @@ struct BasicTorch {
   // block of ours between.
   static bool passes_as_it_is(const DLManagedTensorVersioned* managed) {
     if (managed == nullptr || managed->version.major != DLPACK_MAJOR_VERSION ||
-        managed->deleter == nullptr ||
-        (managed->flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0) {
+        managed->deleter == nullptr || (managed->flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0) {
       return false;
     }
     const DLTensor& tensor = managed->dl_tensor;
