@@ -90,6 +90,12 @@ bench: $(READY) ## Measure against the libraries' own doors; BENCH_ARGS="--json 
 	cmake --build build -j $(JOBS)
 	PYTHONPATH=build/python $(PY) bench/run.py $(BENCH_ARGS)
 
+# Times wobble, instructions do not: what CI can hold a small crossing to.
+instructions: build ## Hold the instructions of small crossings against those agreed on (callgrind)
+	@$(call debian,valgrind)
+	g++ -O2 -shared -fPIC bench/instructions/switch.cpp -o build/libcallgrind_switch.so
+	PYTHONPATH=build/python $(PY) bench/instructions/check.py build/libcallgrind_switch.so
+
 build: build/build.ninja ## Build the library, the Python module and the tests
 	cmake --build build -j $(JOBS)
 

@@ -82,9 +82,7 @@ def small() -> Iterator[Line]:
             yield Line(
                 "from Python",
                 name,
-                peer.replace(
-                    "{k: v.detach().cpu().numpy() for k, v in d.items()}", "a dict of own"
-                ),
+                "v.detach().cpu().numpy() of 1,000" if "(d)" in ours else peer,
                 ours,
                 peer,
                 wanted,
