@@ -253,6 +253,35 @@ def test_torch_compile_makes_one_graph_of_it() -> None:
     assert (explained.graph_count, explained.graph_break_count) == (1, 0)
 
 
+def test_torch_compile_with_its_own_backend() -> None:
+    """In a module of the name __main__, and with shapes that change."""
+    out = run_child(
+        """
+import dlbridge, torch
+from scipy import ndimage
+
+@dlbridge.numpy_function(returns="x")
+def smooth(x, sigma: float = 1.0):
+    return ndimage.gaussian_filter(x, sigma, mode="constant")
+
+smooth.backward(lambda c, g: (ndimage.gaussian_filter(g, c.inputs[1], mode="constant"), None))
+
+def model(x):
+    return (smooth(x.sin() * 2, 1.5).relu() + 1).sum()
+
+compiled = torch.compile(model, fullgraph=True, dynamic=True)
+for size in (6, 9):
+    x = torch.rand(size, size, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    compiled(x).backward()
+    model(y).backward()
+    print(torch.allclose(x.grad, y.grad, atol=1e-6))
+""",
+        timeout=280,
+    )
+    assert out == "True\nTrue\n"
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_torch_compile_breaks_the_graph_where_nothing_is_declared() -> None:
     torch._dynamo.reset()

@@ -183,7 +183,8 @@ def operator_of(function: NumpyFunction) -> Any:
     )
     places = [place for place, kind in enumerate(types.values()) if kind == "Tensor"]
     name = re.sub(r"\W+", "_", f"{function.__module__}_{function.__qualname__}")
-    name = f"dlbridge::{name}_{next(_numbers)}"
+    # Inductor writes the name into a class, where Python changes one that begins with "__".
+    name = f"dlbridge::numpy_{name}_{next(_numbers)}"
 
     def run(*given: Any) -> list[torch.Tensor]:
         tensors = tuple(given[place] for place in places)
