@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import json
 import re
 from typing import Any
 
@@ -229,9 +230,9 @@ def _register_gradient(
     function: NumpyFunction, operator: Any, name: str, places: list[int]
 ) -> None:
     def run(
-        saved: list[torch.Tensor], gradients: list[torch.Tensor], key: int
+        saved: list[torch.Tensor], gradients: list[torch.Tensor], call: str
     ) -> list[torch.Tensor]:
-        given, needed = _calls[key]
+        given, needed = _read(call)
         job = _Job(function, given, places)
         count = len(places)
         found = function.run_gradient(
@@ -247,12 +248,12 @@ def _register_gradient(
         name,
         run,
         mutates_args=(),
-        schema="(Tensor[] saved, Tensor[] gradients, int key) -> Tensor[]",
+        schema="(Tensor[] saved, Tensor[] gradients, str call) -> Tensor[]",
     )
 
     @backward.register_fake
-    def _(saved: Any, gradients: Any, key: int) -> list[torch.Tensor]:
-        needed = _calls[key][1]
+    def _(saved: Any, gradients: Any, call: str) -> list[torch.Tensor]:
+        needed = _read(call)[1]
         return [torch.empty_like(t) for t, asked in zip(saved, needed, strict=False) if asked]
 
     # Torch passes these by name, and this is the name.
@@ -267,7 +268,7 @@ def _register_gradient(
             torch.zeros_like(output) if each is None else each
             for each, output in zip(gradients, saved[len(places) :], strict=True)
         ]
-        found = iter(backward(list(saved), filled, _key(context.given, needed)))
+        found = iter(backward(list(saved), filled, _written(context.given, needed)))
         result: list[Any] = [None] * len(context.given)
         for place, asked in zip(places, needed, strict=True):
             if asked:
@@ -277,17 +278,25 @@ def _register_gradient(
     operator.register_autograd(gradient, setup_context=setup)
 
 
-# The constants of a call, by a number that an operator can take.
-_calls: list[tuple[tuple[Any, ...], tuple[bool, ...]]] = []
+# The constants of a call, as a text that an operator can take. Nothing of this process may stand in
+# it: torch keeps compiled graphs on disk, and a later process runs them.
+def _written(given: tuple[Any, ...], needed: tuple[bool, ...]) -> str:
+    return json.dumps([[_plain(each) for each in given], list(needed)])
 
 
-def _key(given: tuple[Any, ...], needed: tuple[bool, ...]) -> int:
-    call = (given, needed)
-    for key, known in enumerate(_calls):
-        if known == call:
-            return key
-    _calls.append(call)
-    return len(_calls) - 1
+def _read(call: str) -> tuple[tuple[Any, ...], tuple[bool, ...]]:
+    given, needed = json.loads(call)
+    return tuple(given), tuple(needed)
+
+
+def _plain(constant: Any) -> Any:
+    if isinstance(constant, torch.SymInt):
+        return int(constant)
+    if isinstance(constant, torch.SymFloat):
+        return float(constant)
+    if isinstance(constant, torch.SymBool):
+        return bool(constant)
+    return constant
 
 
 def _type_of(parameter: inspect.Parameter) -> str:

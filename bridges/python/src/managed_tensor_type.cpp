@@ -2,6 +2,7 @@
 
 #include <structmember.h>
 
+#include <algorithm>
 #include <array>
 #include <new>
 
@@ -26,12 +27,16 @@ PackageAttribute dtype_type("dlbridge._types", "DType");
 class Spares {
  public:
   void* take() noexcept { return count_ == 0 ? nullptr : memory_[--count_]; }
-  bool keep(void* memory) noexcept {
-    if (count_ == kRoom) {
+  bool keep([[maybe_unused]] void* memory) noexcept {
+    if constexpr (kRoom == 0) {
       return false;
+    } else {
+      if (count_ == memory_.size()) {
+        return false;
+      }
+      memory_[count_++] = memory;
+      return true;
     }
-    memory_[count_++] = memory;
-    return true;
   }
 
  private:
@@ -41,7 +46,7 @@ class Spares {
   static constexpr std::size_t kRoom = 64;
 #endif
   std::size_t count_ = 0;
-  std::array<void*, kRoom + 1> memory_{};
+  std::array<void*, std::max<std::size_t>(kRoom, 1)> memory_{};
 };
 Spares spares;
 
