@@ -5,6 +5,7 @@
 #include "dlbridge/convert.hpp"
 #include "dlbridge/copy.hpp"
 #include "dlbridge/device.hpp"
+#include "dlbridge/device_runtime.hpp"
 #include "dlbridge/dtype.hpp"
 #include "dlbridge/error.hpp"
 #include "dlbridge/managed_tensor.hpp"
