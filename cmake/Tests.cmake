@@ -33,6 +33,7 @@ function(dlbridge_test_program room)
 endfunction()
 
 dlbridge_test_program(lib LINK dlbridge)
+dlbridge_test_program(guarded LINK dlbridge)
 
 if(TARGET LibTorch::torch)
   dlbridge_test_program(torch LINK dlbridge_torch)
