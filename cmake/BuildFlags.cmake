@@ -7,13 +7,16 @@ if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYP
 endif()
 
 add_library(dlbridge_build_flags INTERFACE)
+set(warnings -Wall -Wextra -Wshadow $<$<BOOL:${DLBRIDGE_WERROR}>:-Werror>)
+set(cuda_warnings -Xcompiler=-Wall -Xcompiler=-Wextra -Xcompiler=-Wshadow
+  "$<$<BOOL:${DLBRIDGE_WERROR}>:-Xcompiler=-Werror;-Werror=all-warnings>")
 target_compile_options(dlbridge_build_flags INTERFACE
-  -Wall -Wextra -Wshadow $<$<BOOL:${DLBRIDGE_WERROR}>:-Werror>)
+  "$<$<COMPILE_LANGUAGE:CXX>:${warnings}>" "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_warnings}>")
 
 if(DLBRIDGE_SANITIZE)
   list(JOIN DLBRIDGE_SANITIZE "," sanitizers)
   # A finding ends the program, so that no test can pass over it.
   set(flags -fsanitize=${sanitizers} -fno-sanitize-recover=all -fno-omit-frame-pointer)
-  target_compile_options(dlbridge_build_flags INTERFACE ${flags})
+  target_compile_options(dlbridge_build_flags INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${flags}>")
   target_link_options(dlbridge_build_flags INTERFACE ${flags})
 endif()

@@ -3,7 +3,15 @@ include(CMakePackageConfigHelpers)
 
 set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/dlbridge")
 
-install(TARGETS dlbridge dlbridge_torch dlbridge_numpy dlbridge_extension EXPORT dlbridgeTargets)
+set(package_targets dlbridge dlbridge_torch dlbridge_numpy dlbridge_extension)
+set(DLBRIDGE_HAS_CUDA FALSE)
+if(TARGET dlbridge_cuda)
+  set(DLBRIDGE_HAS_CUDA TRUE)
+  list(APPEND package_targets dlbridge_cuda)
+  install(DIRECTORY bridges/cuda/include/ DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
+    FILES_MATCHING PATTERN "*.hpp")
+endif()
+install(TARGETS ${package_targets} EXPORT dlbridgeTargets)
 install(EXPORT dlbridgeTargets NAMESPACE dlbridge:: DESTINATION "${package_dir}")
 install(
   DIRECTORY lib/include/ bridges/torch/include/ bridges/numpy/include/ bridges/python/include/

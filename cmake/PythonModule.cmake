@@ -1,4 +1,4 @@
-# The Python package: dlbridge._core, and the companion for the torch that is there.
+# The Python package: dlbridge._core, and companions for the torch and the CUDA that are there.
 # In the build folder it lies complete under python/, so that PYTHONPATH=<build>/python works.
 
 find_package(Python3 3.10 REQUIRED COMPONENTS Interpreter Development.Module NumPy)
@@ -56,6 +56,14 @@ if(TARGET LibTorch::python)
   message(STATUS "companion for torch ${LibTorch_VERSION}: dlbridge.${companion_name}")
 endif()
 
+# The runtime for CUDA devices, apart from the module: _core stays small, and opens it when it is first
+# needed. Without a driver it loads as well, and says so.
+if(TARGET dlbridge_cuda)
+  dlbridge_extension(dlbridge_cuda_companion _cuda
+    SOURCES "${PROJECT_SOURCE_DIR}/bridges/python/src/cuda_companion.cpp"
+    LINK dlbridge dlbridge_cuda)
+endif()
+
 # Python files need no compiler and no list. Links, so that an edit shows at once.
 file(MAKE_DIRECTORY "${package_dir}")
 file(GLOB python_files CONFIGURE_DEPENDS
@@ -77,5 +85,8 @@ if(SKBUILD)
   install(TARGETS dlbridge_python LIBRARY DESTINATION dlbridge COMPONENT python)
   if(TARGET dlbridge_torch_companion)
     install(TARGETS dlbridge_torch_companion LIBRARY DESTINATION dlbridge COMPONENT python)
+  endif()
+  if(TARGET dlbridge_cuda_companion)
+    install(TARGETS dlbridge_cuda_companion LIBRARY DESTINATION dlbridge COMPONENT python)
   endif()
 endif()

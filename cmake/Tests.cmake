@@ -39,6 +39,16 @@ if(TARGET LibTorch::torch)
   dlbridge_test_program(torch LINK dlbridge_torch)
 endif()
 
+# How copies are cut for a device and what its threads do, run on the host: no CUDA is needed.
+dlbridge_test_program(cuda LINK dlbridge)
+target_sources(dlbridge_cuda_tests PRIVATE "${PROJECT_SOURCE_DIR}/bridges/cuda/src/device_copy.cpp")
+target_include_directories(dlbridge_cuda_tests PRIVATE
+  "${PROJECT_SOURCE_DIR}/bridges/cuda/src" "${PROJECT_SOURCE_DIR}/lib/src")
+# On a device: every test says that it is skipped where there is none.
+if(TARGET dlbridge_cuda)
+  dlbridge_test_program(gpu LINK dlbridge_cuda CUDA::cudart_static)
+endif()
+
 if(DLBRIDGE_PYTHON)
   find_package(Python3 QUIET COMPONENTS Interpreter Development.Module Development.Embed NumPy)
   if(Python3_Development.Embed_FOUND)

@@ -1,0 +1,47 @@
+// dlbridge._cuda: the runtime for CUDA devices, as the module opens it.
+
+#include <Python.h>
+
+#include <exception>
+
+#include "device_companion.hpp"
+#include "dlbridge/cuda.hpp"
+
+namespace dlbridge::python {
+namespace {
+
+DeviceRuntime* open_runtime() {
+  try {
+    return &cuda_runtime();
+  } catch (const std::exception&) {
+    return nullptr;
+  }
+}
+
+PyModuleDef cuda_module = {PyModuleDef_HEAD_INIT,
+                           "_cuda",
+                           "dlbridge's runtime for CUDA devices.",
+                           -1,
+                           nullptr,
+                           nullptr,
+                           nullptr,
+                           nullptr,
+                           nullptr};
+
+}  // namespace
+}  // namespace dlbridge::python
+
+PyMODINIT_FUNC PyInit__cuda() {
+  using namespace dlbridge::python;
+  static DeviceCompanion companion{DeviceCompanion::kInterface, &open_runtime};
+  PyObject* module = PyModule_Create(&cuda_module);
+  PyObject* capsule = PyCapsule_New(&companion, kDeviceCapsule, nullptr);
+  if (module == nullptr || capsule == nullptr ||
+      PyModule_AddObjectRef(module, "runtime", capsule) < 0) {
+    Py_XDECREF(module);
+    Py_XDECREF(capsule);
+    return nullptr;
+  }
+  Py_DECREF(capsule);
+  return module;
+}
