@@ -20,7 +20,7 @@ endif()
 
 # Machine code for these, of which nvcc may be too old to know the last; and PTX of the newest, which
 # later devices translate for themselves. Binaries of one number run on all devices of its major.
-if(NOT CMAKE_CUDA_ARCHITECTURES)
+if(NOT CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
   execute_process(COMMAND "${CMAKE_CUDA_COMPILER}" --list-gpu-code OUTPUT_VARIABLE known)
   set(architectures "")
   set(newest "")

@@ -46,7 +46,7 @@ void run_words(const DeviceCopy& copy, bool short_indices) {
     ++runs.tiled;
     std::vector<Word> shared(Tile<Word>::kWords);
     for (std::uint64_t tile = 0; tile < tiles_of<Word>(copy); ++tile) {
-      const TilePlace place = tile_place<Word>(copy, tile);
+      const TilePlace place = tile_place<Word>(copy, tile, short_indices);
       for (unsigned thread = 0; thread < kThreads; ++thread) {
         read_tile(copy, place, thread, shared.data());
       }
@@ -96,7 +96,7 @@ void run_on_host(const CopyJob& job, bool short_indices) {
       ++runs.contiguous;  // the runtime's memcpy; the loops must do as well
     }
     run<PutWord>(copy, short_indices);
-  } else if (copy.source_aligned) {
+  } else if (copy.source_aligned && (copy.tiled || short_indices)) {
     run<PutChanged>(copy, short_indices);
   } else {
     ++runs.scattered;

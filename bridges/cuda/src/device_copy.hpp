@@ -202,7 +202,8 @@ DLBRIDGE_BOTH inline void copy_words(const DeviceCopy& copy, Index first, Index 
   }
 }
 
-/// The same for elements that lie anywhere, byte by byte; `Put` gets them as a Lane.
+/// The same for elements that change and lie anywhere, or are too many for short indices, byte by
+/// byte; `Put` gets them as a Lane.
 template <class Put>
 DLBRIDGE_BOTH inline void copy_scattered(const DeviceCopy& copy, std::uint64_t first,
                                          std::uint64_t threads, const Put& put) {
@@ -246,14 +247,15 @@ DLBRIDGE_BOTH inline std::uint64_t tiles_of(const DeviceCopy& copy) {
          tiles_along<Word>(copy.columns);
 }
 
-template <class Word>
-DLBRIDGE_BOTH inline TilePlace tile_place(const DeviceCopy& copy, std::uint64_t tile) {
-  constexpr std::uint64_t kSide = Tile<Word>::kSide;
-  const std::uint64_t down = tiles_along<Word>(copy.rows);
-  const std::uint64_t across = tiles_along<Word>(copy.columns);
-  const std::uint64_t plane = tile / (down * across);
-  const std::uint64_t row = tile / across % down * kSide;
-  const std::uint64_t column = tile % across * kSide;
+template <class Word, class Index>
+DLBRIDGE_BOTH inline TilePlace tile_place_of(const DeviceCopy& copy, Index tile) {
+  constexpr Index kSide = Tile<Word>::kSide;
+  const auto down = static_cast<Index>(tiles_along<Word>(copy.rows));
+  const auto across = static_cast<Index>(tiles_along<Word>(copy.columns));
+  const Index line = tile / across;
+  const Index plane = line / down;
+  const Index row = (line - plane * down) * kSide;
+  const Index column = (tile - line * across) * kSide;
   TilePlace place;
   place.corner = offsets_of(copy, plane);
   place.corner.source += static_cast<std::int64_t>(row) * copy.rows.source_stride +
@@ -265,6 +267,14 @@ DLBRIDGE_BOTH inline TilePlace tile_place(const DeviceCopy& copy, std::uint64_t 
   place.rows = static_cast<std::uint32_t>(rows_left < kSide ? rows_left : kSide);
   place.columns = static_cast<std::uint32_t>(columns_left < kSide ? columns_left : kSide);
   return place;
+}
+
+/// Divisions of 64 bits would take longer than the tile.
+template <class Word>
+DLBRIDGE_BOTH inline TilePlace tile_place(const DeviceCopy& copy, std::uint64_t tile,
+                                          bool short_indices) {
+  return short_indices ? tile_place_of<Word>(copy, static_cast<std::uint32_t>(tile))
+                       : tile_place_of<Word>(copy, tile);
 }
 
 /// First all threads of a block do this ...

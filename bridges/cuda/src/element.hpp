@@ -213,8 +213,9 @@ DLBRIDGE_BOTH constexpr std::uint64_t bits_of(From value, Number to) {
   return small_float_code(to, static_cast<float>(value));
 }
 
-/// By way of the widest number of the source's kind, which holds each of them as it is: one
-/// rounding, in the step from there.
+/// By way of the widest number of the source's kind, which holds each of them as it is. From there
+/// on as in copy_elements(): straight to the target, but to small floats by way of float, for which
+/// only float64 to float16 is an exception.
 DLBRIDGE_BOTH constexpr std::uint64_t cast_bits(std::uint64_t bits, Number from, Number to) {
   switch (from) {
     case Number::kTruth:

@@ -2,6 +2,7 @@
 // tiles. What their threads do is in device_copy.hpp.
 
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels.hpp"
 
@@ -45,7 +46,7 @@ __global__ void __launch_bounds__(kThreads) tile_kernel(const __grid_constant__ 
   __shared__ Word shared[Tile<Word>::kWords];
   const std::uint64_t tiles = tiles_of<Word>(copy);
   for (std::uint64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-    const TilePlace place = tile_place<Word>(copy, tile);
+    const TilePlace place = tile_place<Word>(copy, tile, has_short_indices(copy));
     read_tile(copy, place, threadIdx.x, shared);
     __syncthreads();
     write_tile(copy, place, threadIdx.x, shared, Put{});
@@ -70,9 +71,12 @@ Launch launch_with(const DeviceCopy& copy) {
     return {tile_kernel<Word, Put>, tiles_of<Word>(copy)};
   }
   const std::uint64_t blocks = blocks_for(copy.words, kThreads * kBatch);
-  return {has_short_indices(copy) ? word_kernel<Word, std::uint32_t, Put>
-                                  : word_kernel<Word, std::uint64_t, Put>,
-          blocks};
+  if constexpr (std::is_same_v<Put, PutWord>) {
+    if (!has_short_indices(copy)) {
+      return {word_kernel<Word, std::uint64_t, Put>, blocks};
+    }
+  }
+  return {word_kernel<Word, std::uint32_t, Put>, blocks};
 }
 
 template <class Put>
@@ -95,7 +99,8 @@ Launch launch_of(const DeviceCopy& copy) {
   if (!copy.changes) {
     return launch_of_width<PutWord>(copy);
   }
-  if (!copy.source_aligned) {
+  // More than 2^31 elements that change are rare, and kernels of their own dear to compile.
+  if (!copy.source_aligned || (!copy.tiled && !has_short_indices(copy))) {
     return {scattered_kernel, blocks_for(copy.words, kThreads)};
   }
   return launch_of_width<PutChanged>(copy);
