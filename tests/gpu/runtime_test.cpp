@@ -116,10 +116,15 @@ TEST_F(GpuTest, allocates_aligned_memory_that_can_be_used_at_once) {
     }
     runtime.free(0, memory, stream);
   }
-  void* host = runtime.allocate_host(5000);
-  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(host) % 4096, 0U);
-  std::memset(host, 1, 5000);
-  runtime.free_host(host);
+  std::vector<void*> pinned;
+  for (const std::size_t bytes : {0, 1, 500, 5000, 4096, 8192, 3000000}) {
+    pinned.push_back(runtime.allocate_host(bytes));
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(pinned.back()) % 4096, 0U) << bytes;
+    std::memset(pinned.back(), 1, bytes);
+  }
+  for (void* memory : pinned) {
+    runtime.free_host(memory);
+  }
 }
 
 TEST_F(GpuTest, keeps_freed_memory_for_the_next_call) {

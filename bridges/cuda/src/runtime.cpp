@@ -1,4 +1,6 @@
 #include <climits>
+#include <cstdint>
+#include <cstring>
 #include <new>
 #include <string>
 
@@ -157,18 +159,31 @@ void CudaRuntime::free(int device, void* memory, Stream stream) noexcept {
   }
 }
 
+// CUDA cuts small pinned pieces out of a page that it has. One page more makes room for alignment,
+// and for what CUDA gave, noted right below the memory.
+constexpr std::size_t kPage = 4096;
+
 void* CudaRuntime::allocate_host(std::size_t bytes) {
   static_cast<void>(devices_.at(0));
+  if (bytes > SIZE_MAX - kPage - sizeof(void*)) {
+    throw std::bad_alloc();
+  }
   const RelaxedCapture relaxed;
-  void* memory = nullptr;
-  DLBRIDGE_CUDA(cudaHostAlloc(&memory, bytes == 0 ? 1 : bytes, cudaHostAllocPortable));
+  void* given = nullptr;
+  DLBRIDGE_CUDA(cudaHostAlloc(&given, bytes + kPage + sizeof given, cudaHostAllocPortable));
+  const std::size_t residue = (reinterpret_cast<std::uintptr_t>(given) + sizeof given) % kPage;
+  auto* memory =
+      static_cast<std::byte*>(given) + sizeof given + (residue == 0 ? 0 : kPage - residue);
+  std::memcpy(memory - sizeof given, &given, sizeof given);
   return memory;
 }
 
 void CudaRuntime::free_host(void* memory) noexcept {
   if (memory != nullptr) {
     const RelaxedCapture relaxed;
-    succeeded(cudaFreeHost(memory));
+    void* given = nullptr;
+    std::memcpy(&given, static_cast<std::byte*>(memory) - sizeof given, sizeof given);
+    succeeded(cudaFreeHost(given));
   }
 }
 
