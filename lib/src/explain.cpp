@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "dlbridge/device_runtime.hpp"
 #include "dlbridge/plan.hpp"
 
 namespace dlbridge {
@@ -110,6 +111,8 @@ class Writer {
     if (plan_.is_refused()) {
       text.fix = fix();
       text.message = message(text.fix);
+    } else {
+      text.way = way();
     }
     return text;
   }
@@ -123,7 +126,7 @@ class Writer {
       }
     };
     const bool moves = plan_.device != Device(source_.tensor.device);
-    put("{unreachable}", moves ? "nothing here can bring it to " + to_string(plan_.device)
+    put("{unreachable}", moves ? "nothing here can bring it to " + to_string(plan_.device) + tried()
                                : std::string("{target} cannot use that memory"));
     put("{target}", std::string(target_.name));
     put("{detail}", source_.detail);
@@ -136,6 +139,42 @@ class Writer {
     put("{device}", to_string(Device(source_.tensor.device)));
     put("{to_device}", to_string(plan_.device));
     return text;
+  }
+
+  // What a move would have needed and did not find.
+  std::string tried() const {
+    const Device here(source_.tensor.device);
+    const bool to_host = plan_.device.type == kDLCPU;
+    if (plan_.carrier != Carrier::kNobody || !(to_host || here.host_accessible())) {
+      return {};
+    }
+    const std::string type = to_string(Device(to_host ? here.type : plan_.device.type, 0));
+    return ": there is no runtime for " + type.substr(0, type.find(':')) + " devices, and " +
+           (to_host ? "its library does not copy to the host when asked"
+                    : std::string(target_.name) + " moves nothing there");
+  }
+
+  // The rung of the ladder to the memory, where it is not plain host memory.
+  std::string way() const {
+    const Device here(source_.tensor.device);
+    switch (plan_.carrier) {
+      case Carrier::kRuntime: {
+        const DeviceRuntime* runtime =
+            device_runtime(here.host_accessible() ? plan_.device.type : here.type);
+        return "dlbridge copies it" +
+               (runtime == nullptr ? std::string() : " by " + std::string(runtime->name()));
+      }
+      case Carrier::kProducer:
+        return "its own library is asked to copy it to " + to_string(plan_.device);
+      case Carrier::kConsumer:
+        return std::string(target_.name) + " copies it to " + to_string(plan_.device);
+      case Carrier::kNobody:
+        break;
+    }
+    const bool on_host_for_device = here.host_accessible() && here.type != kDLCPU;
+    return on_host_for_device && target_.wants_host
+               ? "it is read where it lies, after a wait for the device's work on it"
+               : std::string();
   }
 
   std::string reason(Condition condition) const {

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "dlbridge/copy.hpp"
+#include "dlbridge/device_runtime.hpp"
 #include "layout.hpp"
 
 namespace dlbridge {
@@ -218,13 +219,27 @@ class Planner {
     }
     plan_.device = there;
     const bool to_host = there.type == kDLCPU;
-    const bool possible = to_host ? source_.traits.copies_to_host : target_.copies_to_device;
-    if (!target_.devices.contains(there.type) || !possible) {
+    plan_.carrier = carrier(here, there, to_host);
+    if (!target_.devices.contains(there.type) || plan_.carrier == Carrier::kNobody) {
       refuse(Condition::kNoWayToDevice);
       return;
     }
     copy_unless_refused(Field::kDevice, Condition::kOtherDevice,
                         to_host ? Step::kCopyToHost : Step::kCopyToDevice);
+  }
+
+  // The ladder: a runtime of ours, then the library at that end.
+  [[nodiscard]] Carrier carrier(Device here, Device there, bool to_host) const {
+    // Runtimes copy to and from the host; from one device to another is the libraries' own way.
+    const bool host_at_one_end = to_host || here.host_accessible();
+    const bool ordered = here.host_accessible() || source_.traits.stream_known;
+    if (host_at_one_end && ordered && device_runtime(to_host ? here.type : there.type) != nullptr) {
+      return Carrier::kRuntime;
+    }
+    if (to_host) {
+      return source_.traits.copies_to_host ? Carrier::kProducer : Carrier::kNobody;
+    }
+    return target_.copies_to_device ? Carrier::kConsumer : Carrier::kNobody;
   }
 
   void observe_layout(Conditions said) {

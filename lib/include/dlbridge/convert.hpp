@@ -41,7 +41,7 @@ concept Consumer = requires(ManagedTensor tensor, const Source& source) {
 
 /// Whether the plan has a step that only the source's library can carry out.
 [[nodiscard]] constexpr bool needs_library(const Plan& plan) {
-  return plan.has(Step::kDensify) || plan.has(Step::kCopyToHost);
+  return plan.has(Step::kDensify) || plan.carrier == Carrier::kProducer;
 }
 
 /// The managed tensor that the plan makes of the object.

@@ -38,6 +38,13 @@ struct Device {
   friend constexpr bool operator==(Device, Device) = default;
 };
 
+/// An order of work on a device, as its runtime names it (a cudaStream_t); the default is the
+/// device's default stream. Borrowed: whoever made the stream keeps it.
+struct Stream {
+  void* handle = nullptr;
+  friend constexpr bool operator==(Stream, Stream) = default;
+};
+
 /// Whether DLPack 1.3 has this device type.
 [[nodiscard]] bool known_device_type(std::int32_t type) noexcept;
 

@@ -12,13 +12,6 @@
 
 namespace dlbridge {
 
-/// An order of work on a device, as its runtime names it (a cudaStream_t); the default is the
-/// device's default stream. Borrowed: whoever made the stream keeps it.
-struct Stream {
-  void* handle = nullptr;
-  friend constexpr bool operator==(Stream, Stream) = default;
-};
-
 /// A point in the work of a stream, owned by whoever recorded it until DeviceRuntime::release.
 struct Event {
   void* handle = nullptr;

@@ -41,6 +41,14 @@ struct Request {
   bool copy_was_argument = false;  // so that a fix can name what to leave out
 };
 
+/// Who takes memory from one device to another: the rung of the ladder that a Plan stands on.
+enum class Carrier : std::uint8_t {
+  kNobody,    // it stays where it is
+  kRuntime,   // the runtime that is registered for the device's type
+  kProducer,  // the source's library, asked to
+  kConsumer,  // the target's library, which moves what it gets
+};
+
 /// The decision on one conversion: its steps, or its refusal. A plain value of a few words.
 struct Plan {
   Conditions reasons;  // met on the way to a step or a refusal
@@ -50,6 +58,7 @@ struct Plan {
   bool writable = true;  // the result may be written to
   DType dtype;           // of the result; other than the source's without a cast: the same bytes
   Device device;         // of the result
+  Carrier carrier = Carrier::kNobody;
   std::int64_t bytes_copied = 0;
 
   [[nodiscard]] constexpr bool has(Step step) const {
@@ -74,6 +83,7 @@ struct Explanation {
   std::vector<std::string> reasons;  // one per condition: the step's, or the refusal's
   std::string fix;                   // the call that would work; empty where nothing would
   std::string message;               // the refusal as one sentence; empty when not refused
+  std::string way;                   // how the memory is reached where the host does not hold it
 };
 
 [[nodiscard]] Explanation explain(const Plan& plan, const Source& source,

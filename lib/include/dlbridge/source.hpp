@@ -29,6 +29,9 @@ struct Traits {
   const Library* library = nullptr;  // never null once a bridge has filled it
   Conditions conditions;             // only those that a producer can say
   bool copies_to_host = false;       // the producer can bring its memory to the host when asked
+  bool maybe_pinned = false;         // host memory that a device may be writing to
+  // Source::stream is the one that the producer's work is on; nothing of ours reads it otherwise.
+  bool stream_known = true;
 };
 
 /// An object as its bridge sees it, before anything is taken from it. Borrows from the object:
@@ -40,6 +43,8 @@ struct Source {
 
   Traits traits;
   DLTensor tensor{};  // shape and type also where there is no memory; data may then be null
+  // The stream that the producer's work on the memory is on, for memory that a device works on.
+  Stream stream;
   // For kFractionalStrides: the strides in bytes, since elements cannot say them.
   const std::int64_t* byte_strides = nullptr;
   std::string detail;  // what a message adds: the name of a type that DLPack lacks, say

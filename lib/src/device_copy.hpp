@@ -1,0 +1,29 @@
+#pragma once
+
+#include "dlbridge/device_runtime.hpp"
+
+namespace dlbridge::detail {
+
+/// What comes next on `after` waits for what is on `before` now.
+void order(DeviceRuntime& runtime, int device, Stream before, Stream after);
+
+/// The copies of a device, in terms of one CopyJob: its arrays are borrowed for the call, and
+/// either side's memory stays the caller's. What the device does is done on `stream`.
+/// All throw DeviceError or std::bad_alloc with nothing of the job still under way.
+
+/// The source is on the device, the target on the host. Returns when the target is filled.
+/// Repacking, casts and the like are done on the device, so that the target's bytes cross and no
+/// more; the host's part, from pinned staging buffers to the target, is spread over threads. A
+/// packed target that is pinned itself is written by the device.
+void copy_to_host(DeviceRuntime& runtime, int device, const CopyJob& job, Stream stream);
+
+/// The same, only begun: the target is pinned memory, and filled when the event has come.
+[[nodiscard]] Event begin_copy_to_host(DeviceRuntime& runtime, int device, const CopyJob& job,
+                                       Stream stream);
+
+/// The source is on the host, the target on the device. Returns when the source has been read; the
+/// target is filled in the order of `stream`. Repacking, casts and the like are done on the way
+/// into pinned staging buffers, which reads the source's memory once.
+void copy_to_device(DeviceRuntime& runtime, int device, const CopyJob& job, Stream stream);
+
+}  // namespace dlbridge::detail
