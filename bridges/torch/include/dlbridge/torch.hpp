@@ -2,7 +2,10 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/from_blob.h>
+#include <c10/core/CPUAllocator.h>
 #include <c10/core/DispatchKeySet.h>
+#include <c10/core/Stream.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/forward_grad.h>
 
 #include <algorithm>
@@ -180,6 +183,25 @@ inline std::int64_t extent_bytes(const DLTensor& tensor, std::int64_t itemsize) 
   return (last + 1) * itemsize;
 }
 
+/// Whether this torch tells the handle of a stream (early 2026 on).
+template <typename AnyStream = c10::Stream>
+inline constexpr bool kTellsStreams = requires(const AnyStream& stream) {
+  stream.native_handle();
+};
+
+/// The stream that torch's work on that device is on now, on this thread.
+template <typename AnyStream = c10::Stream>
+Stream current_stream(c10::Device device) {
+  if constexpr (kTellsStreams<AnyStream>) {
+    try {
+      const AnyStream stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device);
+      return {stream.native_handle()};
+    } catch (const c10::Error&) {  // a backend that has no handles: its default stream
+    }
+  }
+  return {};
+}
+
 }  // namespace torch_detail
 
 /// The bridge to torch, on LibTorch: compiled against the torch that its user links.
@@ -211,6 +233,9 @@ struct BasicTorch {
     source.tensor.device =
         DLDevice{static_cast<DLDeviceType>(torch_detail::device_type_of(impl->device_type())),
                  impl->device_type() == c10::DeviceType::CPU ? 0 : impl->device().index()};
+    if (impl->device_type() != c10::DeviceType::CPU) [[unlikely]] {
+      describe_order(impl->device(), source);
+    }
     const auto sizes = tensor.sizes();
     source.tensor.ndim = static_cast<std::int32_t>(sizes.size());
     source.tensor.shape = const_cast<std::int64_t*>(sizes.data());
@@ -245,7 +270,7 @@ struct BasicTorch {
     if (plan.has(Step::kDensify)) {
       prepared = prepared.to_dense();
     }
-    if (plan.has(Step::kCopyToHost)) {
+    if (plan.carrier == Carrier::kProducer) {
       prepared = prepared.to(c10::kCPU);
     }
     return prepared;
@@ -403,6 +428,18 @@ struct BasicTorch {
     source.tensor.dtype = row.dtype.dl();
   }
 
+  static void describe_order(c10::Device device, Source& source) {
+    source.traits.stream_known = torch_detail::kTellsStreams<>;
+    source.stream = torch_detail::current_stream(device);
+  }
+
+  // Whether the memory is not of torch's ordinary allocator: pinned memory has one of its own.
+  static bool is_foreign(c10::StorageImpl& storage) {
+    static const c10::DeleterFnPtr kOrdinary = c10::GetDefaultCPUAllocator()->raw_deleter();
+    return torch_detail::StorageHolder<Release>::original_deleter(
+               storage._mutable_data_ptr_no_checks()) != kOrdinary;
+  }
+
   static void describe_memory(const c10::TensorImpl& impl, Source& source) {
     if (source.traits.conditions.has(Condition::kZeroTensor) || impl.numel() == 0) {
       return;
@@ -418,6 +455,8 @@ struct BasicTorch {
       return;
     }
     source.tensor.data = static_cast<char*>(const_cast<void*>(start)) + offset;
+    source.traits.maybe_pinned = impl.device_type() == c10::DeviceType::CPU &&
+                                 is_foreign(const_cast<c10::StorageImpl&>(storage));
   }
 };
 

@@ -50,6 +50,15 @@ class StorageHolder {
     return first_lease(storage, memory);
   }
 
+  /// The deleter of the memory's allocator, whether or not a holder has taken its place.
+  static c10::DeleterFnPtr original_deleter(c10::DataPtr& memory) {
+    if (memory.get_deleter() != &let_go) {
+      return memory.get_deleter();
+    }
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return static_cast<const StorageHolder*>(memory.get_context())->original_.get_deleter();
+  }
+
  private:
   // One lock for many storages: held for some nanoseconds, never while anything else is called.
   class Locked {
