@@ -17,15 +17,18 @@ endfunction()
 
 set(module_sources
   arguments.cpp
+  arrival.cpp
   capsule.cpp
   convert.cpp
   counting_deleters.cpp
+  devices.cpp
   errors.cpp
   exchange.cpp
   extension.cpp
   float4.cpp
   gather.cpp
   generic.cpp
+  incoming.cpp
   interfaces.cpp
   kinds.cpp
   ledger.cpp

@@ -18,6 +18,7 @@ from dlbridge._registry import Capabilities, Library, register
 from dlbridge._targets import SilentCopyWarning, explain, to
 
 if TYPE_CHECKING:
+    from dlbridge._arrival import PendingArray, pinned_empty
     from dlbridge._borrow import borrow
     from dlbridge._functions import NotDifferentiable, gradcheck, numpy_function, torch_function
     from dlbridge._loading import ArrayDataset, collate
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 _LATER = {
     "ArrayDataset": "_loading",
     "NotDifferentiable": "_functions",
+    "PendingArray": "_arrival",
     "accepts": "_namespace",
     "as_namespace": "_namespace",
     "borrow": "_borrow",
     "collate": "_loading",
     "gradcheck": "_functions",
     "numpy_function": "_functions",
+    "pinned_empty": "_arrival",
     "returns_like": "_namespace",
     "show": "_show",
     "torch_function": "_functions",
@@ -47,6 +50,7 @@ __all__ = [
     "Library",
     "ManagedTensor",
     "NotDifferentiable",
+    "PendingArray",
     "Plan",
     "Policy",
     "SilentCopyWarning",
@@ -62,6 +66,7 @@ __all__ = [
     "host",
     "no_copies",
     "numpy_function",
+    "pinned_empty",
     "policy",
     "register",
     "returns_like",

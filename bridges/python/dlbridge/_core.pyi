@@ -1,12 +1,13 @@
 """The compiled part of dlbridge."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import torch
 from typing_extensions import CapsuleType
 
+from dlbridge._arrival import PendingArray
 from dlbridge._plan import Plan
 from dlbridge._policy import Policy
 from dlbridge._types import Device, DType
@@ -48,9 +49,30 @@ class ManagedTensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
+@overload
 def to_numpy(
-    x: Any, /, *, policy: _Policy = None, dtype: Any = None, copy: bool | None = None
+    x: Any,
+    /,
+    *,
+    policy: _Policy = None,
+    dtype: Any = None,
+    copy: bool | None = None,
+    out: np.ndarray[Any, Any] | None = None,
+    stream: Any = None,
+    async_: Literal[False] = False,
 ) -> np.ndarray[Any, Any]: ...
+@overload
+def to_numpy(
+    x: Any,
+    /,
+    *,
+    policy: _Policy = None,
+    dtype: Any = None,
+    copy: bool | None = None,
+    out: np.ndarray[Any, Any] | None = None,
+    stream: Any = None,
+    async_: Literal[True],
+) -> PendingArray: ...
 def to_torch(
     x: Any,
     /,
@@ -59,6 +81,7 @@ def to_torch(
     dtype: Any = None,
     copy: bool | None = None,
     device: _Device = None,
+    stream: Any = None,
 ) -> torch.Tensor: ...
 def from_dlpack(
     x: Any, /, *, device: _Device = None, copy: bool | None = None
@@ -124,6 +147,12 @@ def gather(target: np.ndarray[Any, Any], arrays: list[np.ndarray[Any, Any]], /) 
 def count_blocks(change: int, /) -> None: ...
 def tallies() -> tuple[dict[str, tuple[int, int, int]], int]: ...
 def torch_road(name: str = ..., /) -> str: ...
+def register_device_runtime(device_type: int, companion: CapsuleType | None, /) -> None: ...
+def release_pinned_memory() -> None: ...
+def pinned(
+    dtype: Any, shape: tuple[int, ...], device_type: int = ..., /
+) -> ManagedTensor | None: ...
+def device_type(device: _Device, /) -> int: ...
 def device_name(type: int, id: int, /) -> str: ...
 def dtype_name(code: int, bits: int, lanes: int, /) -> str: ...
 def dtype_triple(name: str, /) -> tuple[int, int, int]: ...

@@ -198,6 +198,8 @@ def guard(storage: torch.UntypedStorage) -> None:
     of views, which the module keeps in ``_dlbridge_views``; and it is not resizable any more, as
     after ``Tensor.numpy()``.
     """
+    if storage.device.type != "cpu":
+        return
     # numpy() marks the storage; an empty tensor of bytes over it will do for any type.
     torch.empty(0, dtype=torch.uint8).set_(storage, 0, (0,), (1,)).numpy()
     if not storage.is_shared():
@@ -255,8 +257,31 @@ def deliver(capsule: object) -> torch.Tensor:
 
 def to_device(x: torch.Tensor, device_type: int, device_id: int) -> torch.Tensor:
     """The tensor on one of torch's own devices."""
+    return x.detach().to(_device(device_type, device_id))
+
+
+def _device(device_type: int, device_id: int) -> torch.device:
     name = {value: key for key, value in _DEVICE_TYPES.items()}[device_type]
-    return x.detach().to(torch.device(name, device_id))
+    return torch.device(name, device_id)
+
+
+def empty(
+    shape: tuple[int, ...], triple: tuple[int, int, int], device_type: int, device_id: int
+) -> torch.Tensor:
+    """Memory of torch's own for a copy, on one of its devices."""
+    dtype = {value: key for key, value in _TRIPLES.items()}[triple]
+    return torch.empty(shape, dtype=dtype, device=_device(device_type, device_id))
+
+
+def current_stream(device_type: int, device_id: int) -> int:
+    """The handle of the stream that torch works on now: for a torch whose table does not tell."""
+    if device_type in (2, 10):
+        return int(torch.cuda.current_stream(device_id).cuda_stream)
+    return 0
+
+
+# torch.cuda writes down here whether it has been used.
+CUDA_NAMES = torch.cuda.__dict__
 
 
 def has_device(device_type: int) -> bool:
@@ -265,6 +290,8 @@ def has_device(device_type: int) -> bool:
         if value == device_type:
             if name == "cpu":
                 return True
+            if name == "privateuseone":
+                name = torch._C._get_privateuse1_backend_name()
             module = getattr(torch, name, None)
             return module is not None and bool(module.is_available())
     return False

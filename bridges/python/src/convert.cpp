@@ -2,9 +2,10 @@
 
 #include "arguments.hpp"
 #include "capsule.hpp"
+#include "devices.hpp"
 #include "dlbridge/convert.hpp"
-#include "dlbridge/python_lease.hpp"
-#include "float4.hpp"
+#include "dlbridge/transfer.hpp"
+#include "incoming.hpp"
 #include "ledger.hpp"
 #include "managed_tensor_type.hpp"
 #include "registry.hpp"
@@ -17,165 +18,7 @@ namespace {
 
 PackageAttribute torch_to_device("dlbridge._torch", "to_device");
 PackageAttribute torch_has_device("dlbridge._torch", "has_device");
-
-constexpr Library kManagedLibrary{
-    .name = "dlbridge",
-    .object = "dlbridge.ManagedTensor",
-    .fixes = {{{Condition::kReadOnly, "dlbridge.from_dlpack(x, copy=True)"},
-               {Condition::kNegativeStrides, "dlbridge.from_dlpack(x, copy=True)"}}},
-};
-constexpr Library kCapsuleLibrary{.name = "dlpack", .object = "DLPack capsule"};
-
-// The tensor's memory under another description.
-ManagedTensor with(ManagedTensor tensor, const DLTensor& described, std::uint64_t flags) {
-  const Lease lease{tensor.release(), [](void* held) noexcept {
-                      auto* managed = static_cast<DLManagedTensorVersioned*>(held);
-                      managed->deleter(managed);
-                    }};
-  return ManagedTensor::own(described, flags, lease);
-}
-
-// How an object is going to be read, and what is known of it. Ends with the crossing.
-class Incoming {
- public:
-  Incoming(PyObject* object, bool only_look) : Incoming(object, kind_of(object), only_look) {}
-  Incoming(PyObject* object, SourceKind kind, bool only_look) : object_(object), kind_(kind) {
-    look(only_look);
-  }
-
-  [[nodiscard]] Source& source() { return crossing_.source; }
-  [[nodiscard]] SourceKind kind() const { return kind_; }
-  [[nodiscard]] PyObject* object() const { return object_; }
-  [[nodiscard]] const LibraryRow* row() const { return crossing_.row; }
-
-  // Calls the packed float4 by the name that the target knows.
-  void adapt(const Capabilities& target) {
-    if (source().tensor.dtype.code == kDLFloat4_e2m1fn) [[unlikely]] {
-      respelled_ = respell_float4(source(), target) || respelled_;
-    }
-  }
-
-  // Whether a producer copies to the host when asked is known only after asking. Throws as the
-  // conversion would.
-  void try_host_copy() const {
-    if (kind_ != SourceKind::kTorch) {
-      (void)ask_for_host_copy(object_, crossing_);
-    }
-  }
-
-  // The managed tensor that an accepted plan makes of the object.
-  ManagedTensor carry(const Plan& plan, const Capabilities& target, const Call& call) {
-    if (plan.has(Step::kDensify) || plan.has(Step::kCopyToHost)) {
-      return carry_by_library(plan, target, call);
-    }
-    if (!plan.view) {
-      const bool elsewhere = !Device(source().tensor.device).host_accessible();
-      if (elsewhere && crossing_.taken && !plan.has(Step::kCast)) {
-        ManagedTensor copy = ask_for_copy(object_, crossing_);
-        copy.mark_copied();
-        return copy;
-      }
-      return carry_out(plan, source());
-    }
-    ManagedTensor view = acquire();
-    if (respelled_) {
-      const std::uint64_t flags = view.flags();
-      view = with(std::move(view), source().tensor, flags);
-    }
-    carry_out_view(plan, view);
-    return view;
-  }
-
- private:
-  void look(bool only_look) {
-    switch (kind_) {
-      case SourceKind::kTorch: {
-        const TorchRoad* road = torch_road();
-        if (road == nullptr || !road->describe(object_, source())) {
-          throw PythonError();
-        }
-        break;
-      }
-      case SourceKind::kNumPy:
-        NumPy::describe(object_, source());
-        break;
-      case SourceKind::kNumPyScalar:
-        scalar_ = Ref(NumPy::array_of_scalar(object_));
-        object_ = scalar_.get();
-        NumPy::describe(object_, source());
-        break;
-      case SourceKind::kManagedTensor:
-        describe(managed_of(object_), kManagedLibrary, source());
-        break;
-      case SourceKind::kCapsule:
-        crossing_.object_name = kCapsuleLibrary.object;
-        crossing_.library = kCapsuleLibrary;
-        if (only_look) {
-          peek_capsule(object_, *crossing_.library, source());
-          break;
-        }
-        crossing_.taken = take_capsule(object_, false);
-        describe(crossing_.taken, *crossing_.library, source());
-        break;
-      default:
-        take_generic(object_, kind_, crossing_);
-    }
-  }
-
-  ManagedTensor acquire() {
-    switch (kind_) {
-      case SourceKind::kTorch: {
-        Lease lease;
-        if (!torch_road()->lease(object_, source(), lease)) {
-          throw PythonError();
-        }
-        return ManagedTensor::own_trusted(source().tensor, 0, lease);
-      }
-      case SourceKind::kNumPy:
-      case SourceKind::kNumPyScalar:
-        return NumPy::acquire(object_, source());
-      case SourceKind::kManagedTensor:
-        return managed_of(object_).share();
-      default:
-        return std::move(crossing_.taken);
-    }
-  }
-
-  // Steps that only the source's library can carry out; what it makes is private to this crossing.
-  ManagedTensor carry_by_library(const Plan& plan, const Capabilities& target, const Call& call) {
-    const Call viewing{call.policy.with_copy(CopyRule::kWhenNeeded), call.request};
-    if (kind_ == SourceKind::kTorch) {
-      const Ref prepared = checked(torch_road()->prepare(object_, plan));
-      return finish(Incoming(prepared.get(), false), target, viewing);
-    }
-    const Ref copied = wrap(ask_for_host_copy(object_, crossing_));
-    return finish(Incoming(copied.get(), false), target, viewing);
-  }
-
-  static ManagedTensor finish(Incoming prepared, const Capabilities& target, const Call& call) {
-    const Plan rest = plan(prepared.source(), target, call.policy, call.request);
-    if (rest.is_refused()) {
-      raise_refused(rest, prepared.source(), target, call.policy, call.request);
-    }
-    ManagedTensor tensor = prepared.carry(rest, target, call);
-    tensor.mark_copied();
-    return tensor;
-  }
-
-  PyObject* object_;
-  Ref scalar_;
-  SourceKind kind_;
-  Crossing crossing_;
-  bool respelled_ = false;
-};
-
-Plan decide(Incoming& incoming, const Capabilities& target, const Call& call) {
-  const Plan decided = plan(incoming.source(), target, call.policy, call.request);
-  if (decided.is_refused()) [[unlikely]] {
-    raise_refused(decided, incoming.source(), target, call.policy, call.request);
-  }
-  return decided;
-}
+PackageAttribute torch_empty("dlbridge._torch", "empty");
 
 // Whether nothing is asked of an object that is of the target's library already: it stays itself,
 // with its graph, its layout and its values, whatever they are.
@@ -211,14 +54,6 @@ Capabilities torch_capabilities(const TorchRoad& road, const DLTensor& tensor, c
   return capabilities;
 }
 
-Ref array_over(ManagedTensor tensor) {
-  Ref base = wrap(std::move(tensor));
-  const ManagedTensor& managed = managed_of(base.get());
-  const DLTensor described = managed.tensor();
-  const bool readonly = managed.readonly();
-  return checked(NumPy::array_over(described, readonly, base.release()));
-}
-
 // Whether the object is of the library that it is to go to.
 bool is_own(const Incoming& incoming, const ConsumerRow& row) {
   return incoming.row() != nullptr && incoming.row()->name == row.library;
@@ -235,9 +70,11 @@ Ref with_notes(Ref explained, const Plan& decided, const ConsumerRow& row) {
   if (notes.empty()) {
     return explained;
   }
+  const Ref own = checked(PyObject_GetAttrString(explained.get(), "notes"));
+  const Ref all = checked(PySequence_Concat(own.get(), text_tuple(notes).get()));
   const Ref replace = checked(PyObject_GetAttrString(explained.get(), "_replace"));
   const Ref keywords = checked(PyDict_New());
-  checked(PyDict_SetItemString(keywords.get(), "notes", text_tuple(notes).get()));
+  checked(PyDict_SetItemString(keywords.get(), "notes", all.get()));
   const Ref nothing = checked(PyTuple_New(0));
   return checked(PyObject_Call(replace.get(), nothing.get(), keywords.get()));
 }
@@ -255,6 +92,14 @@ const Capabilities& legacy_capsule_capabilities() {
 }
 
 }  // namespace
+
+Ref array_over(ManagedTensor tensor) {
+  Ref base = wrap(std::move(tensor));
+  const ManagedTensor& managed = managed_of(base.get());
+  const DLTensor described = managed.tensor();
+  const bool readonly = managed.readonly();
+  return checked(NumPy::array_over(described, readonly, base.release()));
+}
 
 Call read_call(PyObject* policy, PyObject* dtype, PyObject* copy, PyObject* device) {
   Call call;
@@ -283,7 +128,7 @@ Ref to_numpy_object(PyObject* x, const Call& call) {
       return tree;
     }
   }
-  Incoming incoming(x, kind, false);
+  Incoming incoming(x, kind, {.stream = call.stream});
   const Capabilities& target = NumPy::capabilities(incoming.source(), call.request);
   const Plan decided = decide(incoming, target, call);
   if (incoming.kind() == SourceKind::kNumPy && decided.empty()) {
@@ -293,6 +138,78 @@ Ref to_numpy_object(PyObject* x, const Call& call) {
   return array_over(incoming.carry(decided, target, call));
 }
 
+namespace {
+
+Ref deliver_to_torch(ManagedTensor tensor, const TorchRoad& road) {
+  tensor.drop_negative_strides();
+  watch_tensor_deallocation();
+  return checked(road.deliver(tensor.release()));
+}
+
+// By torch's own copy, of the tensor itself or of one on the host.
+Ref moved_by_torch(Incoming& incoming, const TorchRoad& road, const Capabilities& target,
+                   const Plan& decided, const Call& call) {
+  Ref delivered;
+  PyObject* there = incoming.object();
+  if (incoming.kind() != SourceKind::kTorch || call.request.dtype || decided.has(Step::kDensify)) {
+    Call host_call = call;
+    host_call.request.device = Device{};
+    const Plan rest = decide(incoming, target, host_call);
+    delivered = deliver_to_torch(incoming.carry(rest, target, host_call), road);
+    there = delivered.get();
+  }
+  return checked(PyObject_CallFunction(torch_to_device.get(), "Oii", there, decided.device.type,
+                                       decided.device.id));
+}
+
+// A copy on a device, in memory of torch's own that its streams order.
+Ref copy_for_torch(Incoming& incoming, const Plan& decided) {
+  const Source& source = incoming.source();
+  const DType dtype = decided.has(Step::kCast) ? decided.dtype : DType(source.tensor.dtype);
+  const Ref shape = shape_tuple(source.tensor);
+  Ref made = checked(
+      PyObject_CallFunction(torch_empty.get(), "O(iii)ii", shape.get(),
+                            static_cast<int>(dtype.code), static_cast<int>(dtype.bits),
+                            static_cast<int>(dtype.lanes), decided.device.type, decided.device.id));
+  Incoming target(made.get(), {});
+  const Stream stream = torch_stream(decided.device);
+  {
+    const WithoutGil without_gil;
+    carry_out_into(decided, source, target.source().tensor, stream);
+  }
+  return made;
+}
+
+// The source is on a device, or the result is to be.
+Ref to_torch_on_device(Incoming& incoming, const TorchRoad& road, const Call& call) {
+  if (call.request.device) {
+    (void)runtime_for(call.request.device->type);
+  }
+  const Capabilities target = torch_capabilities(road, incoming.source().tensor, call);
+  incoming.adapt(target);
+  const Plan decided = decide(incoming, target, call);
+  crossing(Towards::kTorch, decided, incoming.source(), target, call.policy, call.request);
+  const bool by_runtime =
+      decided.carrier == Carrier::kRuntime ||
+      (decided.carrier == Carrier::kNobody && runtime_for(decided.device.type) != nullptr);
+  if (!decided.view && !decided.device.host_accessible() && by_runtime &&
+      !decided.has(Step::kDensify)) {
+    return copy_for_torch(incoming, decided);
+  }
+  if (decided.has(Step::kCopyToDevice)) {
+    return moved_by_torch(incoming, road, target, decided, call);
+  }
+  ManagedTensor tensor = incoming.carry(decided, target, call);
+  if (!decided.device.host_accessible()) {
+    const Stream reader = torch_stream(decided.device);
+    order_streams(decided.device, incoming.stream(), reader);
+    tensor = until_done_on(std::move(tensor), reader);
+  }
+  return deliver_to_torch(std::move(tensor), road);
+}
+
+}  // namespace
+
 Ref to_torch_object(PyObject* x, const Call& call) {
   const SourceKind kind = kind_of(x);
   if (kind == SourceKind::kNothing) [[unlikely]] {
@@ -300,78 +217,79 @@ Ref to_torch_object(PyObject* x, const Call& call) {
       return tree;
     }
   }
-  Incoming incoming(x, kind, false);
+  Incoming incoming(x, kind, {.towards_torch = true, .stream = call.stream});
   if (stays_itself(incoming, incoming.kind() == SourceKind::kTorch, call)) {
     return Ref::borrow(x);
   }
   const TorchRoad& road = wanted_torch_road();
-  Call host_call = call;
-  std::optional<Device> device;
-  if (call.request.device) {
-    const Capabilities target = torch_capabilities(road, incoming.source().tensor, call);
-    const Plan decided = decide(incoming, target, call);
-    if (decided.has(Step::kCopyToDevice)) {
-      crossing(Towards::kTorch, decided, incoming.source(), target, call.policy, call.request);
-      if (incoming.kind() == SourceKind::kTorch && !call.request.dtype) {
-        return checked(PyObject_CallFunction(torch_to_device.get(), "Oii", x, decided.device.type,
-                                             decided.device.id));
-      }
-      device = decided.device;
-      host_call.request.device = Device{};
-    }
-  }
   const bool elsewhere = !Device(incoming.source().tensor.device).host_accessible();
-  std::optional<Capabilities> there;
-  if (elsewhere) [[unlikely]] {
-    there = torch_capabilities(road, incoming.source().tensor, host_call);
+  if (elsewhere || (call.request.device && !call.request.device->host_accessible())) [[unlikely]] {
+    return to_torch_on_device(incoming, road, call);
   }
-  const Capabilities& target = there ? *there : road.capabilities();
+  const Capabilities& target = road.capabilities();
   incoming.adapt(target);
-  const Plan decided = decide(incoming, target, host_call);
-  if (!device) {
-    crossing(Towards::kTorch, decided, incoming.source(), target, call.policy, call.request);
-  }
-  ManagedTensor tensor = incoming.carry(decided, target, host_call);
-  tensor.drop_negative_strides();
-  watch_tensor_deallocation();
-  Ref delivered = checked(road.deliver(tensor.release()));
-  if (device) {
-    return checked(PyObject_CallFunction(torch_to_device.get(), "Oii", delivered.get(),
-                                         device->type, device->id));
-  }
-  return delivered;
+  const Plan decided = decide(incoming, target, call);
+  crossing(Towards::kTorch, decided, incoming.source(), target, call.policy, call.request);
+  return deliver_to_torch(incoming.carry(decided, target, call), road);
 }
 
+namespace {
+
+// A managed tensor's memory is ordered on the runtime's own stream, whoever wrote to it.
+ManagedTensor settled(ManagedTensor tensor, const Incoming& incoming) {
+  if (!tensor.device().host_accessible()) [[unlikely]] {
+    order_streams(tensor.device(), incoming.stream(), managed_stream(tensor.device()));
+  }
+  return tensor;
+}
+
+void meet_requested_device(const Call& call) {
+  if (call.request.device) {
+    (void)runtime_for(call.request.device->type);
+  }
+}
+
+}  // namespace
+
 Ref to_managed_object(PyObject* x, const Call& call) {
-  Incoming incoming(x, false);
+  meet_requested_device(call);
+  Incoming incoming(x, {.stream = call.stream});
   const Capabilities& target = managed_tensor_capabilities();
   const Plan decided = decide(incoming, target, call);
   if (incoming.kind() == SourceKind::kManagedTensor && decided.empty()) {
     return Ref::borrow(x);
   }
   crossing(Towards::kManaged, decided, incoming.source(), target, call.policy, call.request);
-  return wrap(incoming.carry(decided, target, call));
+  return wrap(settled(incoming.carry(decided, target, call), incoming));
 }
 
 ManagedTensor to_managed_tensor(PyObject* x, const Call& call) {
-  Incoming incoming(x, false);
+  meet_requested_device(call);
+  Incoming incoming(x, {.stream = call.stream});
   const Capabilities& target = managed_tensor_capabilities();
   const Plan decided = decide(incoming, target, call);
   crossing(Towards::kManaged, decided, incoming.source(), target, call.policy, call.request);
-  return incoming.carry(decided, target, call);
+  return settled(incoming.carry(decided, target, call), incoming);
 }
 
 Ref to_capsule(PyObject* x, const Call& call, bool versioned) {
-  Incoming incoming(x, false);
+  Incoming incoming(x, {.stream = call.stream});
   const Capabilities& target =
       versioned ? managed_tensor_capabilities() : legacy_capsule_capabilities();
   const Plan decided = decide(incoming, target, call);
   crossing(Towards::kCapsule, decided, incoming.source(), target, call.policy, call.request);
-  return make_capsule(incoming.carry(decided, target, call), versioned);
+  ManagedTensor tensor = incoming.carry(decided, target, call);
+  if (!tensor.device().host_accessible()) [[unlikely]] {
+    // Whoever takes it knows no stream: the default one, as DLPack has it for stream=None.
+    order_streams(tensor.device(), incoming.stream(), Stream{});
+  }
+  return make_capsule(std::move(tensor), versioned);
 }
 
 Ref to_consumer(PyObject* x, const ConsumerRow& row, const Call& call) {
-  Incoming incoming(x, false);
+  meet_requested_device(call);
+  (void)runtime_for(row.capabilities.own_device);
+  Incoming incoming(x, {.stream = call.stream});
   if (stays_itself(incoming, is_own(incoming, row), call)) {
     return Ref::borrow(Py_None);
   }
@@ -380,10 +298,11 @@ Ref to_consumer(PyObject* x, const ConsumerRow& row, const Call& call) {
   const Plan decided = decide(incoming, target, call);
   crossing(Towards::kOther, decided, incoming.source(), target, call.policy, call.request);
   Call handing = call;
-  if (target.copies || decided.has(Step::kCopyToDevice)) {
+  const bool moved_by_it = decided.carrier == Carrier::kConsumer;
+  if (target.copies || moved_by_it) {
     // The library itself makes the copy that was decided on: it only reads what it is given.
     target.copies = false;
-    if (decided.has(Step::kCopyToDevice)) {
+    if (moved_by_it) {
       target.devices = DeviceSet::host();
       target.own_device = 0;
       handing.request.device.reset();
@@ -392,7 +311,7 @@ Ref to_consumer(PyObject* x, const ConsumerRow& row, const Call& call) {
         call.policy.with_copy(CopyRule::kWhenNeeded).with(Field::kReadOnly, Ruling::kAlias);
   }
   const Plan rest = decide(incoming, target, handing);
-  ManagedTensor tensor = incoming.carry(rest, target, handing);
+  ManagedTensor tensor = settled(incoming.carry(rest, target, handing), incoming);
   if (!target.negative_strides) {
     tensor.drop_negative_strides();
   }
@@ -403,7 +322,7 @@ Ref to_consumer(PyObject* x, const ConsumerRow& row, const Call& call) {
     // The policy said to, or the library copies: its kind of capsule cannot carry the flag.
     const DLTensor described = tensor.tensor();
     const std::uint64_t flags = tensor.flags() & ~std::uint64_t{DLPACK_FLAG_BITMASK_READ_ONLY};
-    tensor = with(std::move(tensor), described, flags);
+    tensor = described_as(std::move(tensor), described, flags);
   }
   const Ref managed = wrap(std::move(tensor));
   const bool may_copy = call.policy.copy() != CopyRule::kNever;
@@ -412,7 +331,8 @@ Ref to_consumer(PyObject* x, const ConsumerRow& row, const Call& call) {
 }
 
 Ref explain_object(PyObject* x, PyObject* target, const Call& call) {
-  Incoming incoming(x, true);
+  meet_requested_device(call);
+  Incoming incoming(x, {.only_look = true});
   Capabilities row;
   const ConsumerRow* consumer = nullptr;
   bool own = false;
@@ -438,7 +358,7 @@ Ref explain_object(PyObject* x, PyObject* target, const Call& call) {
   }
   incoming.adapt(row);
   const Plan decided = plan(incoming.source(), row, call.policy, call.request);
-  if (decided.has(Step::kCopyToHost)) {
+  if (decided.carrier == Carrier::kProducer && !decided.is_refused()) {
     incoming.try_host_copy();
   }
   Ref explained = plan_object(decided, incoming.source(), row, call.policy, call.request);

@@ -10,6 +10,7 @@ struct ConsumerRow;
 struct Call {
   Policy policy;
   Request request;
+  std::optional<Stream> stream{};  // that the source's memory is ordered on; otherwise as found out
 };
 
 /// Reads the arguments that the functions share; null or None where there is none.
@@ -20,6 +21,9 @@ struct Call {
 [[nodiscard]] Ref to_numpy_object(PyObject* x, const Call& call);
 [[nodiscard]] Ref to_torch_object(PyObject* x, const Call& call);
 [[nodiscard]] Ref to_managed_object(PyObject* x, const Call& call);
+
+/// A new array over the tensor's memory.
+[[nodiscard]] Ref array_over(ManagedTensor tensor);
 
 /// The same without a Python object around it.
 [[nodiscard]] ManagedTensor to_managed_tensor(PyObject* x, const Call& call);

@@ -53,36 +53,38 @@ Ref text_tuple(const std::vector<std::string>& texts) {
   return tuple;
 }
 
+Ref shape_tuple(const DLTensor& tensor) {
+  Ref shape = checked(PyTuple_New(tensor.ndim));
+  for (int i = 0; i < tensor.ndim; ++i) {
+    PyTuple_SET_ITEM(shape.get(), i, checked(PyLong_FromLongLong(tensor.shape[i])).release());
+  }
+  return shape;
+}
+
 Ref plan_object(const Plan& plan, const Source& source, const Capabilities& target,
                 const Policy& policy, const Request& request) {
   const Explanation text = explain(plan, source, target, policy, request);
   const Ref steps = text_tuple(text.steps);
   const Ref reasons = text_tuple(text.reasons);
-  Ref shape;
   // Of some objects nothing is known, not even where they are: there is no device of type 0.
   const bool known = source.tensor.device.device_type != 0;
-  if (known && (source.tensor.shape != nullptr || source.tensor.ndim == 0)) {
-    shape = checked(PyTuple_New(source.tensor.ndim));
-    for (int i = 0; i < source.tensor.ndim; ++i) {
-      PyTuple_SET_ITEM(shape.get(), i,
-                       checked(PyLong_FromLongLong(source.tensor.shape[i])).release());
-    }
-  } else {
-    shape = Ref::borrow(Py_None);
-  }
+  const bool shaped = known && (source.tensor.shape != nullptr || source.tensor.ndim == 0);
+  const Ref shape = shaped ? shape_tuple(source.tensor) : Ref::borrow(Py_None);
   const Ref fix(text.fix.empty() ? Py_NewRef(Py_None)
                                  : checked(PyUnicode_FromString(text.fix.c_str())).release());
   const DType dtype(source.tensor.dtype);
   const std::string source_dtype =
       dtype.bits == 0 ? (known ? source.detail : "") : to_string(dtype);
   const std::string result_dtype = dtype.bits == 0 ? source_dtype : to_string(plan.dtype);
+  const Ref notes = text_tuple(text.way.empty() ? std::vector<std::string>()
+                                                : std::vector<std::string>{text.way});
   return checked(PyObject_CallFunction(
-      plan_type.get(), "OOOOLOOsssssO", steps.get(), reasons.get(), plan.view ? Py_True : Py_False,
+      plan_type.get(), "OOOOLOOsssssOO", steps.get(), reasons.get(), plan.view ? Py_True : Py_False,
       plan.writable ? Py_True : Py_False, static_cast<long long>(plan.bytes_copied),
       plan.is_refused() ? Py_True : Py_False, fix.get(),
       std::string(source.traits.library->object).c_str(), std::string(target.result).c_str(),
       source_dtype.c_str(), result_dtype.c_str(),
-      known ? to_string(Device(source.tensor.device)).c_str() : "", shape.get()));
+      known ? to_string(Device(source.tensor.device)).c_str() : "", shape.get(), notes.get()));
 }
 
 void raise_refused(const Plan& plan, const Source& source, const Capabilities& target,

@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "devices.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "managed_tensor_type.hpp"
 
@@ -63,14 +64,14 @@ int to_py_object(DLManagedTensorVersioned* tensor, void** out) {
   });
 }
 
-int current_work_stream(DLDeviceType device_type, std::int32_t /*device_id*/, void** out) {
+int current_work_stream(DLDeviceType device_type, std::int32_t device_id, void** out) {
   return slot([&] {
     if (!known_device_type(device_type)) {
       raise(PyExc_ValueError,
             "there is no device type " + std::to_string(static_cast<int>(device_type)));
     }
-    // A ManagedTensor computes nothing: the default stream of every device.
-    *out = nullptr;
+    // A ManagedTensor computes nothing; its memory is ordered on the runtime's own stream.
+    *out = managed_stream(Device(device_type, device_id)).handle;
   });
 }
 

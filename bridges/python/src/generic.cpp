@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "capsule.hpp"
+#include "devices.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "interfaces.hpp"
 #include "registry.hpp"
@@ -41,8 +42,10 @@ Ref call_dlpack(PyObject* method, PyObject* keywords) {
   return Ref(PyObject_Call(method, nothing.get(), keywords));
 }
 
-bool is_cuda(Device device) {
-  return device.type == kDLCUDA || device.type == kDLCUDAManaged;
+// Devices whose producers take the keyword `stream`, and any other that a runtime here reaches.
+bool has_streams(Device device) {
+  return device.type == kDLCUDA || device.type == kDLCUDAManaged || device.type == kDLROCM ||
+         (device.type != kDLCUDAHost && runtime_for(device.type) != nullptr);
 }
 
 // The pair that the object declares, or nothing where it has no such method. Paddle and pandas give
@@ -90,7 +93,16 @@ ManagedTensor take_result(PyObject* result, const Crossing& crossing, bool legac
   return take_capsule(result, legacy_writable);
 }
 
-ManagedTensor call_producer(PyObject* object, const Crossing& crossing, bool legacy_writable) {
+// The stream that a producer is told of. Never None for a device with streams (law 6).
+Stream reading_stream(Device device, const Crossing& crossing) {
+  if (crossing.reader) {
+    return *crossing.reader;
+  }
+  const bool there = runtime_for(device.type) != nullptr && !device.host_accessible();
+  return crossing.towards_torch && there ? torch_stream(device) : managed_stream(device);
+}
+
+ManagedTensor call_producer(PyObject* object, Crossing& crossing, bool legacy_writable) {
   const auto declared = declared_device(object, crossing);
   const Ref method = checked(PyObject_GetAttrString(object, "__dlpack__"));
   const Ref keywords = checked(PyDict_New());
@@ -98,9 +110,9 @@ ManagedTensor call_producer(PyObject* object, const Crossing& crossing, bool leg
     const Ref version = checked(Py_BuildValue("(ii)", kVersion.major, kVersion.minor));
     checked(PyDict_SetItemString(keywords.get(), "max_version", version.get()));
   }
-  if (declared && (is_cuda(*declared) || declared->type == kDLROCM)) {
-    // Never None for a device with streams (law 6): the legacy default stream orders with all.
-    const Ref stream = checked(PyLong_FromLong(is_cuda(*declared) ? 1 : 0));
+  if (declared && has_streams(*declared)) {
+    crossing.source.stream = reading_stream(*declared, crossing);
+    const Ref stream = stream_number(declared->type, crossing.source.stream);
     checked(PyDict_SetItemString(keywords.get(), "stream", stream.get()));
   }
   Ref result = call_dlpack(method.get(), keywords.get());
@@ -144,8 +156,7 @@ const DLPackExchangeAPI* understood_table(PyObject* object) {
   return table->managed_tensor_from_py_object_no_sync == nullptr ? nullptr : table;
 }
 
-ManagedTensor call_table(const DLPackExchangeAPI& table, PyObject* object,
-                         const Crossing& crossing) {
+ManagedTensor call_table(const DLPackExchangeAPI& table, PyObject* object, Crossing& crossing) {
   DLManagedTensorVersioned* tensor = nullptr;
   if (table.managed_tensor_from_py_object_no_sync(object, &tensor) != 0) {
     if (PyErr_Occurred() != nullptr) {
@@ -156,11 +167,20 @@ ManagedTensor call_table(const DLPackExchangeAPI& table, PyObject* object,
   if (tensor == nullptr) {
     refuse(crossing, "its exchange table returned no tensor");
   }
-  return ManagedTensor::adopt(tensor, run_foreign_deleter);
+  ManagedTensor taken = ManagedTensor::adopt(tensor, run_foreign_deleter);
+  // Nothing was ordered: the memory is its library's current stream's.
+  const DLDevice device = taken.tensor().device;
+  if (has_streams(device) && table.current_work_stream != nullptr &&
+      table.current_work_stream(device.device_type, device.device_id,
+                                &crossing.source.stream.handle) != 0) {
+    throw PythonError();
+  }
+  return taken;
 }
 
 // Managed memory is read by the processor where it lies, once the device is done with it (neither
-// DLPack nor NumPy waits). Where no CUDA driver is loaded, nothing can be under way.
+// DLPack nor NumPy waits). A runtime waits for the stream alone; this is for where there is none.
+// Where no CUDA driver is loaded, nothing can be under way.
 void wait_for_managed_memory() {
   void* driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
   if (driver == nullptr) {
@@ -216,7 +236,7 @@ void take_by_protocol(PyObject* object, SourceKind kind, Crossing& crossing) {
   if (immutable) {
     crossing.taken.mark_read_only();
   }
-  if (crossing.taken.device().type == kDLCUDAManaged) {
+  if (crossing.taken.device().type == kDLCUDAManaged && runtime_for(kDLCUDAManaged) == nullptr) {
     wait_for_managed_memory();
   }
   describe(crossing.taken, *crossing.library, crossing.source);

@@ -42,6 +42,9 @@ struct Crossing {
   const LibraryRow* row = nullptr;  // of the registry, if its library is there
   std::optional<Library> library;   // of an object that no bridge knows by name
   std::string object_name;          // what `library` borrows its texts from
+  // Whose stream will read the memory, where it is a device's: the caller's word, or torch's.
+  std::optional<Stream> reader;
+  bool towards_torch = false;
 };
 
 /// Names the object's library after its type.

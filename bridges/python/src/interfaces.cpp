@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "devices.hpp"
 #include "dlbridge/python_lease.hpp"
 
 namespace dlbridge::python {
@@ -268,6 +269,11 @@ void take_array_interface(PyObject* object, bool cuda, Crossing& crossing) {
       checked(PyTuple_Pack(3, object, dictionary.get(), memory ? memory.get() : Py_None)).release();
   settle(from, cuda ? Device(kDLCUDA, 0) : Device{}, python_lease(held), crossing);
   crossing.source.traits.conditions.add_if(mask && mask.get() != Py_None, Condition::kMasked);
+  // Version 3 of the interface: the stream that the memory is ordered on, if it has to be waited
+  // for.
+  if (const Ref stream = item_of(dictionary.get(), "stream"); cuda && stream) {
+    crossing.source.stream = stream_argument(stream.get()).value_or(Stream{});
+  }
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "arguments.hpp"
 #include "capsule.hpp"
 #include "convert.hpp"
+#include "devices.hpp"
 #include "dlbridge/convert.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "dlbridge/transfer.hpp"
@@ -121,10 +122,14 @@ PyObject* represent(PyObject* self) {
                           {what + ": " + why}, fix);
 }
 
-// The rules of the `stream` keyword: DLPack's Python page, "stream".
-void check_stream(PyObject* stream, Device device) {
+// The rules of the `stream` keyword: DLPack's Python page, "stream". The stream that the memory is
+// to be ordered on, or nothing where no order is wanted.
+std::optional<Stream> export_stream(PyObject* stream, Device device) {
+  const bool cuda = device.type == kDLCUDA || device.type == kDLCUDAManaged;
+  const bool rocm = device.type == kDLROCM;
+  const bool ours = !device.host_accessible() && device_runtime(device.type) != nullptr;
   if (stream == Py_None) {
-    return;
+    return cuda || rocm || ours ? std::optional<Stream>(Stream{}) : std::nullopt;
   }
   if (!PyLong_Check(stream)) {
     raise(PyExc_TypeError,
@@ -134,9 +139,7 @@ void check_stream(PyObject* stream, Device device) {
   if (number == -1 && PyErr_Occurred() != nullptr) {
     throw PythonError();
   }
-  const bool cuda = device.type == kDLCUDA || device.type == kDLCUDAManaged;
-  const bool rocm = device.type == kDLROCM;
-  if (!cuda && !rocm) {
+  if (!cuda && !rocm && !ours) {
     refuse("on " + to_string(device) + " with stream=" + std::to_string(number),
            "memory of the host has no streams", "stream=None");
   }
@@ -144,18 +147,43 @@ void check_stream(PyObject* stream, Device device) {
     refuse("with stream=" + std::to_string(number), "DLPack gives that number no meaning",
            "stream=-1 for no synchronisation, or the handle of a stream");
   }
+  if (number == -1) {
+    return std::nullopt;
+  }
+  // 1 is the default stream by another name (cudaStreamLegacy).
+  return number == 1 && !rocm ? Stream{} : Stream{reinterpret_cast<void*>(number)};
 }
 
-ManagedTensor exported(const ManagedTensor& tensor, CopyRule copy) {
-  if (copy != CopyRule::kAlways) {
-    return tensor.share();
-  }
+ManagedTensor copied(const ManagedTensor& tensor, Device to) {
   Source source;
   describe(tensor, kManagedLibrary, source);
+  source.stream = managed_stream(tensor.device());
   // A copy may be written to, whatever it is a copy of.
   source.traits.conditions.remove(Condition::kReadOnly);
   const Policy snapshot = Policy::snapshot();
-  return carry_out(plan(source, managed_tensor_capabilities(), snapshot), source);
+  const Request request{.dtype = {}, .device = to};
+  const Capabilities& target = managed_tensor_capabilities();
+  const Plan decided = plan(source, target, snapshot, request);
+  if (decided.is_refused()) {
+    raise_refused(decided, source, target, snapshot, request);
+  }
+  if (tensor.device().host_accessible() && to.host_accessible()) {
+    return carry_out(decided, source);
+  }
+  const WithoutGil without_gil;
+  return carry_out(decided, source);
+}
+
+// A view, or a copy, ordered for whoever works on the stream.
+ManagedTensor exported(const ManagedTensor& tensor, CopyRule copy, Device to,
+                       std::optional<Stream> stream) {
+  ManagedTensor leaving =
+      copy == CopyRule::kAlways || to != tensor.device() ? copied(tensor, to) : tensor.share();
+  if (stream && !to.host_accessible()) {
+    order_streams(to, managed_stream(to), *stream);
+    leaving = until_done_on(std::move(leaving), *stream);
+  }
+  return leaving;
 }
 
 PyObject* export_dlpack(PyObject* self, PyObject* const* arguments, Py_ssize_t count,
@@ -167,20 +195,25 @@ PyObject* export_dlpack(PyObject* self, PyObject* const* arguments, Py_ssize_t c
     const bool versioned = wants_versioned(parsed.get(1));
     const CopyRule copy = copy_rule(parsed.get(3), CopyRule::kWhenNeeded);
     const Device device = tensor.device();
-    check_stream(parsed.get(0), device);
+    const auto stream = export_stream(parsed.get(0), device);
     if (!versioned && (tensor.flags() & DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED) != 0) {
       refuse("whose elements are padded to whole bytes in a legacy capsule",
              "the legacy struct cannot say so", "max_version=(1, 3)");
     }
+    Device to = device;
     if (parsed.get(2) != Py_None) {
       const Device wanted = device_pair(parsed.get(2));
       const bool here = wanted == device || (wanted.type == kDLCPU && device.host_accessible());
-      if (!here) {
+      const bool reached = wanted.type == kDLCPU && device_runtime(device.type) != nullptr;
+      if (!here && (!reached || copy == CopyRule::kNever)) {
         refuse("on " + to_string(device) + " to " + to_string(wanted),
-               "a ManagedTensor stays where it is", "dlbridge.from_dlpack(x, device=...)");
+               reached ? "that is a copy, and copy=False forbids it"
+                       : "a ManagedTensor stays where it is",
+               "dlbridge.from_dlpack(x, device=...)");
       }
+      to = here ? device : wanted;
     }
-    return make_capsule(exported(tensor, copy), versioned).release();
+    return make_capsule(exported(tensor, copy, to, stream), versioned).release();
   });
 }
 

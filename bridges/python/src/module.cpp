@@ -1,8 +1,10 @@
 // dlbridge._core: the functions of the surface, and what the package's Python files need.
 
 #include "arguments.hpp"
+#include "arrival.hpp"
 #include "convert.hpp"
 #include "counting_deleters.hpp"
+#include "devices.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "extension.hpp"
 #include "gather.hpp"
@@ -39,8 +41,16 @@ Arguments<Count> keywords_of(const char* function, const std::array<const char*,
                                        PyObject* keywords) {
   const Watch watch;
   const auto named =
-      keywords_of<3>("to_numpy", {"policy", "dtype", "copy"}, arguments, count, keywords);
-  return to_numpy_object(x, named.get(0), named.get(1), named.get(2));
+      keywords_of<6>("to_numpy", {"policy", "dtype", "copy", "out", "stream", "async_"}, arguments,
+                     count, keywords);
+  Call call = read_call(named.get(0), named.get(1), named.get(2), nullptr);
+  call.stream = stream_argument(named.get(4));
+  const int pending = PyObject_IsTrue(named.get(5));
+  checked(pending);
+  if (named.get(3) != Py_None || pending != 0) {
+    return to_numpy_arriving(x, call, named.get(3), pending != 0);
+  }
+  return to_numpy_object(x, call);
 }
 
 PyObject* to_numpy(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
@@ -58,9 +68,11 @@ PyObject* to_numpy(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
 [[gnu::noinline]] Ref to_torch_as_told(PyObject* x, PyObject* const* arguments, Py_ssize_t count,
                                        PyObject* keywords) {
   const Watch watch;
-  const auto named =
-      keywords_of<4>("to_torch", {"policy", "dtype", "copy", "device"}, arguments, count, keywords);
-  return to_torch_object(x, read_call(named.get(0), named.get(1), named.get(2), named.get(3)));
+  const auto named = keywords_of<5>("to_torch", {"policy", "dtype", "copy", "device", "stream"},
+                                    arguments, count, keywords);
+  Call call = read_call(named.get(0), named.get(1), named.get(2), named.get(3));
+  call.stream = stream_argument(named.get(4));
+  return to_torch_object(x, call);
 }
 
 PyObject* to_torch(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
@@ -178,6 +190,10 @@ PyObject* name_of_device(PyObject* /*module*/, PyObject* arguments) {
   return guarded([&] { return PyUnicode_FromString(to_string(Device(type, id)).c_str()); });
 }
 
+PyObject* type_of_device(PyObject* /*module*/, PyObject* device) {
+  return guarded([&] { return PyLong_FromLong(device_argument(device).type); });
+}
+
 PyObject* name_of_dtype(PyObject* /*module*/, PyObject* arguments) {
   int code = 0;
   int bits = 0;
@@ -241,10 +257,13 @@ PyCFunction as_function(Function* function) {
 
 PyMethodDef functions[] = {
     {"to_numpy", as_function(to_numpy), METH_FASTCALL | METH_KEYWORDS,
-     "to_numpy(x, /, *, policy=None, dtype=None, copy=None)\n--\n\n"
-     "x, from any library, as a numpy.ndarray: sharing memory wherever the policy allows."},
+     "to_numpy(x, /, *, policy=None, dtype=None, copy=None, out=None, stream=None, "
+     "async_=False)\n--\n\n"
+     "x, from any library, as a numpy.ndarray: sharing memory wherever the policy allows.\n\n"
+     "out: an array to fill and return. stream: the one that x's memory is ordered on. async_: a\n"
+     "PendingArray, to be awaited, while a copy from a device goes on."},
     {"to_torch", as_function(to_torch), METH_FASTCALL | METH_KEYWORDS,
-     "to_torch(x, /, *, policy=None, dtype=None, copy=None, device=None)\n--\n\n"
+     "to_torch(x, /, *, policy=None, dtype=None, copy=None, device=None, stream=None)\n--\n\n"
      "x, from any library, as a torch.Tensor: sharing memory wherever the policy allows."},
     {"from_dlpack", as_function(from_dlpack), METH_FASTCALL | METH_KEYWORDS,
      "from_dlpack(x, /, *, device=None, copy=None)\n--\n\n"
@@ -271,9 +290,17 @@ PyMethodDef functions[] = {
      "count_blocks(change, /)\n--\n\nOpens a block that crossings have to ask (1), or closes one."},
     {"tallies", tallies_by_target, METH_NOARGS,
      "tallies()\n--\n\nViews, copies and bytes copied by target, and the refusals, since start."},
+    {"register_device_runtime", register_device_runtime, METH_VARARGS,
+     "register_device_runtime(device_type, companion, /)\n--\n\n"
+     "Makes an extension's runtime the one for a DLPack device type; None takes it away."},
+    {"release_pinned_memory", release_pinned, METH_NOARGS,
+     "release_pinned_memory()\n--\n\n"
+     "Gives pinned memory that waits for the next copy back to the drivers."},
+    {"pinned", new_pinned, METH_VARARGS, nullptr},
     {"torch_road", choose_torch_road, METH_VARARGS,
      "torch_road(name=None, /)\n--\n\nThe road to torch in use, \"linked\" or \"portable\"."},
     {"device_name", name_of_device, METH_VARARGS, nullptr},
+    {"device_type", type_of_device, METH_O, nullptr},
     {"dtype_name", name_of_dtype, METH_VARARGS, nullptr},
     {"dtype_triple", triple_of_dtype, METH_O, nullptr},
     {"conditions", conditions_by_name, METH_NOARGS, nullptr},
@@ -300,6 +327,7 @@ PyMODINIT_FUNC PyInit__core() {  // NOLINT(bugprone-reserved-identifier): Python
   return guarded([&]() -> PyObject* {
     Ref module = checked(PyModule_Create(&core_module));
     add_managed_tensor_type(module.get());
+    add_arriving_type();
     checked(PyModule_AddObjectRef(module.get(), "_interface", extension_interface().get()));
     checked(PyModule_AddStringConstant(module.get(), "__version__", DLBRIDGE_VERSION));
     return module.release();

@@ -72,9 +72,11 @@ void fill(PyObject* described, Source& source) {
       DType(static_cast<int>(integer_in(type, 0)), static_cast<int>(integer_in(type, 1)),
             static_cast<int>(integer_in(type, 2)))
           .dl();
-  source.tensor.device = Device(static_cast<std::int32_t>(integer_in(device, 0)),
-                                static_cast<std::int32_t>(integer_in(device, 1)))
-                             .dl();
+  const Device place(static_cast<std::int32_t>(integer_in(device, 0)),
+                     static_cast<std::int32_t>(integer_in(device, 1)));
+  source.tensor.device = place.dl();
+  source.traits.stream_known = place.type == kDLCPU;
+  source.traits.maybe_pinned = place.type == kDLCPU;
   const char* detail = PyUnicode_AsUTF8(PyTuple_GET_ITEM(described, kDetail));
   const char* fix = PyUnicode_AsUTF8(PyTuple_GET_ITEM(described, kFix));
   if (detail == nullptr || fix == nullptr) {
@@ -236,6 +238,8 @@ bool describe_ordinary(PyObject* tensor, Source& source) {
   source.traits.conditions.add_if(torch.requires_grad(tensor).get() == Py_True,
                                   Condition::kInGraph);
   source.tensor = borrowed;
+  source.traits.stream_known = borrowed.device.device_type == kDLCPU;
+  source.traits.maybe_pinned = borrowed.device.device_type == kDLCPU;
   // The table's own type says int8 for torch.int4.
   source.tensor.dtype =
       DType(static_cast<int>(integer_in(triple, 0)), static_cast<int>(integer_in(triple, 1)),
@@ -360,7 +364,7 @@ class PortableRoad final : public TorchRoad {
     return guarded([&] {
       return PyObject_CallFunction(prepare_tensor.get(), "OOO", tensor,
                                    plan.has(Step::kDensify) ? Py_True : Py_False,
-                                   plan.has(Step::kCopyToHost) ? Py_True : Py_False);
+                                   plan.carrier == Carrier::kProducer ? Py_True : Py_False);
     });
   }
 

@@ -69,6 +69,9 @@ class PackageAttribute {
 
 Ref text_tuple(const std::vector<std::string>& texts);
 
+/// The sizes of the dimensions.
+Ref shape_tuple(const DLTensor& tensor);
+
 /// The Python Plan of a decision.
 Ref plan_object(const Plan& plan, const Source& source, const Capabilities& target,
                 const Policy& policy, const Request& request);
