@@ -50,7 +50,7 @@ if [ -n "$$missing" ]; then
 fi
 endef
 
-.PHONY: help demo test libraries doctor sanitize bench build build-asan format format-check lint docs clean
+.PHONY: help demo test libraries doctor sanitize bench build build-asan format format-check lint docs clean test-gpu bench-gpu
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -89,6 +89,14 @@ bench: $(READY) ## Measure against the libraries' own doors; BENCH_ARGS="--json 
 	cmake --preset dev -DPython3_EXECUTABLE=$(PY) -DDLBRIDGE_BENCH=ON
 	cmake --build build -j $(JOBS)
 	PYTHONPATH=build/python $(PY) bench/run.py $(BENCH_ARGS)
+
+# For a machine with a GPU and a CUDA toolkit; without them everything here is skipped.
+test-gpu: build ## Run the tests that need a GPU
+	ctest --preset dev -R '^gpu$$'
+	PYTHONPATH=build/python:tests/gpu $(PY) -m pytest tests/gpu $(PYTEST_ARGS)
+
+bench-gpu: build ## Measure copies between a GPU and the host; BENCH_ARGS="--json FILE"
+	PYTHONPATH=build/python:bench $(PY) bench/gpu.py $(BENCH_ARGS)
 
 # Times wobble, instructions do not: what CI can hold a small crossing to.
 instructions: build ## Hold the instructions of small crossings against those agreed on (callgrind)
