@@ -145,13 +145,23 @@ class Writer {
   std::string tried() const {
     const Device here(source_.tensor.device);
     const bool to_host = plan_.device.type == kDLCPU;
+    const std::int32_t type = to_host ? here.type : plan_.device.type;
+    const std::string place = to_string(Device(type, 0));
+    const std::string kind = place.substr(0, place.find(':'));
+    if (!target_.devices.contains(plan_.device.type)) {
+      return ": " + std::string(target_.name) + " has no " + kind + " device here" + absence(type);
+    }
     if (plan_.carrier != Carrier::kNobody || !(to_host || here.host_accessible())) {
       return {};
     }
-    const std::string type = to_string(Device(to_host ? here.type : plan_.device.type, 0));
-    return ": there is no runtime for " + type.substr(0, type.find(':')) + " devices, and " +
+    return ": there is no runtime for " + kind + " devices" + absence(type) + ", and " +
            (to_host ? "its library does not copy to the host when asked"
                     : std::string(target_.name) + " moves nothing there");
+  }
+
+  static std::string absence(std::int32_t type) {
+    const std::string_view reason = runtime_absence(type);
+    return reason.empty() ? std::string() : " (" + std::string(reason) + ")";
   }
 
   // The rung of the ladder to the memory, where it is not plain host memory.

@@ -44,11 +44,14 @@ void load_cuda() {
       throw PythonError();
     }
     PyErr_Clear();
+    set_runtime_absence(kDLCUDA, "this dlbridge was built without CUDA");
     return;
   }
   const Ref capsule = checked(PyObject_GetAttrString(module.get(), "runtime"));
   DeviceRuntime* runtime = opened(capsule.get());
   if (runtime->device_count() == 0) {
+    static const std::string kWhy = runtime->unavailable();
+    set_runtime_absence(kDLCUDA, kWhy.c_str());
     return;
   }
   for (const auto type : {kDLCUDA, kDLCUDAHost, kDLCUDAManaged}) {

@@ -115,4 +115,11 @@ void set_device_runtime(std::int32_t device_type, DeviceRuntime* runtime);
 /// The runtime for devices of that type, or null.
 [[nodiscard]] DeviceRuntime* device_runtime(std::int32_t device_type) noexcept;
 
+/// Says why there is no runtime for a type that has one in principle ("there is no NVIDIA driver
+/// here"): for the texts of refusals. `reason` lives as long as the process; null takes it away.
+void set_runtime_absence(std::int32_t device_type, const char* reason);
+
+/// What was said of it, or an empty text.
+[[nodiscard]] std::string_view runtime_absence(std::int32_t device_type) noexcept;
+
 }  // namespace dlbridge
