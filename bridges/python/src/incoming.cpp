@@ -39,20 +39,11 @@ ManagedTensor described_as(ManagedTensor tensor, const DLTensor& described, std:
   return ManagedTensor::own(described, flags, lease);
 }
 
-Plan decide(Incoming& incoming, const Capabilities& target, const Call& call) {
-  const Plan decided = plan(incoming.source(), target, call.policy, call.request);
-  if (decided.is_refused()) [[unlikely]] {
-    raise_refused(decided, incoming.source(), target, call.policy, call.request);
-  }
-  return decided;
-}
-
-Incoming::Incoming(PyObject* object, SourceKind kind, const Look& how)
-    : object_(object), kind_(kind) {
-  look(how);
-  if (source().tensor.device.device_type != kDLCPU) [[unlikely]] {
+// For memory that is not plain host memory.
+void Incoming::settle(const Look& how) {
+  if (source().tensor.device.device_type != kDLCPU) {
     settle_device(how);
-  } else if (source().traits.maybe_pinned) [[unlikely]] {
+  } else {
     settle_pinned(source());
   }
 }
@@ -69,7 +60,8 @@ void Incoming::try_host_copy() const {
   }
 }
 
-ManagedTensor Incoming::carry(const Plan& plan, const Capabilities& target, const Call& call) {
+ManagedTensor Incoming::carry_otherwise(const Plan& plan, const Capabilities& target,
+                                        const Call& call) {
   if (plan.has(Step::kDensify) || plan.carrier == Carrier::kProducer) {
     return carry_by_library(plan, target, call);
   }

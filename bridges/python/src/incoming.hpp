@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "convert.hpp"
+#include "dlbridge/transfer.hpp"
 
 namespace dlbridge::python {
 
@@ -24,7 +25,12 @@ class Incoming {
   };
 
   Incoming(PyObject* object, const Look& look) : Incoming(object, kind_of(object), look) {}
-  Incoming(PyObject* object, SourceKind kind, const Look& look);
+  Incoming(PyObject* object, SourceKind kind, const Look& how) : object_(object), kind_(kind) {
+    look(how);
+    if (source().tensor.device.device_type != kDLCPU || source().traits.maybe_pinned) [[unlikely]] {
+      settle(how);
+    }
+  }
 
   [[nodiscard]] Source& source() { return crossing_.source; }
   [[nodiscard]] SourceKind kind() const { return kind_; }
@@ -40,7 +46,15 @@ class Incoming {
 
   /// The managed tensor that an accepted plan makes of the object. What it holds on the host is
   /// there; memory of a device is ordered on `stream()`.
-  [[nodiscard]] ManagedTensor carry(const Plan& plan, const Capabilities& target, const Call& call);
+  [[nodiscard]] ManagedTensor carry(const Plan& plan, const Capabilities& target,
+                                    const Call& call) {
+    if (plan.view && source().tensor.device.device_type == kDLCPU && !respelled_) [[likely]] {
+      ManagedTensor view = acquire();
+      carry_out_view(plan, view);
+      return view;
+    }
+    return carry_otherwise(plan, target, call);
+  }
 
   /// A view that keeps the memory valid, with nothing of a plan done to it.
   [[nodiscard]] ManagedTensor acquire();
@@ -50,8 +64,10 @@ class Incoming {
 
  private:
   void look(const Look& look);
+  void settle(const Look& look);
   void settle_device(const Look& look);
   void settle_location();
+  ManagedTensor carry_otherwise(const Plan& plan, const Capabilities& target, const Call& call);
   ManagedTensor carry_by_library(const Plan& plan, const Capabilities& target, const Call& call);
   static ManagedTensor finish(Incoming prepared, const Capabilities& target, const Call& call);
 
@@ -64,6 +80,12 @@ class Incoming {
 };
 
 /// The plan of a conversion; raises its refusal. Throws PythonError.
-[[nodiscard]] Plan decide(Incoming& incoming, const Capabilities& target, const Call& call);
+[[nodiscard]] inline Plan decide(Incoming& incoming, const Capabilities& target, const Call& call) {
+  const Plan decided = plan(incoming.source(), target, call.policy, call.request);
+  if (decided.is_refused()) [[unlikely]] {
+    raise_refused(decided, incoming.source(), target, call.policy, call.request);
+  }
+  return decided;
+}
 
 }  // namespace dlbridge::python
