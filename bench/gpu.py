@@ -84,6 +84,13 @@ def contiguous(size: int) -> Iterator[Line]:
         f"to_numpy(x, out=pinned), {named(size)}", "torch to pinned, CuPy .get(out=)",
         lambda: dlbridge.to_numpy(x, out=out), tuple(peers), size, None,
     )  # fmt: skip
+    if size >= MB:
+        ordinary = np.zeros(size, np.uint8)
+        into = torch.from_numpy(ordinary)
+        yield line(
+            f"to_numpy(x, out=array), {named(size)}", "torch.from_numpy(array).copy_(x)",
+            lambda: dlbridge.to_numpy(x, out=ordinary), lambda: into.copy_(x), size, None,
+        )  # fmt: skip
     array = np.random.default_rng(0).integers(0, 255, size, dtype=np.uint8)
     tensor = torch.from_numpy(array)
 

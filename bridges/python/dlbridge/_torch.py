@@ -44,6 +44,8 @@ _NAMES = (
 DTYPES = tuple(name for name in _NAMES if hasattr(torch, name))
 _TRIPLES = {getattr(torch, name): dtype_triple(name) for name in DTYPES}
 
+_DTYPES = {triple: dtype for dtype, triple in _TRIPLES.items()}
+
 _DEVICE_TYPES = {
     "cpu": 1,
     "cuda": 10 if torch.version.hip else 2,
@@ -260,6 +262,7 @@ def to_device(x: torch.Tensor, device_type: int, device_id: int) -> torch.Tensor
     return x.detach().to(_device(device_type, device_id))
 
 
+@functools.cache
 def _device(device_type: int, device_id: int) -> torch.device:
     name = {value: key for key, value in _DEVICE_TYPES.items()}[device_type]
     return torch.device(name, device_id)
@@ -269,8 +272,7 @@ def empty(
     shape: tuple[int, ...], triple: tuple[int, int, int], device_type: int, device_id: int
 ) -> torch.Tensor:
     """Memory of torch's own for a copy, on one of its devices."""
-    dtype = {value: key for key, value in _TRIPLES.items()}[triple]
-    return torch.empty(shape, dtype=dtype, device=_device(device_type, device_id))
+    return torch.empty(shape, dtype=_DTYPES[triple], device=_device(device_type, device_id))
 
 
 def current_stream(device_type: int, device_id: int) -> int:
@@ -284,14 +286,17 @@ def current_stream(device_type: int, device_id: int) -> int:
 CUDA_NAMES = torch.cuda.__dict__
 
 
+_DEVICES_SEEN = {1}
+
+
 def has_device(device_type: int) -> bool:
     """Whether this torch, on this machine, has a device of that DLPack type."""
-    for name, value in _DEVICE_TYPES.items():
-        if value == device_type:
-            if name == "cpu":
-                return True
-            if name == "privateuseone":
-                name = torch._C._get_privateuse1_backend_name()
-            module = getattr(torch, name, None)
-            return module is not None and bool(module.is_available())
-    return False
+    if device_type not in _DEVICES_SEEN:
+        name = {value: key for key, value in _DEVICE_TYPES.items()}.get(device_type, "")
+        if name == "privateuseone":
+            name = torch._C._get_privateuse1_backend_name()
+        module = getattr(torch, name, None)
+        if module is None or not module.is_available():
+            return False
+        _DEVICES_SEEN.add(device_type)
+    return True
