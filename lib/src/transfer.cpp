@@ -260,6 +260,11 @@ void order_streams(Device device, Stream before, Stream after) {
   detail::order(*runtime, device.id, before, after);
 }
 
+Stream managed_stream(Device device) {
+  DeviceRuntime* runtime = device_runtime(device.type);
+  return runtime == nullptr || device.host_accessible() ? Stream{} : runtime->own_stream(device.id);
+}
+
 void wait_for_host_memory(const Source& source) {
   const Device device(source.tensor.device);
   DeviceRuntime* runtime = device_runtime(device.type);

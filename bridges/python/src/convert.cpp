@@ -238,7 +238,7 @@ namespace {
 // A managed tensor's memory is ordered on the runtime's own stream, whoever wrote to it.
 ManagedTensor settled(ManagedTensor tensor, const Incoming& incoming) {
   if (!tensor.device().host_accessible()) [[unlikely]] {
-    order_streams(tensor.device(), incoming.stream(), managed_stream(tensor.device()));
+    order_streams(tensor.device(), incoming.stream(), stream_of_managed(tensor.device()));
   }
   return tensor;
 }

@@ -173,9 +173,9 @@ void settle_pinned(Source& source) {
   }
 }
 
-Stream managed_stream(Device device) {
-  DeviceRuntime* runtime = runtime_for(device.type);
-  return runtime == nullptr || device.host_accessible() ? Stream{} : runtime->own_stream(device.id);
+Stream stream_of_managed(Device device) {
+  (void)runtime_for(device.type);
+  return managed_stream(device);
 }
 
 Ref stream_number(std::int32_t device_type, Stream stream) {

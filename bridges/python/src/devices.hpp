@@ -22,9 +22,8 @@ namespace dlbridge::python {
 /// has not used CUDA.
 void settle_pinned(Source& source);
 
-/// The stream that our managed tensors' memory on that device is ordered on: the runtime's own; the
-/// default one where there is no runtime.
-[[nodiscard]] Stream managed_stream(Device device);
+/// managed_stream(), with the runtime looked for where it is not there yet.
+[[nodiscard]] Stream stream_of_managed(Device device);
 
 /// DLPack's number for a stream of a device type, for the keyword `stream`: never None (law 6).
 [[nodiscard]] Ref stream_number(std::int32_t device_type, Stream stream);

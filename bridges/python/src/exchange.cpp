@@ -71,7 +71,7 @@ int current_work_stream(DLDeviceType device_type, std::int32_t device_id, void**
             "there is no device type " + std::to_string(static_cast<int>(device_type)));
     }
     // A ManagedTensor computes nothing; its memory is ordered on the runtime's own stream.
-    *out = managed_stream(Device(device_type, device_id)).handle;
+    *out = stream_of_managed(Device(device_type, device_id)).handle;
   });
 }
 

@@ -99,7 +99,7 @@ Stream reading_stream(Device device, const Crossing& crossing) {
     return *crossing.reader;
   }
   const bool there = runtime_for(device.type) != nullptr && !device.host_accessible();
-  return crossing.towards_torch && there ? torch_stream(device) : managed_stream(device);
+  return crossing.towards_torch && there ? torch_stream(device) : stream_of_managed(device);
 }
 
 ManagedTensor call_producer(PyObject* object, Crossing& crossing, bool legacy_writable) {

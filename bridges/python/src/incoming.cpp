@@ -72,7 +72,7 @@ ManagedTensor Incoming::carry_otherwise(const Plan& plan, const Capabilities& ta
   }
   if (!plan.view) {
     const bool elsewhere = !device.host_accessible();
-    carried_on_ = managed_stream(plan.device);
+    carried_on_ = stream_of_managed(plan.device);
     if (elsewhere && runtime_for(device.type) == nullptr && crossing_.taken &&
         !plan.has(Step::kCast)) {
       ManagedTensor copy = ask_for_copy(object_, crossing_);
@@ -138,7 +138,7 @@ void Incoming::settle_device(const Look& how) {
     source().stream = torch_stream(device);
     source().traits.stream_known = true;
   } else if (kind_ == SourceKind::kManagedTensor) {
-    source().stream = managed_stream(device);
+    source().stream = stream_of_managed(device);
   }
   if (how.stream) {
     source().stream = *how.stream;

@@ -157,7 +157,7 @@ std::optional<Stream> export_stream(PyObject* stream, Device device) {
 ManagedTensor copied(const ManagedTensor& tensor, Device to) {
   Source source;
   describe(tensor, kManagedLibrary, source);
-  source.stream = managed_stream(tensor.device());
+  source.stream = stream_of_managed(tensor.device());
   // A copy may be written to, whatever it is a copy of.
   source.traits.conditions.remove(Condition::kReadOnly);
   const Policy snapshot = Policy::snapshot();
@@ -180,7 +180,7 @@ ManagedTensor exported(const ManagedTensor& tensor, CopyRule copy, Device to,
   ManagedTensor leaving =
       copy == CopyRule::kAlways || to != tensor.device() ? copied(tensor, to) : tensor.share();
   if (stream && !to.host_accessible()) {
-    order_streams(to, managed_stream(to), *stream);
+    order_streams(to, stream_of_managed(to), *stream);
     leaving = until_done_on(std::move(leaving), *stream);
   }
   return leaving;

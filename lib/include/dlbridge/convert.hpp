@@ -44,15 +44,23 @@ concept Consumer = requires(ManagedTensor tensor, const Source& source) {
   return plan.has(Step::kDensify) || plan.carrier == Carrier::kProducer;
 }
 
-/// The managed tensor that the plan makes of the object.
+/// The managed tensor that the plan makes of the object: on the host it is there, on a device it is
+/// ordered on managed_stream().
 template <Producer From>
 [[nodiscard]] ManagedTensor produce(const typename From::Object& object, Source& source,
                                     const Plan& plan) {
+  const Device device(source.tensor.device);
+  if (device.type != kDLCPU && device.host_accessible()) [[unlikely]] {
+    wait_for_host_memory(source);
+  }
   if (!plan.view) {
     return carry_out(plan, source);
   }
   ManagedTensor view = From::acquire(object, source);
   carry_out_view(plan, view);
+  if (!device.host_accessible()) [[unlikely]] {
+    order_streams(device, source.stream, managed_stream(device));
+  }
   return view;
 }
 

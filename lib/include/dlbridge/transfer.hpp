@@ -35,6 +35,10 @@ void carry_out_view(const Plan& plan, ManagedTensor& view) noexcept;
 /// only.
 void order_streams(Device device, Stream before, Stream after);
 
+/// The stream that the memory of managed tensors on that device is ordered on: the runtime's own;
+/// the default one for memory of the host, and where there is no runtime.
+[[nodiscard]] Stream managed_stream(Device device);
+
 /// Waits until memory that the host can read though a device works on it (pinned, managed) holds
 /// what `source.stream` was told to do. Nothing where the type has no runtime.
 void wait_for_host_memory(const Source& source);

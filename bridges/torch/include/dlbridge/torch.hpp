@@ -249,6 +249,9 @@ struct BasicTorch {
   }
 
   static ManagedTensor acquire(const at::Tensor& tensor, Source& source) {
+    if (source.traits.maybe_pinned) [[unlikely]] {
+      wait_for_pinned(source);
+    }
     const Lease held = lease(tensor, source);
     return ManagedTensor::own_trusted(source.tensor, 0, held);
   }
@@ -319,6 +322,8 @@ struct BasicTorch {
       return at::Tensor(std::move(impl));
     }
     const c10::Device device = torch_detail::device_of(tensor.device);
+    order_streams(tensor.device, managed_stream(tensor.device),
+                  torch_detail::current_stream(device));
     void* data = static_cast<char*>(tensor.data) + tensor.byte_offset;
     owner.release();
     return at::from_blob(
@@ -431,6 +436,18 @@ struct BasicTorch {
   static void describe_order(c10::Device device, Source& source) {
     source.traits.stream_known = torch_detail::kTellsStreams<>;
     source.stream = torch_detail::current_stream(device);
+  }
+
+  // A copy with non_blocking=True may still be writing to pinned memory, on torch's stream.
+  static void wait_for_pinned(const Source& source) {
+    DeviceRuntime* runtime = device_runtime(kDLCUDA);
+    if (runtime == nullptr || !at::globalContext().isPinnedPtr(source.tensor.data)) {
+      return;
+    }
+    for (int device = 0; device < runtime->device_count(); ++device) {
+      const c10::Device place(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(device));
+      runtime->synchronise(device, torch_detail::current_stream(place));
+    }
   }
 
   // Whether the memory is not of torch's ordinary allocator: pinned memory has one of its own.
