@@ -15,13 +15,9 @@
 namespace dlbridge::detail {
 namespace {
 
-// What one staging buffer holds at most: a bus moves it in some 40 us, ten times as long as it
-// takes to ask for it, and the host's copy of it stays on one thread. Smaller copies are cut finer,
-// so that the host's part and the bus's overlap there too, down to where asking takes longer than
-// moving.
+// What one staging buffer holds. A bus moves it in some 40 us, ten times as long as it takes to ask
+// for it; and the host's copy of it stays on one thread.
 constexpr std::int64_t kStagingBytes = 2 * 1024 * 1024;
-constexpr std::int64_t kSmallestSlice = 256 * 1024;
-constexpr std::int64_t kWantedSlices = 16;
 // Where host memory lies is asked for copies of this size; smaller ones are faster staged.
 constexpr std::int64_t kWorthLookingUp = 64 * 1024;
 // Threads that fill or empty staging buffers. More do not make the bus faster.
@@ -155,14 +151,10 @@ class Lane {
   bool begun_ = false;
 };
 
-// What a slice of a staged copy is to have.
-std::int64_t staged_bytes(const FlatJob& whole) {
-  return std::clamp(whole.bytes() / kWantedSlices, kSmallestSlice, kStagingBytes);
-}
-
-// What a slice has at most: one element may be larger.
-std::int64_t buffer_bytes(const FlatJob& whole, std::int64_t slice) {
-  return std::min(whole.bytes(), std::max(slice, std::int64_t{whole.job.target_dtype.itemsize()}));
+// What a slice has at most.
+std::int64_t slice_bytes(const FlatJob& whole) {
+  return std::min(whole.bytes(),
+                  std::max(kStagingBytes, std::int64_t{whole.job.target_dtype.itemsize()}));
 }
 
 /// The slices of one copy, taken by several threads until none is left or one fails.
@@ -225,8 +217,7 @@ void fetch_slices(Crew& crew) {
   if (index < 0) {
     return;
   }
-  const FlatJob& whole = crew.crossing().whole;
-  const std::int64_t bytes = buffer_bytes(whole, staged_bytes(whole));
+  const std::int64_t bytes = slice_bytes(crew.crossing().whole);
   Lane first(crew.crossing(), bytes);
   Lane second(crew.crossing(), bytes);
   Lane* ahead = &first;
@@ -249,8 +240,7 @@ void send_slices(Crew& crew) {
   if (index < 0) {
     return;
   }
-  const FlatJob& whole = crew.crossing().whole;
-  const std::int64_t bytes = buffer_bytes(whole, staged_bytes(whole));
+  const std::int64_t bytes = slice_bytes(crew.crossing().whole);
   Lane first(crew.crossing(), bytes);
   Lane second(crew.crossing(), bytes);
   Lane* lane = &first;
@@ -271,7 +261,7 @@ void fetch_directly(const Crossing& crossing) {
     fetch(crossing, slice, slice.job.target, unused);
     return;
   }
-  DeviceScratch scratch(crossing, buffer_bytes(whole, kStagingBytes));
+  DeviceScratch scratch(crossing, slice_bytes(whole));
   const Slices slices(whole, kStagingBytes);
   for (std::int64_t index = 0; index < slices.count(); ++index) {
     slices.cut(index, slice);
@@ -320,9 +310,9 @@ void copy_to_host(DeviceRuntime& runtime, int device, const CopyJob& job, Stream
     });
     return;
   }
-  const Slices slices(whole, staged_bytes(whole));
+  const Slices slices(whole, kStagingBytes);
   if (slices.count() == 1) {
-    Lane lane(crossing, whole.bytes());
+    Lane lane(crossing, slice_bytes(whole));
     lane.begin_fetch(slices, 0);
     lane.wait_for_stream();
     lane.unload();
@@ -355,9 +345,9 @@ void copy_to_device(DeviceRuntime& runtime, int device, const CopyJob& job, Stre
     });
     return;
   }
-  const Slices slices(whole, staged_bytes(whole));
+  const Slices slices(whole, kStagingBytes);
   if (slices.count() == 1) {
-    Lane lane(crossing, whole.bytes());
+    Lane lane(crossing, slice_bytes(whole));
     lane.send(slices, 0);
     return;
   }
