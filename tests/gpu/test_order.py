@@ -84,6 +84,9 @@ def test_memory_is_not_reused_while_a_foreign_stream_reads_it(delay: Delay) -> N
     reader = cupy.cuda.Stream(non_blocking=True)
     cupy.ones(1 << 20, cupy.float32).sum()  # compiled before it has to be quick
     with torch.cuda.stream(writer):
+        # Memory that torch has already: asking the driver for it could wait for the device.
+        spare = [torch.empty(1 << 20, device="cuda") for _ in range(6)]
+        del spare
         x = torch.full((1 << 20,), 7.0, device="cuda")
         address = x.data_ptr()
         with reader:
