@@ -9,6 +9,7 @@ VENV ?= .venv
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+LOAD_ARGS ?=
 TORCH_INDEX_URL ?=
 
 SHELL := /bin/bash
@@ -50,7 +51,7 @@ if [ -n "$$missing" ]; then
 fi
 endef
 
-.PHONY: help demo test libraries doctor sanitize bench build build-asan format format-check lint docs clean test-gpu bench-gpu
+.PHONY: help demo test libraries load doctor sanitize bench build build-asan format format-check lint docs clean test-gpu bench-gpu
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -69,6 +70,9 @@ libraries: build $(LIBRARIES_READY) ## Run the tests against JAX, TensorFlow, Pa
 	for file in tests/python/libraries/test_*.py; do
 	  PYTHONPATH=build/python $(LIBRARIES_VENV)/bin/python -m pytest -q $$file $(PYTEST_ARGS)
 	done
+
+load: build ## Cross 50 million times; what each crossing leaves behind has to be nothing
+	PYTHONPATH=build/python $(PY) tests/load/steady.py $(LOAD_ARGS)
 
 doctor: build $(LIBRARIES_READY) ## Examine all of these libraries; leaves build/doctor.{json,html,md}
 	export OCL_ICD_FILENAMES=$(abspath $(LIBRARIES_VENV))/lib/libintelocl.so
