@@ -10,6 +10,7 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 LOAD_ARGS ?=
+ARRAY_API_TESTS ?=
 TORCH_INDEX_URL ?=
 
 SHELL := /bin/bash
@@ -51,7 +52,7 @@ if [ -n "$$missing" ]; then
 fi
 endef
 
-.PHONY: help demo test libraries load doctor sanitize bench build build-asan format format-check lint docs clean test-gpu bench-gpu
+.PHONY: help demo test libraries peers load doctor sanitize bench build build-asan format format-check lint docs clean test-gpu bench-gpu
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,6 +71,15 @@ libraries: build $(LIBRARIES_READY) ## Run the tests against JAX, TensorFlow, Pa
 	for file in tests/python/libraries/test_*.py; do
 	  PYTHONPATH=build/python $(LIBRARIES_VENV)/bin/python -m pytest -q $$file $(PYTEST_ARGS)
 	done
+
+peers: build $(LIBRARIES_READY) ## Run other projects' own tests of DLPack against us; ARRAY_API_TESTS=<checkout> too
+	export PYTHONPATH=build/python
+	$(LIBRARIES_VENV)/bin/python -m pytest -q tests/peers $(PYTEST_ARGS)
+	if [ -n "$(ARRAY_API_TESTS)" ]; then
+	  $(LIBRARIES_VENV)/bin/python -m pip install -q --disable-pip-version-check -r "$(ARRAY_API_TESTS)/requirements.txt"
+	  export PYTHONPATH="$(abspath build/python):$(abspath tests/peers)" ARRAY_API_TESTS_MODULE=strict_exported
+	  cd "$(ARRAY_API_TESTS)" && $(abspath $(LIBRARIES_VENV))/bin/python -m pytest -q array_api_tests/test_dlpack.py
+	fi
 
 load: build ## Cross 50 million times; what each crossing leaves behind has to be nothing
 	PYTHONPATH=build/python $(PY) tests/load/steady.py $(LOAD_ARGS)
