@@ -20,3 +20,22 @@ if(DLBRIDGE_SANITIZE)
   target_compile_options(dlbridge_build_flags INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${flags}>")
   target_link_options(dlbridge_build_flags INTERFACE ${flags})
 endif()
+
+# Hardening of every binary of ours; tests/python/test_security.py reads it back from the built files.
+if(CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang" AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  # nvcc hands its host compiler what it is told to.
+  foreach(flag -fstack-protector-strong -fstack-clash-protection)
+    target_compile_options(dlbridge_build_flags INTERFACE
+      $<$<COMPILE_LANGUAGE:CXX>:${flag}> $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${flag}>)
+  endforeach()
+  target_link_options(dlbridge_build_flags INTERFACE
+    LINKER:-z,relro LINKER:-z,now LINKER:-z,noexecstack)
+  if(DLBRIDGE_SANITIZE)
+    # Only here: in what is shipped the assertions would ask for the libstdc++ of GCC 12.
+    target_compile_definitions(dlbridge_build_flags INTERFACE _GLIBCXX_ASSERTIONS)
+  else()
+    # It needs optimisation, and has nothing to add to AddressSanitizer.
+    target_compile_options(dlbridge_build_flags INTERFACE
+      $<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE> $<$<NOT:$<CONFIG:Debug>>:-D_FORTIFY_SOURCE=2>)
+  endif()
+endif()
