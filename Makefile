@@ -107,7 +107,7 @@ bench: $(READY) ## Measure against the libraries' own doors; BENCH_ARGS="--json 
 # For a machine with a GPU and a CUDA toolkit; without them everything here is skipped.
 test-gpu: build ## Run the tests that need a GPU
 	ctest --preset dev -R '^gpu$$'
-	PYTHONPATH=build/python:tests/gpu $(PY) -m pytest tests/gpu $(PYTEST_ARGS)
+	PYTHONPATH=build/python $(PY) -m pytest tests/gpu $(PYTEST_ARGS)
 
 bench-gpu: build ## Measure copies between a GPU and the host; BENCH_ARGS="--json FILE"
 	PYTHONPATH=build/python:bench $(PY) bench/gpu.py $(BENCH_ARGS)

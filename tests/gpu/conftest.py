@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import numpy as np
 import pytest
 import torch
+from gpu_support import Delay
 
 import dlbridge
 
-if not torch.cuda.is_available():
-    pytest.skip("torch finds no CUDA device", allow_module_level=True)
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason="torch finds no CUDA device"))
 
 
 @pytest.fixture(params=["linked", "portable"])
@@ -43,20 +46,9 @@ def nothing_is_left() -> Iterator[None]:
     assert torch.ones(3, device="cuda").sum().item() == 3
 
 
-Delay = Callable[[], None]
-
-
 @pytest.fixture(scope="session")
 def delay() -> Delay:
     """Work on the current stream that takes some 50 ms: whoever does not wait reads too early."""
     torch.cuda._sleep(1000)
     torch.cuda.synchronize()
     return lambda: torch.cuda._sleep(100_000_000)
-
-
-def same(array: np.ndarray, tensor: torch.Tensor) -> bool:
-    """Whether the array holds what torch itself brings to the host."""
-    wanted = tensor.detach().resolve_conj().resolve_neg().cpu()
-    if wanted.dtype is torch.bfloat16:
-        return bool(np.array_equal(array.view(np.uint16), wanted.view(torch.uint16).numpy()))
-    return array.shape == tuple(wanted.shape) and bool(np.array_equal(array, wanted.numpy()))

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from conftest import Delay
+from gpu_support import Delay
 
 import dlbridge
 

@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 import torch
-from conftest import same
+from gpu_support import same
 
 import dlbridge
 
