@@ -162,24 +162,20 @@ class Crew {
  public:
   Crew(const Crossing& crossing, const Slices& slices) : crossing_(crossing), slices_(slices) {}
 
-  /// Calls work(crew) on as many threads as are worth it; throws what the first of them threw.
-  template <typename Work>
-  void run(Work work) {
+  /// What one thread does, from the slice of that index on, with two buffers of its own: one is on
+  /// the bus while the processor is at the other.
+  using Work = void (*)(Crew& crew, std::int64_t index, Lane& first, Lane& second);
+
+  /// Does it on as many threads as are worth it; throws what the first of them threw.
+  void run(Work action) {
     const auto threads = static_cast<int>(
         std::clamp<std::int64_t>(slices_.count() / 2, 1, std::min(copy_threads(), kMostThreads)));
-    struct Context {
-      Crew* crew;
-      Work* work;
-    } context{this, &work};
+    std::pair<Crew*, Work> context{this, action};
     run_in_parallel(
         threads, 1, threads,
         [](void* held, std::int64_t, std::int64_t) {
-          auto& [crew, action] = *static_cast<Context*>(held);
-          try {
-            (*action)(*crew);
-          } catch (...) {
-            crew->fail();
-          }
+          const auto& [crew, task] = *static_cast<std::pair<Crew*, Work>*>(held);
+          crew->work(task);
         },
         &context);
     if (failure_) {
@@ -192,10 +188,22 @@ class Crew {
     const std::int64_t index = next_.fetch_add(1, std::memory_order_relaxed);
     return index < slices_.count() ? index : -1;
   }
-  [[nodiscard]] const Crossing& crossing() const { return crossing_; }
   [[nodiscard]] const Slices& slices() const { return slices_; }
 
  private:
+  void work(Work action) noexcept {
+    try {
+      if (const std::int64_t index = next(); index >= 0) {
+        const std::int64_t bytes = slice_bytes(crossing_.whole);
+        Lane first(crossing_, bytes);
+        Lane second(crossing_, bytes);
+        action(*this, index, first, second);
+      }
+    } catch (...) {
+      fail();
+    }
+  }
+
   void fail() noexcept {
     next_.store(slices_.count(), std::memory_order_relaxed);
     const std::lock_guard lock(mutex_);
@@ -211,15 +219,7 @@ class Crew {
   std::exception_ptr failure_;
 };
 
-// Two buffers a thread: one is on the bus while the other is emptied.
-void fetch_slices(Crew& crew) {
-  std::int64_t index = crew.next();
-  if (index < 0) {
-    return;
-  }
-  const std::int64_t bytes = slice_bytes(crew.crossing().whole);
-  Lane first(crew.crossing(), bytes);
-  Lane second(crew.crossing(), bytes);
+void fetch_slices(Crew& crew, std::int64_t index, Lane& first, Lane& second) {
   Lane* ahead = &first;
   Lane* behind = &second;
   ahead->begin_fetch(crew.slices(), index);
@@ -235,14 +235,7 @@ void fetch_slices(Crew& crew) {
   ahead->unload();
 }
 
-void send_slices(Crew& crew) {
-  std::int64_t index = crew.next();
-  if (index < 0) {
-    return;
-  }
-  const std::int64_t bytes = slice_bytes(crew.crossing().whole);
-  Lane first(crew.crossing(), bytes);
-  Lane second(crew.crossing(), bytes);
+void send_slices(Crew& crew, std::int64_t index, Lane& first, Lane& second) {
   Lane* lane = &first;
   for (; index >= 0; index = crew.next()) {
     lane->send(crew.slices(), index);
