@@ -132,6 +132,7 @@ void require_no_capture(DeviceRuntime& runtime, int device, Stream stream) {
 struct DeviceMemory {
   DeviceRuntime& runtime;
   int device;
+  Stream stream;
   void* memory;
 };
 
@@ -149,7 +150,7 @@ ManagedTensor allocate_on(DeviceRuntime& runtime, Device device, DType dtype,
   }
   const Stream stream = runtime.own_stream(device.id);
   const auto bytes = static_cast<std::size_t>(byte_count(tensor));
-  auto held = std::make_unique<DeviceMemory>(DeviceMemory{runtime, device.id, nullptr});
+  auto held = std::make_unique<DeviceMemory>(DeviceMemory{runtime, device.id, stream, nullptr});
   if (bytes == 0) {
     tensor.data = nullptr;
     return ManagedTensor::own(tensor, 0, {});
@@ -159,11 +160,7 @@ ManagedTensor allocate_on(DeviceRuntime& runtime, Device device, DType dtype,
   return ManagedTensor::own(
       tensor, 0, {held.release(), [](void* context) noexcept {
                     const std::unique_ptr<DeviceMemory> memory(static_cast<DeviceMemory*>(context));
-                    auto& [owner, id, address] = *memory;
-                    try {
-                      owner.free(id, address, owner.own_stream(id));
-                    } catch (...) {  // a device that is gone: so is its memory
-                    }
+                    memory->runtime.free(memory->device, memory->memory, memory->stream);
                   }});
 }
 
@@ -241,7 +238,15 @@ void carry_out_into(const Plan& plan, const Source& source, const DLTensor& targ
   detail::order(runtime, device, source.stream, stream);
   runtime.copy_elements(device, pass.job(), stream);
   // The source may be written to again, on its own stream, once that stream is told to wait.
-  detail::order(runtime, device, stream, source.stream);
+  try {
+    detail::order(runtime, device, stream, source.stream);
+  } catch (...) {
+    try {  // whoever is told that it failed may end the source at once
+      runtime.synchronise(device, stream);
+    } catch (...) {  // a device that failed does nothing more
+    }
+    throw;
+  }
 }
 
 void carry_out_view(const Plan& plan, ManagedTensor& view) noexcept {
@@ -356,6 +361,10 @@ void ArrivingTensor::wait() {
     runtime.synchronise(filled);
   } catch (...) {
     runtime.release(filled);
+    try {  // the call may have failed, and not the work: that goes on, in memory that ends here
+      runtime.synchronise(device_, stream_);
+    } catch (...) {  // a device that failed does nothing more
+    }
     throw;
   }
   runtime.release(filled);
