@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "devices.hpp"
+#include "dlbridge/convert.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "dlbridge/transfer.hpp"
 #include "incoming.hpp"
@@ -137,6 +138,9 @@ class Out {
                 to_string(plan.dtype) + "; use dtype= to cast");
     }
     require_separate(into, from);
+    if (plan_refuses_overlap()) {
+      wrong_out("its elements share memory");
+    }
   }
 
   [[nodiscard]] const DLTensor& tensor() const { return described_.tensor; }
@@ -166,18 +170,13 @@ class Out {
     if (a <= d && c <= b) {
       wrong_out("it shares memory with the source");
     }
-    if (overlaps(into)) {
-      wrong_out("its elements share memory");
-    }
   }
 
-  static bool overlaps(const DLTensor& tensor) {
-    for (std::int32_t i = 0; i < tensor.ndim; ++i) {
-      if (tensor.shape[i] > 1 && tensor.strides[i] == 0) {
-        return true;
-      }
-    }
-    return false;
+  // The planner knows best which elements share memory.
+  [[nodiscard]] bool plan_refuses_overlap() const {
+    const Policy policy = Policy::host().with(Field::kOverlap, Ruling::kRefuse);
+    const Plan decided = plan(described_, managed_tensor_capabilities(), policy);
+    return decided.refused.has(Condition::kOverlap);
   }
 
   PyObject* array_;
