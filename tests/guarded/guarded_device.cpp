@@ -427,6 +427,8 @@ void GuardedDevice::settle() {
   }
   streams_.delay(0, 0);
   streams_.settle();
+  const std::lock_guard lock(mutex_);
+  memory_.end_given_back();
 }
 
 void GuardedDevice::fail(std::optional<Call> call, int nth, Failure failure) {

@@ -104,6 +104,9 @@ class GuardedDevice final : public DeviceRuntime {
   /// Writes and reads device memory at once, by way of its open alias.
   void store(void* to, const void* from, std::size_t bytes);
   void load(void* to, const void* from, std::size_t bytes);
+  /// Where work on a stream of that device reaches these bytes: device memory by its open alias,
+  /// host memory as it is. Throws, and notes a fault, for bytes that are gone.
+  [[nodiscard]] std::byte* open(int device, const void* low, std::size_t bytes);
 
   // --- for tests: order -------------------------------------------------------------------------
 
@@ -164,7 +167,6 @@ class GuardedDevice final : public DeviceRuntime {
   [[nodiscard]] Stream real(int device, Stream stream) const;
   [[nodiscard]] Stream begin(Call call, int device, Stream stream);
   void check_bytes(int device, const void* low, std::size_t bytes);
-  [[nodiscard]] std::byte* open(int device, const void* low, std::size_t bytes);
   [[nodiscard]] bool on_device(const void* address);
   [[nodiscard]] bool is_pageable(const void* address);
   void copy_rows_on(Stream on, int device, const Rows& rows);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "dlbridge/managed_tensor.hpp"
+#include "dlbridge/transfer.hpp"
 #include "guarded/guarded_device.hpp"
 #include "lib/doubles.hpp"
 
@@ -19,8 +20,9 @@ inline GuardedDevice& the_device() {
   return *device;
 }
 
-/// Registers the guarded device, and fails a test that leaves anything on it: memory, pinned memory
-/// beyond what a pool may keep, events, work, or a touch of memory that was given back.
+/// Registers the guarded device, and fails a test that leaves anything on it: memory, events,
+/// pinned memory that is not in the pool, a managed tensor, or a touch of memory that was given
+/// back.
 class GuardedTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -32,7 +34,9 @@ class GuardedTest : public ::testing::Test {
   }
   void TearDown() override {
     device.settle();
+    release_pinned_memory(device);
     const Counts after = device.counts();
+    EXPECT_LE(after.pinned, before_.pinned + may_be_lost) << "pinned memory is left";
     EXPECT_EQ(after.allocations, before_.allocations) << "device memory is left";
     EXPECT_EQ(after.managed, before_.managed) << "managed memory is left";
     EXPECT_EQ(after.events, before_.events) << "events are left";
@@ -44,6 +48,7 @@ class GuardedTest : public ::testing::Test {
   }
 
   GuardedDevice& device = the_device();
+  int may_be_lost = 0;  // blocks of pinned memory
 
  private:
   Counts before_;
@@ -60,7 +65,7 @@ class OnDevice {
                                        std::multiplies<std::int64_t>());
     bytes_ = static_cast<std::size_t>(count * dtype_.itemsize());
     memory_ = device_.make(id_, bytes_);
-    if (dtype_ == DType{kDLFloat, 32}) {
+    if (dtype_ == DType{kDLFloat, 32} && bytes_ != 0) {
       device_.store(memory_, values().data(), bytes_);
     }
   }
@@ -77,10 +82,14 @@ class OnDevice {
   /// nothing of them before.
   void store_later(Stream stream) {
     const std::vector<unsigned char> nothing(bytes_, kFresh);
-    device_.store(memory_, nothing.data(), bytes_);
+    if (bytes_ != 0) {
+      device_.store(memory_, nothing.data(), bytes_);
+    }
     const std::vector<float> all = values();
     std::vector<std::byte> raw(bytes_);
-    std::memcpy(raw.data(), all.data(), bytes_);
+    if (bytes_ != 0) {
+      std::memcpy(raw.data(), all.data(), bytes_);
+    }
     device_.store_later(id_, memory_, std::move(raw), stream);
   }
 

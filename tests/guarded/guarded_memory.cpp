@@ -142,6 +142,15 @@ void Memory::end(void* address) noexcept {
   }
 }
 
+void Memory::end_given_back() noexcept {
+  for (auto next = blocks_.begin(); next != blocks_.end();) {
+    const Block& block = (next++)->second;
+    if (block.given_back) {
+      end(block.address);
+    }
+  }
+}
+
 const Block* Memory::find(const void* address) const noexcept {
   auto after = blocks_.upper_bound(number(address));
   if (after == blocks_.begin()) {

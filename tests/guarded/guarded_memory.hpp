@@ -44,6 +44,8 @@ class Memory {
   Block* give_back(void* address) noexcept;
   /// Ends it: poisoned, and nothing reads or writes it without a fault.
   void end(void* address) noexcept;
+  /// Ends all that was given back: also what a capture recorded, which is never done.
+  void end_given_back() noexcept;
 
   /// The allocation that holds the address, alive or given back but not ended; null for any other.
   [[nodiscard]] const Block* find(const void* address) const noexcept;
