@@ -69,6 +69,26 @@ if(DLBRIDGE_PYTHON)
   find_package(nanobind CONFIG REQUIRED)
   nanobind_add_module(dlbridge_probe NB_STATIC NB_SUPPRESS_WARNINGS tests/python/probe/probe.cpp)
   target_link_libraries(dlbridge_probe PRIVATE dlbridge dlbridge_build_flags)
+  # The guarded device for pytest, and torch's backend on it.
+  set(guarded_sources tests/guarded/guarded_device.cpp tests/guarded/guarded_memory.cpp
+    tests/guarded/guarded_streams.cpp)
+  nanobind_add_module(dlbridge_guarded NB_STATIC NB_SUPPRESS_WARNINGS
+    tests/python/guarded/guarded_module.cpp ${guarded_sources})
+  target_link_libraries(dlbridge_guarded PRIVATE dlbridge dlbridge_build_flags)
+  target_include_directories(dlbridge_guarded PRIVATE
+    "${PROJECT_SOURCE_DIR}/tests" "${PROJECT_SOURCE_DIR}/bridges/python/src")
+  set_target_properties(dlbridge_guarded PROPERTIES
+    LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/python")
+  if(TARGET LibTorch::python)
+    Python3_add_library(dlbridge_guarded_torch MODULE WITH_SOABI
+      tests/python/guarded/guarded_torch.cpp ${guarded_sources})
+    target_link_libraries(dlbridge_guarded_torch PRIVATE
+      dlbridge LibTorch::python dlbridge_build_flags)
+    target_include_directories(dlbridge_guarded_torch PRIVATE "${PROJECT_SOURCE_DIR}/tests")
+    set_target_properties(dlbridge_guarded_torch PROPERTIES
+      LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/python"
+      CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+  endif()
   # Functions that take tensors through our type casters.
   execute_process(COMMAND "${Python3_EXECUTABLE}" -m pybind11 --cmakedir
     OUTPUT_VARIABLE pybind11_ROOT OUTPUT_STRIP_TRAILING_WHITESPACE)
