@@ -278,13 +278,14 @@ void or_wait(const Crossing& crossing, Action&& action) {
 
 }  // namespace
 
-void order(DeviceRuntime& runtime, int device, Stream before, Stream after) {
-  if (before == after) {
+void order(DeviceRuntime& runtime, int device_before, Stream before, int device_after,
+           Stream after) {
+  if (device_before == device_after && before == after) {
     return;
   }
-  const Event reached = runtime.record(device, before);
+  const Event reached = runtime.record(device_before, before);
   try {
-    runtime.wait(device, after, reached);
+    runtime.wait(device_after, after, reached);
   } catch (...) {
     runtime.release(reached);
     throw;

@@ -4,8 +4,9 @@
 
 namespace dlbridge::detail {
 
-/// What comes next on `after` waits for what is on `before` now.
-void order(DeviceRuntime& runtime, int device, Stream before, Stream after);
+/// What comes next on `after` waits for what is on `before` now; each is of the device before it.
+void order(DeviceRuntime& runtime, int device_before, Stream before, int device_after,
+           Stream after);
 
 /// The copies of a device, in terms of one CopyJob: its arrays are borrowed for the call, and
 /// either side's memory stays the caller's. What the device does is done on `stream`.

@@ -235,11 +235,11 @@ void carry_out_into(const Plan& plan, const Source& source, const DLTensor& targ
            "memory goes from one device to another by their own libraries, or by the host");
   }
   require_no_capture(runtime, device, source.stream);
-  detail::order(runtime, device, source.stream, stream);
+  detail::order(runtime, device, source.stream, device, stream);
   runtime.copy_elements(device, pass.job(), stream);
   // The source may be written to again, on its own stream, once that stream is told to wait.
   try {
-    detail::order(runtime, device, stream, source.stream);
+    detail::order(runtime, device, stream, device, source.stream);
   } catch (...) {
     try {  // whoever is told that it failed may end the source at once
       runtime.synchronise(device, stream);
@@ -257,12 +257,17 @@ void carry_out_view(const Plan& plan, ManagedTensor& view) noexcept {
 }
 
 void order_streams(Device device, Stream before, Stream after) {
-  DeviceRuntime* runtime = device_runtime(device.type);
-  if (runtime == nullptr || before == after || runtime->is_capturing(device.id, before) ||
-      runtime->is_capturing(device.id, after)) {
+  order_streams(device, before, device, after);
+}
+
+void order_streams(Device device_before, Stream before, Device device_after, Stream after) {
+  DeviceRuntime* runtime = device_runtime(device_before.type);
+  const bool same = device_before == device_after && before == after;
+  if (runtime == nullptr || same || runtime->is_capturing(device_before.id, before) ||
+      runtime->is_capturing(device_after.id, after)) {
     return;
   }
-  detail::order(*runtime, device.id, before, after);
+  detail::order(*runtime, device_before.id, before, device_after.id, after);
 }
 
 Stream managed_stream(Device device) {

@@ -264,6 +264,16 @@ def test_the_pointers_own_device_counts() -> None:
     assert dlbridge.from_dlpack(x).device == (TYPE, 1)
 
 
+def test_an_order_on_the_device_that_was_named_counts_on_the_pointers_own() -> None:
+    x = Plain(VALUES)
+    x.memory = guarded.DeviceMemory(VALUES.tobytes(), 1)
+    x.tensor = guarded.Tensor(x.memory, [3, 4], place=(TYPE, 0))
+    same(dlbridge.to_numpy(x), VALUES)
+    # The stream that the producer was told of, on the device that it named, is waited for.
+    same(while_held(lambda: dlbridge.to_numpy(x), x.calls[-1]["stream"]), VALUES)
+    assert dlbridge.from_dlpack(x).device == (TYPE, 1)
+
+
 def test_a_pointer_that_belongs_to_no_device_is_refused() -> None:
     x = Plain(VALUES)
     x.tensor = guarded.Tensor(VALUES.ctypes.data, [3, 4], place=(TYPE, 0))

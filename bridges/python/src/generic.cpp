@@ -246,6 +246,14 @@ void take_by_protocol(PyObject* object, SourceKind kind, Crossing& crossing) {
 
 }  // namespace
 
+ManagedTensor described_as(ManagedTensor tensor, const DLTensor& described, std::uint64_t flags) {
+  const Lease lease{tensor.release(), [](void* held) noexcept {
+                      auto* managed = static_cast<DLManagedTensorVersioned*>(held);
+                      managed->deleter(managed);
+                    }};
+  return ManagedTensor::own(described, flags, lease);
+}
+
 void refuse(const Crossing& crossing, const std::string& fault) {
   throw ConversionRefused("cannot take a " + crossing.object_name + " in: " + fault, {fault});
 }
@@ -327,6 +335,12 @@ ManagedTensor ask_for_host_copy(PyObject* object, const Crossing& crossing) {
                          to_string(tensor.device()));
   }
   require_copied(tensor, crossing, "it was asked to copy from " + from + " to the host");
+  if (tensor.readonly() && (tensor.flags() & DLPACK_FLAG_BITMASK_IS_COPIED) != 0) {
+    // dpnp 0.20 marks its host copies read-only; what was made for this crossing is nobody else's.
+    const DLTensor described = tensor.tensor();
+    const std::uint64_t flags = tensor.flags() & ~std::uint64_t{DLPACK_FLAG_BITMASK_READ_ONLY};
+    return described_as(std::move(tensor), described, flags);
+  }
   return tensor;
 }
 

@@ -47,6 +47,10 @@ struct Crossing {
   bool towards_torch = false;
 };
 
+/// The tensor's memory under another description.
+[[nodiscard]] ManagedTensor described_as(ManagedTensor tensor, const DLTensor& described,
+                                         std::uint64_t flags);
+
 /// Names the object's library after its type.
 void name_library(PyObject* object, Crossing& crossing);
 

@@ -31,14 +31,6 @@ ManagedTensor carry_out_here(const Plan& plan, const Source& source) {
 
 }  // namespace
 
-ManagedTensor described_as(ManagedTensor tensor, const DLTensor& described, std::uint64_t flags) {
-  const Lease lease{tensor.release(), [](void* held) noexcept {
-                      auto* managed = static_cast<DLManagedTensorVersioned*>(held);
-                      managed->deleter(managed);
-                    }};
-  return ManagedTensor::own(described, flags, lease);
-}
-
 // For memory that is not plain host memory.
 void Incoming::settle(const Look& how) {
   if (source().tensor.device.device_type != kDLCPU) {
@@ -164,6 +156,8 @@ void Incoming::settle_location() {
         "cannot take a " + std::string(source().traits.library->object) + " in: " + fault, {fault});
   }
   if (found->type == said.type && found->id != said.id) {
+    const Stream told = std::exchange(source().stream, managed_stream(*found));
+    order_streams(said, told, *found, source().stream);
     tensor.device = found->dl();
     if (crossing_.taken) {
       crossing_.taken.relabel(*found);

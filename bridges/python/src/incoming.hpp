@@ -7,10 +7,6 @@
 
 namespace dlbridge::python {
 
-/// The tensor's memory under another description.
-[[nodiscard]] ManagedTensor described_as(ManagedTensor tensor, const DLTensor& described,
-                                         std::uint64_t flags);
-
 /// How an object is going to be read, and what is known of it. Ends with the crossing.
 ///
 /// Memory of a device is read in order: `source().stream` is the stream that the producer's work on

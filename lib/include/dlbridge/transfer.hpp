@@ -34,6 +34,8 @@ void carry_out_view(const Plan& plan, ManagedTensor& view) noexcept;
 /// that are being captured into a graph are left alone: they can be ordered within their graph
 /// only.
 void order_streams(Device device, Stream before, Stream after);
+/// The same for streams of two devices of one type.
+void order_streams(Device device_before, Stream before, Device device_after, Stream after);
 
 /// The stream that the memory of managed tensors on that device is ordered on: the runtime's own;
 /// the default one for memory of the host, and where there is no runtime.
