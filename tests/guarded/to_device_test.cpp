@@ -205,6 +205,9 @@ TEST_F(to_device, a_copy_within_a_device_waits_for_both_streams_and_for_no_host)
   const Plan decided = plan(described, kOnDevice, Policy::snapshot());
   EXPECT_FALSE(decided.is_refused());
   const ManagedTensor copy = carry_out(decided, described);  // did not wait
+  // Time enough to read too early.
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_GT(device.pending(0, device.own_stream(0)), 0);
   // What the producer does next comes after the copy has read.
   device.store_later(0, source.memory(), std::vector<std::byte>(source.bytes()), stream);
   device.let_go(0, stream);
