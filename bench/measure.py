@@ -45,7 +45,7 @@ class Line:
 
 @dataclass
 class Figure:
-    """Seconds a call, medians; ratios of ours to the peer's."""
+    """Seconds a call, medians, and our best; ratios of ours to the peer's."""
 
     group: str
     name: str
@@ -57,6 +57,7 @@ class Figure:
     high: float
     goal: float | None
     moved: int | None = None
+    best: float = 0.0
 
     @property
     def verdict(self) -> str:
@@ -97,6 +98,7 @@ def figure(line: Line, rounds: Iterable[tuple[float, float]], calls: int = 1) ->
         ratios[-1 - quarter],
         line.goal,
         line.moved,
+        min(mine for mine, _ in pairs) / calls,
     )
 
 

@@ -125,7 +125,7 @@ def main() -> None:
         print(f"memory: {found['memory_bandwidth'] / 1e9:.1f} GB/s read and written, by torch")
         for each in figures:
             if each.moved:
-                share = each.moved / each.ours / found["memory_bandwidth"]
+                share = each.moved / each.best / found["memory_bandwidth"]  # best against best
                 print(f"  {share:4.0%} of it: {each.name}")
     if "crossings" in wanted:
         cost = found["import"] = cost_of_import()

@@ -86,7 +86,11 @@ void Tiling::cut() {
   const bool whole_lines =
       columns.target_stride == target_word &&
       (columns.extent * target_word >= 512 || rows.target_stride == columns.extent * target_word);
-  stream = target_bytes >= kStreamBytes && whole_lines &&
+  // Pixels that become planes go from registers to as many places as they have channels. By way of
+  // a tile, as streaming wants it, that takes twice as long.
+  const bool pixels = recipe.stages == 0 && is_interleaved(rows.extent, rows.source_stride,
+                                                           columns.source_stride, source_word);
+  stream = target_bytes >= kStreamBytes && whole_lines && !pixels &&
            (recipe.stages == 0 || target_word > source_word);
   const bool across =
       rows.extent > 1 && std::abs(rows.source_stride) < std::abs(columns.source_stride);

@@ -185,11 +185,6 @@ struct Transpose {
   }
 };
 
-bool is_interleaved(std::int64_t count, std::int64_t word_step, std::int64_t pixel_step,
-                    std::int64_t width) {
-  return count >= 2 && count <= 4 && word_step == width && pixel_step == count * width;
-}
-
 template <class Word, template <class, int> class Loop>
 void run_pixels(const Plane& plane, std::int64_t count) {
   switch (count) {
@@ -238,6 +233,11 @@ void copy_plane_of(Plane plane) {
 }
 
 }  // namespace
+
+bool is_interleaved(std::int64_t count, std::int64_t word_step, std::int64_t pixel_step,
+                    std::int64_t width) noexcept {
+  return count >= 2 && count <= 4 && word_step == width && pixel_step == count * width;
+}
 
 void copy_plane(const Plane& plane, std::size_t width) noexcept {
   switch (width) {

@@ -17,6 +17,10 @@ struct Plane {
   std::int64_t target_column = 0;
 };
 
+/// Whether `count` channels of one word each lie packed in pixels, as is common for pictures.
+[[nodiscard]] bool is_interleaved(std::int64_t count, std::int64_t word_step,
+                                  std::int64_t pixel_step, std::int64_t width) noexcept;
+
 /// Copies words of `width` bytes: 1, 2, 4, 8 or 16. The two sides do not overlap.
 void copy_plane(const Plane& plane, std::size_t width) noexcept;
 

@@ -1,23 +1,16 @@
 #include "dlbridge/managed_tensor.hpp"
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
 #include <algorithm>
 #include <cstdlib>
 #include <limits>
 #include <new>
 
 #include "dlbridge/error.hpp"
+#include "host_memory.hpp"
 #include "live_count.hpp"
 
 namespace dlbridge {
 namespace {
-
-constexpr std::size_t kAlignment = 64;
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
-constexpr std::size_t kHugeFrom = std::size_t{4} << 20;
 
 void delete_block(DLManagedTensorVersioned* managed) {
   detail::release(reinterpret_cast<detail::Block*>(managed));
@@ -35,24 +28,6 @@ detail::Block* new_block(std::int32_t ndim) {
   block->references.store(1, std::memory_order_relaxed);
   detail::LiveCount::add(1);
   return block;
-}
-
-// An empty tensor gets an address too: some consumers do not take NULL.
-void* allocate_host(std::size_t bytes) {
-  const std::size_t alignment = bytes >= kHugeFrom ? kHugePage : kAlignment;
-  const std::size_t rounded =
-      bytes == 0 ? alignment : (bytes + alignment - 1) / alignment * alignment;
-  void* memory = std::aligned_alloc(alignment, rounded);
-  if (memory == nullptr) {
-    throw std::bad_alloc();
-  }
-#ifdef MADV_HUGEPAGE
-  if (bytes >= kHugeFrom) {
-    // Only advice: touching a page costs more than copying into it, and there are 512 times fewer.
-    (void)madvise(memory, rounded, MADV_HUGEPAGE);
-  }
-#endif
-  return memory;
 }
 
 class LeaseGuard {
@@ -317,8 +292,9 @@ ManagedTensor ManagedTensor::allocate(DType dtype, std::span<const std::int64_t>
     throw MalformedTensor(fault);
   }
   const auto bytes = static_cast<std::size_t>(byte_count(tensor));
-  tensor.data = allocate_host(bytes);
-  return own_trusted(tensor, 0, {tensor.data, [](void* memory) noexcept { std::free(memory); }});
+  const detail::HostMemory memory = detail::take_host_memory(bytes);
+  tensor.data = memory.data;
+  return own_trusted(tensor, 0, memory.lease);
 }
 
 ManagedTensor ManagedTensor::share() const {

@@ -9,6 +9,7 @@
 #include "dlbridge/dtype.hpp"
 #include "dlbridge/error.hpp"
 #include "dlbridge/managed_tensor.hpp"
+#include "dlbridge/memory_pool.hpp"
 #include "dlbridge/plan.hpp"
 #include "dlbridge/policy.hpp"
 #include "dlbridge/source.hpp"

@@ -30,6 +30,8 @@ SURFACE = [
     "no_copies",
     "policy",
     "stats",
+    "pool_limit",
+    "release_pool",
     "borrow",
     "numpy_function",
     "torch_function",

@@ -9,7 +9,16 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from dlbridge._core import ManagedTensor, __version__, capsule, from_dlpack, to_numpy, to_torch
+from dlbridge._core import (
+    ManagedTensor,
+    __version__,
+    capsule,
+    from_dlpack,
+    pool_limit,
+    release_pool,
+    to_numpy,
+    to_torch,
+)
 from dlbridge._errors import ConversionRefused
 from dlbridge._ledger import Ledger, no_copies, policy, stats, trace
 from dlbridge._plan import Plan
@@ -68,7 +77,9 @@ __all__ = [
     "numpy_function",
     "pinned_empty",
     "policy",
+    "pool_limit",
     "register",
+    "release_pool",
     "returns_like",
     "show",
     "snapshot",

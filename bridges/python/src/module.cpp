@@ -1,10 +1,13 @@
 // dlbridge._core: the functions of the surface, and what the package's Python files need.
 
+#include <algorithm>
+
 #include "arguments.hpp"
 #include "arrival.hpp"
 #include "convert.hpp"
 #include "counting_deleters.hpp"
 #include "devices.hpp"
+#include "dlbridge/memory_pool.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "extension.hpp"
 #include "gather.hpp"
@@ -181,6 +184,26 @@ PyObject* live_tensors(PyObject* /*module*/, PyObject* /*unused*/) {
   return PyLong_FromLongLong(live_managed_tensors());
 }
 
+// pool_limit([bytes]): sets the limit if one is given; the limit until now.
+PyObject* limit_of_pool(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
+  return guarded([&]() -> PyObject* {
+    if (count == 0 || (count == 1 && arguments[0] == Py_None)) {
+      return PyLong_FromSize_t(pool_limit());
+    }
+    const std::size_t bytes = PyLong_AsSize_t(only_argument("pool_limit", arguments, count, 1));
+    if (PyErr_Occurred() != nullptr) {
+      throw PythonError();
+    }
+    return PyLong_FromSize_t(set_pool_limit(bytes));
+  });
+}
+
+PyObject* give_back_pool(PyObject* /*module*/, PyObject* /*unused*/) {
+  const std::size_t before = pooled_bytes();
+  release_pool();
+  return PyLong_FromSize_t(before - std::min(before, pooled_bytes()));
+}
+
 PyObject* name_of_device(PyObject* /*module*/, PyObject* arguments) {
   int type = 0;
   int id = 0;
@@ -284,6 +307,13 @@ PyMethodDef functions[] = {
     {"policy_fields", fields_of_policy, METH_NOARGS, nullptr},
     {"live_managed_tensors", live_tensors, METH_NOARGS,
      "live_managed_tensors()\n--\n\nManaged tensors that are alive, exports included."},
+    {"pool_limit", as_function(limit_of_pool), METH_FASTCALL,
+     "pool_limit(bytes=None, /)\n--\n\n"
+     "How many bytes of ended copies' memory are kept for the next copies. With an argument, sets\n"
+     "it (0: nothing is kept) and returns the limit until then."},
+    {"release_pool", give_back_pool, METH_NOARGS,
+     "release_pool()\n--\n\n"
+     "Gives the memory that is kept for the next copies back to the system; how many bytes."},
     {"gather", as_function(gather), METH_FASTCALL,
      "gather(target, arrays, /)\n--\n\nWrites the arrays into the rows of the target."},
     {"count_blocks", count_blocks, METH_O,
