@@ -33,6 +33,8 @@ function(dlbridge_test_program room)
 endfunction()
 
 dlbridge_test_program(lib LINK dlbridge)
+# Memory that ends: what our own code asks of these is asked of tests/lib/failing_memory.cpp.
+target_link_options(dlbridge_lib_tests PRIVATE LINKER:--wrap=malloc,--wrap=aligned_alloc)
 dlbridge_test_program(guarded LINK dlbridge)
 
 if(TARGET LibTorch::torch)
@@ -67,7 +69,8 @@ if(DLBRIDGE_PYTHON)
   execute_process(COMMAND "${Python3_EXECUTABLE}" -m nanobind --cmake_dir
     OUTPUT_VARIABLE nanobind_ROOT OUTPUT_STRIP_TRAILING_WHITESPACE)
   find_package(nanobind CONFIG REQUIRED)
-  nanobind_add_module(dlbridge_probe NB_STATIC NB_SUPPRESS_WARNINGS tests/python/probe/probe.cpp)
+  nanobind_add_module(dlbridge_probe NB_STATIC NB_SUPPRESS_WARNINGS
+    tests/python/probe/probe.cpp tests/python/probe/failing_calls.cpp)
   target_link_libraries(dlbridge_probe PRIVATE dlbridge dlbridge_build_flags)
   # The guarded device for pytest, and torch's backend on it.
   set(guarded_sources tests/guarded/guarded_device.cpp tests/guarded/guarded_memory.cpp

@@ -230,11 +230,11 @@ ManagedTensor ManagedTensor::own_trusted(const DLTensor& tensor, std::uint64_t f
 }
 
 ManagedTensor ManagedTensor::own(const DLTensor& tensor, std::uint64_t flags, Lease lease) {
+  LeaseGuard guard(lease);
   if (const auto fault = tensor_fault(tensor); !fault.empty()) {
-    const LeaseGuard guard(lease);
     throw MalformedTensor(fault);
   }
-  return own_trusted(tensor, flags, lease);
+  return own_trusted(tensor, flags, guard.take());
 }
 
 ManagedTensor ManagedTensor::adopt(DLManagedTensorVersioned* managed,

@@ -13,6 +13,7 @@ import dlbridge_probe as probe
 import numpy as np
 
 import dlbridge
+from dlbridge.testing import _hand_made
 
 HOST = (1, 0)
 READ_ONLY, IS_COPIED, PADDED = 1, 2, 4
@@ -23,6 +24,19 @@ NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= "2.0.0"
 
 def live() -> int:
     return dlbridge._core.live_managed_tensors()
+
+
+def counters() -> dict[str, int]:
+    """What has to be the same after a test as before it."""
+    return {
+        "managed tensors alive": live(),
+        "deleters not called": probe.outstanding() + testing_kit_outstanding(),
+        "deleters called again": probe.deleted_twice(),
+    }
+
+
+def testing_kit_outstanding() -> int:
+    return sum(bool(made.managed.deleter) and not made.deleted for made in _hand_made._kept)
 
 
 def settle() -> None:
@@ -132,3 +146,33 @@ def run_python(*arguments: str, timeout: float = 120) -> str:
         ) from None
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def scenario_outcomes(script: Path, arguments: list[str], names: list[str]) -> dict[str, str]:
+    """Runs a script of scenarios, in a new child after each crash. Freed memory is overwritten."""
+    freed = "max_free_fill_size=1073741824:free_fill_byte=221"
+    sanitizer = ":".join(filter(None, [os.environ.get("ASAN_OPTIONS"), freed]))
+    found: dict[str, str] = {}
+    left = list(names)
+    while left:
+        done = subprocess.run(
+            [sys.executable, str(script), *arguments, *left],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=os.environ
+            | {"PYTHONFAULTHANDLER": "1", "MALLOC_PERTURB_": "221", "ASAN_OPTIONS": sanitizer},
+        )
+        for line in done.stdout.splitlines():
+            if line.startswith("end|"):
+                _, name, result = line.split("|", 2)
+                found[name] = result
+        rest = [name for name in left if name not in found]
+        if rest:
+            found[rest[0]] = f"CRASHED with exit {done.returncode}: {done.stderr[-600:]}"
+        left = rest[1:]
+        if sum(result.startswith("CRASHED") for result in found.values()) > 8:
+            found |= dict.fromkeys(left, "not run: too many crashes before")
+            break
+    return found

@@ -53,42 +53,72 @@ struct Extension {
 std::array<Extension, kExtensionTypes.size() + 1> extensions{};
 std::size_t extension_count = 0;
 
-void add_extension(PyObject* module, std::string_view name) {
-  PyObject* type = PyObject_GetAttrString(module, std::string(name).c_str());
-  PyArray_Descr* descriptor = nullptr;
-  if (type == nullptr || PyArray_DescrConverter(type, &descriptor) == 0) {
-    PyErr_Clear();  // an older ml_dtypes has fewer types
-    Py_XDECREF(type);
-    return;
+// Forgets an error that says that something is not there. False, with the error still set, where it
+// says nothing of the kind: there is no memory, or somebody interrupts.
+bool forget_missing() noexcept {
+  if (PyErr_Occurred() != nullptr) {
+    if (PyErr_ExceptionMatches(PyExc_MemoryError) != 0 ||
+        PyErr_ExceptionMatches(PyExc_Exception) == 0) {
+      return false;
+    }
+    PyErr_Clear();
   }
-  Py_DECREF(type);
-  extensions[extension_count++] = {*dtype_named(name), descriptor};
-  numpy_capabilities.extension_dtypes =
-      numpy_capabilities.extension_dtypes | DTypeSet::of_name(name);
+  return true;
+}
+
+// The descriptor of one of ml_dtypes' types; null where this ml_dtypes is older than the type, and
+// on an error, which is set then.
+PyArray_Descr* extension_descriptor(PyObject* module, std::string_view name) noexcept {
+  PyObject* type = PyObject_GetAttrString(module, name.data());
+  PyArray_Descr* descriptor = nullptr;
+  if (type != nullptr && PyArray_DescrConverter(type, &descriptor) == 0) {
+    descriptor = nullptr;
+  }
+  Py_XDECREF(type);
+  (void)forget_missing();
+  return descriptor;
 }
 
 // Only when a type calls for it: importing ml_dtypes takes longer than importing this library.
-void load_extensions() {
+// False, with Python's error set, where it failed for another reason than that there is none.
+bool load_extensions() noexcept {
   static bool loaded = false;
   if (loaded) {
-    return;
+    return true;
   }
   PyObject* module = PyImport_ImportModule("ml_dtypes");
   if (module == nullptr) {
-    PyErr_Clear();
-    return;
+    return forget_missing();
   }
+  std::array<PyArray_Descr*, kExtensionTypes.size()> found{};
+  for (std::size_t i = 0; i < found.size() && PyErr_Occurred() == nullptr; ++i) {
+    found[i] = extension_descriptor(module, kExtensionTypes[i]);
+  }
+  Py_DECREF(module);
+  const bool failed = PyErr_Occurred() != nullptr;
   // Importing lets other threads run: one of them may have come first.
-  if (loaded) {
-    Py_DECREF(module);
-    return;
+  if (loaded || failed) {
+    for (PyArray_Descr* descriptor : found) {
+      Py_XDECREF(descriptor);
+    }
+    return !failed;
   }
   loaded = true;
   numpy_capabilities.extension_hint = {};
-  for (auto name : kExtensionTypes) {
-    add_extension(module, name);
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    if (found[i] != nullptr) {
+      extensions[extension_count++] = {*dtype_named(kExtensionTypes[i]), found[i]};
+      numpy_capabilities.extension_dtypes =
+          numpy_capabilities.extension_dtypes | DTypeSet::of_name(kExtensionTypes[i]);
+    }
   }
-  Py_DECREF(module);
+  return true;
+}
+
+void require_extensions() {
+  if (!load_extensions()) {
+    throw PythonError();
+  }
 }
 
 std::optional<DType> type_of(PyArray_Descr* descriptor) {
@@ -109,7 +139,7 @@ std::optional<DType> type_of(PyArray_Descr* descriptor) {
     }
     return std::nullopt;
   }
-  load_extensions();
+  require_extensions();
   for (std::size_t i = 0; i < extension_count; ++i) {
     if (extensions[i].descriptor->type_num == number) {
       return extensions[i].dtype;
@@ -123,23 +153,30 @@ bool is_masked(PyObject* array) {
   PyObject* name = PyUnicode_FromString("numpy.ma");
   PyObject* module = name == nullptr ? nullptr : PyImport_GetModule(name);
   Py_XDECREF(name);
-  if (module == nullptr) {
-    return false;
-  }
-  PyObject* type = PyObject_GetAttrString(module, "MaskedArray");
-  Py_DECREF(module);
+  PyObject* type = module == nullptr ? nullptr : PyObject_GetAttrString(module, "MaskedArray");
+  Py_XDECREF(module);
   const bool masked = type != nullptr && PyObject_IsInstance(array, type) == 1;
   Py_XDECREF(type);
-  PyErr_Clear();
+  if (!forget_missing()) {
+    throw PythonError();
+  }
   return masked;
 }
 
 std::string text_of(PyObject* object) {
   PyObject* text = PyObject_Str(object);
   const char* bytes = text == nullptr ? nullptr : PyUnicode_AsUTF8(text);
-  std::string result = bytes == nullptr ? "?" : bytes;
+  std::string result;
+  try {
+    result = bytes == nullptr ? "?" : bytes;
+  } catch (...) {
+    Py_XDECREF(text);
+    throw;
+  }
   Py_XDECREF(text);
-  PyErr_Clear();
+  if (!forget_missing()) {
+    throw PythonError();
+  }
   return result;
 }
 
@@ -186,6 +223,42 @@ void fill_strides(PyArrayObject* array, std::int64_t itemsize, Source& source) {
     source.traits.conditions.add(Condition::kFractionalStrides);
     source.byte_strides = strides;
   }
+}
+
+// What lies below the array, if it can be closed or moved under it: arrays made of a buffer
+// (numpy.memmap, numpy.ndarray(buffer=...)) hold its owner, but no export of the buffer
+// (NumPy 2.4).
+PyObject* loose_owner(PyObject* array) noexcept {
+  PyObject* base = PyArray_BASE(reinterpret_cast<PyArrayObject*>(array));
+  while (base != nullptr && PyArray_Check(base)) {
+    base = PyArray_BASE(reinterpret_cast<PyArrayObject*>(base));
+  }
+  if (base == nullptr) {
+    return nullptr;
+  }
+  for (PyTypeObject* type = Py_TYPE(base); type != nullptr; type = type->tp_base) {
+    const std::string_view name = type->tp_name;
+    if (name == "mmap.mmap" || name == "bytearray" || name == "array.array") {
+      return base;
+    }
+  }
+  return nullptr;
+}
+
+// A new reference to what keeps the array's memory where it is. While a memoryview exists, its
+// owner refuses to close, grow or shrink.
+PyObject* held_for(PyObject* array) {
+  PyObject* owner = loose_owner(array);
+  if (owner == nullptr) [[likely]] {
+    return Py_NewRef(array);
+  }
+  PyObject* exported = PyMemoryView_FromObject(owner);
+  PyObject* both = exported == nullptr ? nullptr : PyTuple_Pack(2, array, exported);
+  Py_XDECREF(exported);
+  if (both == nullptr) {
+    throw PythonError();
+  }
+  return both;
 }
 
 constexpr const char* kBaseName = "dlbridge.managed_tensor";
@@ -251,13 +324,13 @@ void NumPy::describe(PyObject* object, Source& source) {
 ManagedTensor NumPy::acquire(PyObject* array, const Source& source) {
   const bool readonly = source.traits.conditions.has(Condition::kReadOnly);
   return ManagedTensor::own_trusted(source.tensor, readonly ? DLPACK_FLAG_BITMASK_READ_ONLY : 0,
-                                    python_lease(Py_NewRef(array)));
+                                    python_lease(held_for(array)));
 }
 
 const Capabilities& NumPy::capabilities(const Source& source, const Request& request) {
   if (!kOwnTypes.contains(source.tensor.dtype) ||
       (request.dtype && !kOwnTypes.contains(*request.dtype))) {
-    load_extensions();
+    require_extensions();
   }
   return numpy_capabilities;
 }
@@ -268,7 +341,10 @@ PyObject* NumPy::array_over(const DLTensor& tensor, bool readonly, PyObject* bas
   PyObject* descriptor = descriptor_of(dtype);
   if (descriptor == nullptr) {
     Py_DECREF(base);
-    PyErr_Format(PyExc_BufferError, "NumPy has no type for %s", to_string(dtype).c_str());
+    if (PyErr_Occurred() == nullptr) {
+      PyErr_Format(PyExc_BufferError, "NumPy has no type for DLPack's (%d, %d, %d)", dtype.code,
+                   dtype.bits, dtype.lanes);
+    }
     return nullptr;
   }
   std::array<npy_intp, kMaxDimensions> strides;
@@ -355,7 +431,9 @@ PyObject* NumPy::descriptor_of(DType dtype) {
       return reinterpret_cast<PyObject*>(PyArray_DescrFromType(number));
     }
   }
-  load_extensions();
+  if (!load_extensions()) {
+    return nullptr;
+  }
   for (std::size_t i = 0; i < extension_count; ++i) {
     if (extensions[i].dtype == dtype) {
       return Py_NewRef(reinterpret_cast<PyObject*>(extensions[i].descriptor));

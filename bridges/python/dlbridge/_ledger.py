@@ -222,13 +222,15 @@ def no_copies() -> Iterator[None]:
 
     It names the line and the reason; nothing is copied. Holds for this thread, or asyncio task.
     """
-    token = _copies_forbidden.set(True)
     _core.count_blocks(1)
     try:
-        yield
+        token = _copies_forbidden.set(True)
+        try:
+            yield
+        finally:
+            _copies_forbidden.reset(token)
     finally:
         _core.count_blocks(-1)
-        _copies_forbidden.reset(token)
 
 
 @contextmanager
@@ -246,13 +248,15 @@ def policy(default: Policy | str) -> Iterator[Policy]:
             )
         names = ", ".join(repr(name) for name in PRESETS)
         raise ValueError(f"policy={default!r} is no preset; use one of {names}, or a Policy")
-    token = _policy.set(chosen)
     _core.count_blocks(1)
     try:
-        yield chosen
+        token = _policy.set(chosen)
+        try:
+            yield chosen
+        finally:
+            _policy.reset(token)
     finally:
         _core.count_blocks(-1)
-        _policy.reset(token)
 
 
 class Tally(NamedTuple):

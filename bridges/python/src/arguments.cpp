@@ -51,7 +51,7 @@ int int_item(PyObject* pair, Py_ssize_t index) {
 bool is_of_module(PyObject* object, const char* module) {
   const Ref name(
       PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object)), "__module__"));
-  PyErr_Clear();
+  forget_error();
   return name && PyUnicode_Check(name.get()) &&
          PyUnicode_CompareWithASCIIString(name.get(), module) == 0;
 }
@@ -86,7 +86,9 @@ Policy policy_argument(PyObject* policy) {
                                 " is no preset; use one of 'host', 'strict', 'zero_copy', "
                                 "'snapshot', or a dlbridge.Policy");
   }
-  if (PyObject_IsInstance(policy, policy_type.get()) != 1) {
+  const int is_policy = PyObject_IsInstance(policy, policy_type.get());
+  checked(is_policy);
+  if (is_policy == 0) {
     raise(PyExc_TypeError, std::string("policy must be a dlbridge.Policy or the name of a preset, "
                                        "not ") +
                                Py_TYPE(policy)->tp_name);
@@ -114,7 +116,7 @@ CopyRule copy_rule(PyObject* copy, CopyRule otherwise) {
 
 Device device_pair(PyObject* pair) {
   if (PySequence_Check(pair) == 0 || PySequence_Size(pair) != 2) {
-    PyErr_Clear();
+    forget_error();
     raise(PyExc_ValueError, "device=" + shown(pair) + " is no pair of a device type and an id");
   }
   return {int_item(pair, 0), int_item(pair, 1)};
@@ -164,6 +166,7 @@ bool wants_versioned(PyObject* max_version) {
                                Py_TYPE(max_version)->tp_name);
   }
   if (PySequence_Size(max_version) != 2) {
+    forget_error();
     raise(PyExc_ValueError, "max_version=" + shown(max_version) + " is no pair of ints");
   }
   const int major = int_item(max_version, 0);

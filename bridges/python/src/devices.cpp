@@ -65,7 +65,7 @@ const DLPackExchangeAPI* torch_table() {
     const Ref torch = checked(PyImport_ImportModule("torch"));
     const Ref type = checked(PyObject_GetAttrString(torch.get(), "Tensor"));
     const Ref capsule(PyObject_GetAttrString(type.get(), "__dlpack_c_exchange_api__"));
-    PyErr_Clear();
+    forget_error();
     if (!capsule || PyCapsule_IsValid(capsule.get(), "dlpack_exchange_api") == 0) {
       return nullptr;
     }
@@ -193,7 +193,7 @@ std::optional<Stream> stream_argument(PyObject* stream) {
   }
   for (const char* name : {"cuda_stream", "ptr", "handle"}) {  // torch, CuPy, PyCUDA and others
     const Ref handle(PyObject_GetAttrString(stream, name));
-    PyErr_Clear();
+    forget_error();
     if (handle) {
       if (const auto address = address_in(handle.get())) {
         return Stream{reinterpret_cast<void*>(*address)};
@@ -202,7 +202,7 @@ std::optional<Stream> stream_argument(PyObject* stream) {
   }
   // cuda.core's protocol: a pair of its version and the handle.
   const Ref pair(PyObject_CallMethod(stream, "__cuda_stream__", nullptr));
-  PyErr_Clear();
+  forget_error();
   if (pair && PyTuple_Check(pair.get()) && PyTuple_GET_SIZE(pair.get()) == 2) {
     if (const auto address = address_in(PyTuple_GET_ITEM(pair.get(), 1))) {
       return Stream{reinterpret_cast<void*>(*address)};

@@ -36,6 +36,26 @@ void raise(PyObject* type, const std::string& text) {
   throw PythonError();
 }
 
+void forget_error() {
+  if (PyErr_Occurred() == nullptr) {
+    return;
+  }
+  if (PyErr_ExceptionMatches(PyExc_MemoryError) != 0 ||
+      PyErr_ExceptionMatches(PyExc_Exception) == 0) {
+    throw PythonError();
+  }
+  PyErr_Clear();
+}
+
+Ref item_of(PyObject* dictionary, const char* name) {
+  const Ref key = checked(PyUnicode_FromString(name));
+  Ref item = Ref::borrow(PyDict_GetItemWithError(dictionary, key.get()));
+  if (!item && PyErr_Occurred() != nullptr) {
+    throw PythonError();
+  }
+  return item;
+}
+
 PyObject* PackageAttribute::get() {
   if (object_ == nullptr) {
     const Ref module = checked(PyImport_ImportModule(module_));
@@ -110,6 +130,8 @@ void translate_exception() noexcept {
     }
   } catch (const PythonError&) {
     // making the error failed: that failure is the error now
+  } catch (const std::exception&) {
+    PyErr_NoMemory();
   }
 }
 

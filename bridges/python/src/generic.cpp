@@ -30,6 +30,11 @@ bool is_about_keyword(const char* keyword) {
       about = std::strstr(bytes, keyword) != nullptr ||
               std::strstr(bytes, "takes no keyword arguments") != nullptr ||
               std::strstr(bytes, "incompatible function arguments") != nullptr;
+    } else if (PyErr_ExceptionMatches(PyExc_MemoryError) != 0) {
+      Py_XDECREF(type);
+      Py_XDECREF(value);
+      Py_XDECREF(traceback);
+      throw PythonError();
     }
     PyErr_Clear();
   }
@@ -61,7 +66,7 @@ std::optional<Device> declared_device(PyObject* object, const Crossing& crossing
   }
   const Ref pair = checked(PyObject_CallNoArgs(method.get()));
   if (PySequence_Check(pair.get()) == 0 || PySequence_Size(pair.get()) != 2) {
-    PyErr_Clear();
+    forget_error();
     refuse(crossing, "its __dlpack_device__() is no pair of a device type and an id");
   }
   const auto number = [&](Py_ssize_t index) -> std::int32_t {
@@ -72,7 +77,7 @@ std::optional<Device> declared_device(PyObject* object, const Crossing& crossing
     const Ref plain(PyNumber_Long(item.get()));
     const long value = plain ? PyLong_AsLong(plain.get()) : -1;
     if (PyErr_Occurred() != nullptr) {
-      PyErr_Clear();
+      forget_error();
       refuse(crossing, "its __dlpack_device__() does not hold numbers");
     }
     return static_cast<std::int32_t>(value);
@@ -116,8 +121,7 @@ ManagedTensor call_producer(PyObject* object, Crossing& crossing, bool legacy_wr
     checked(PyDict_SetItemString(keywords.get(), "stream", stream.get()));
   }
   Ref result = call_dlpack(method.get(), keywords.get());
-  if (!result && PyDict_GetItemString(keywords.get(), "max_version") != nullptr &&
-      is_about_keyword("max_version")) {
+  if (!result && item_of(keywords.get(), "max_version") && is_about_keyword("max_version")) {
     PyErr_Clear();
     checked(PyDict_DelItemString(keywords.get(), "max_version"));
     result = call_dlpack(method.get(), keywords.get());
@@ -140,7 +144,7 @@ ManagedTensor call_producer(PyObject* object, Crossing& crossing, bool legacy_wr
 const DLPackExchangeAPI* understood_table(PyObject* object) {
   const Ref capsule(PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object)),
                                            "__dlpack_c_exchange_api__"));
-  PyErr_Clear();
+  forget_error();
   if (!capsule || PyCapsule_IsValid(capsule.get(), "dlpack_exchange_api") == 0) {
     return nullptr;
   }

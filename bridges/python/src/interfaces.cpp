@@ -115,21 +115,7 @@ void settle(const Description& from, Device device, Lease lease, Crossing& cross
   }
 }
 
-void take_buffer(PyObject* object, Crossing& crossing) {
-  auto view = std::make_unique<Py_buffer>();
-  checked(PyObject_GetBuffer(object, view.get(), PyBUF_FULL_RO));
-  const Lease lease{view.get(), [](void* held) noexcept {
-                      run_with_gil(held, [](void* context) {
-                        auto* buffer = static_cast<Py_buffer*>(context);
-                        PyBuffer_Release(buffer);
-                        delete buffer;
-                      });
-                    }};
-  const Py_buffer& buffer = *view.release();
-  if (buffer.suboffsets != nullptr) {
-    lease.give_back();
-    refuse(crossing, "its buffer has suboffsets, which no strides can say");
-  }
+Description read_buffer(const Py_buffer& buffer) {
   Description from;
   from.data = buffer.buf;
   from.readonly = buffer.readonly != 0;
@@ -148,11 +134,31 @@ void take_buffer(PyObject* object, Crossing& crossing) {
       from.byte_strides.push_back(buffer.strides[i]);
     }
   }
-  settle(from, Device{}, lease, crossing);
+  return from;
 }
 
-Ref item_of(PyObject* dictionary, const char* name) {
-  return Ref::borrow(PyDict_GetItemString(dictionary, name));
+void take_buffer(PyObject* object, Crossing& crossing) {
+  auto view = std::make_unique<Py_buffer>();
+  checked(PyObject_GetBuffer(object, view.get(), PyBUF_FULL_RO));
+  const Lease lease{view.get(), [](void* held) noexcept {
+                      run_with_gil(held, [](void* context) {
+                        auto* buffer = static_cast<Py_buffer*>(context);
+                        PyBuffer_Release(buffer);
+                        delete buffer;
+                      });
+                    }};
+  const Py_buffer& buffer = *view.release();
+  Description from;
+  try {
+    if (buffer.suboffsets != nullptr) {
+      refuse(crossing, "its buffer has suboffsets, which no strides can say");
+    }
+    from = read_buffer(buffer);
+  } catch (...) {
+    lease.give_back();
+    throw;
+  }
+  settle(from, Device{}, lease, crossing);
 }
 
 std::vector<std::int64_t> integers(PyObject* sequence, const char* what, const Crossing& crossing) {
@@ -161,11 +167,14 @@ std::vector<std::int64_t> integers(PyObject* sequence, const char* what, const C
     refuse(crossing, std::string("its interface has no ") + what);
   }
   const Py_ssize_t count = PySequence_Size(sequence);
+  if (count < 0) {
+    throw PythonError();
+  }
   for (Py_ssize_t i = 0; i < count; ++i) {
     const Ref item = checked(PySequence_GetItem(sequence, i));
     const long long number = PyLong_AsLongLong(item.get());
     if (number == -1 && PyErr_Occurred() != nullptr) {
-      PyErr_Clear();
+      forget_error();
       refuse(crossing, std::string("its interface's ") + what + " does not hold integers");
     }
     numbers.push_back(number);
@@ -178,7 +187,7 @@ void read_typestr(PyObject* dictionary, Description& from, const Crossing& cross
   const char* text =
       typestr && PyUnicode_Check(typestr.get()) ? PyUnicode_AsUTF8(typestr.get()) : nullptr;
   if (text == nullptr || std::string_view(text).size() < 3) {
-    PyErr_Clear();
+    forget_error();
     refuse(crossing, "its interface has no typestr");
   }
   from.type_text = text;
@@ -196,7 +205,7 @@ Ref read_data(PyObject* object, PyObject* dictionary, Description& from, const C
     if (address != Py_None) {
       from.data = PyLong_AsVoidPtr(address);
       if (PyErr_Occurred() != nullptr) {
-        PyErr_Clear();
+        forget_error();
         refuse(crossing, "its interface's data is no address");
       }
     }
@@ -208,7 +217,7 @@ Ref read_data(PyObject* object, PyObject* dictionary, Description& from, const C
   PyObject* holder = !data || data.get() == Py_None ? object : data.get();
   Ref memory(PyMemoryView_FromObject(holder));
   if (!memory) {
-    PyErr_Clear();
+    forget_error();
     refuse(crossing, "its interface has no data");
   }
   const Py_buffer* buffer = PyMemoryView_GET_BUFFER(memory.get());

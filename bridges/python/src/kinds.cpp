@@ -39,7 +39,7 @@ bool is_about(const Remembered& known, PyTypeObject* type) {
 // Looks on the type alone: an object that answers to every name must not be mistaken for a tensor.
 bool type_has(PyTypeObject* type, const char* name) {
   const Ref attribute(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), name));
-  PyErr_Clear();
+  forget_error();
   return attribute && attribute.get() != Py_None;
 }
 
@@ -47,10 +47,11 @@ bool is_torch_tensor(PyTypeObject* type) {
   const Ref name = checked(PyUnicode_FromString("torch"));
   const Ref torch(PyImport_GetModule(name.get()));
   if (!torch) {
+    forget_error();
     return false;
   }
   const Ref tensor(PyObject_GetAttrString(torch.get(), "Tensor"));
-  PyErr_Clear();  // a torch that is only half imported has no tensors yet
+  forget_error();  // a torch that is only half imported has no tensors yet
   return tensor && PyType_Check(tensor.get()) &&
          PyType_IsSubtype(type, reinterpret_cast<PyTypeObject*>(tensor.get())) != 0;
 }
@@ -87,13 +88,13 @@ SourceKind probe_instance(PyObject* object) {
   if (dictionary == nullptr || *dictionary == nullptr) {
     return SourceKind::kNothing;
   }
-  if (PyDict_GetItemString(*dictionary, "__dlpack__") != nullptr) {
+  if (item_of(*dictionary, "__dlpack__")) {
     return SourceKind::kDLPack;
   }
-  if (PyDict_GetItemString(*dictionary, "__cuda_array_interface__") != nullptr) {
+  if (item_of(*dictionary, "__cuda_array_interface__")) {
     return SourceKind::kCudaArrayInterface;
   }
-  if (PyDict_GetItemString(*dictionary, "__array_interface__") != nullptr) {
+  if (item_of(*dictionary, "__array_interface__")) {
     return SourceKind::kArrayInterface;
   }
   return SourceKind::kNothing;

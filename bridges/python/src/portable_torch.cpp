@@ -149,7 +149,7 @@ struct Tools {
         table = found;
       }
     }
-    PyErr_Clear();
+    forget_error();
   }
 };
 
@@ -227,7 +227,7 @@ bool describe_ordinary(PyObject* tensor, Source& source) {
   }
   DLTensor borrowed{};
   if (torch.table->dltensor_from_py_object_no_sync(tensor, &borrowed) != 0) {
-    PyErr_Clear();  // _torch.py says it in a text of ours
+    forget_error();  // _torch.py says it in a text of ours
     return false;
   }
   if (!has_its_memory(torch, tensor, borrowed)) {
@@ -310,12 +310,21 @@ Lease storage_lease(const Tools& torch, PyObject* tensor) {
           [](void* context) noexcept { run_with_gil(context, let_go_of_view); }};
 }
 
-// torch 2.15 leaves the tensor with its caller when it fails.
+// torch 2.15 leaves the tensor with its caller when it fails, but not when it fails late: where
+// there is no memory for the Python object, its C++ tensor has released ours already. A count of
+// our own tells which.
 PyObject* deliver_by_table(const DLPackExchangeAPI& table, ManagedTensor tensor) {
   DLManagedTensorVersioned* managed = tensor.release();
+  auto* block = reinterpret_cast<detail::Block*>(managed);
+  detail::retain(block);
+  const std::uint32_t both = block->references.load(std::memory_order_relaxed);
   void* delivered = nullptr;
-  if (table.managed_tensor_to_py_object_no_sync(managed, &delivered) != 0) {
-    managed->deleter(managed);
+  const int status = table.managed_tensor_to_py_object_no_sync(managed, &delivered);
+  if (status != 0 && block->references.load(std::memory_order_relaxed) == both) {
+    detail::release(block);
+  }
+  detail::release(block);
+  if (status != 0) {
     throw PythonError();
   }
   return static_cast<PyObject*>(delivered);
@@ -356,6 +365,10 @@ class PortableRoad final : public TorchRoad {
                throw PythonError();
              }
              source.tensor.data = PyLong_AsVoidPtr(address.get());
+             if (source.tensor.data == nullptr && PyErr_Occurred() != nullptr) {
+               lease.give_back();
+               throw PythonError();
+             }
              return Py_None;
            }) != nullptr;
   }

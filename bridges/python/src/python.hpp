@@ -54,6 +54,15 @@ inline void checked(int status) {
 
 [[noreturn]] void raise(PyObject* type, const std::string& text);
 
+/// Forgets an error, if there is one, that says no more than that something is not there or not of
+/// the wanted kind. Want of memory and what is no Exception (an interrupt) say nothing of the
+/// object: they are thrown as PythonError.
+void forget_error();
+
+/// The item of a dictionary under a text; null, without an error, where there is none. (CPython's
+/// PyDict_GetItemString forgets every error, want of memory too.)
+Ref item_of(PyObject* dictionary, const char* name);
+
 /// An attribute of one of the package's Python modules, imported when first asked for and kept.
 class PackageAttribute {
  public:

@@ -51,6 +51,7 @@ std::unordered_set<std::string> unknown;  // names that were looked for already
 std::string text_of(PyObject* text) {
   const char* bytes = PyUnicode_Check(text) ? PyUnicode_AsUTF8(text) : nullptr;
   if (bytes == nullptr) {
+    forget_error();
     raise(PyExc_TypeError, "a library's row holds its names and texts as str");
   }
   return bytes;
@@ -86,10 +87,10 @@ ConditionTexts texts_by_condition(PyObject* dictionary, std::vector<std::string>
 
 std::string first_part_of_module(PyTypeObject* type) {
   const Ref module(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__module__"));
-  PyErr_Clear();
+  forget_error();
   const char* text =
       module && PyUnicode_Check(module.get()) ? PyUnicode_AsUTF8(module.get()) : nullptr;
-  PyErr_Clear();
+  forget_error();
   const std::string_view full = text == nullptr ? "" : text;
   return std::string(full.substr(0, full.find('.')));
 }
@@ -173,7 +174,12 @@ const LibraryRow* library_of(PyTypeObject* type) {
   }
   // Before the call: what it imports may convert tensors of the same module.
   unknown.insert(module);
-  checked(PyObject_CallFunction(look_for.get(), "s", module.c_str()));
+  try {
+    checked(PyObject_CallFunction(look_for.get(), "s", module.c_str()));
+  } catch (...) {
+    unknown.erase(module);
+    throw;
+  }
   const auto found = rows.find(module);
   return found == rows.end() ? nullptr : found->second;
 }

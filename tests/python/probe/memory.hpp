@@ -29,6 +29,10 @@ struct Record {
   std::atomic<unsigned long> thread{0};
 };
 
+// Of all sources: exports that wait for their deleter, and deleters that were called once more.
+inline std::atomic<long> g_outstanding{0};
+inline std::atomic<long> g_deleted_twice{0};
+
 inline std::mutex g_records_lock;
 inline std::deque<Record> g_records;
 
@@ -112,10 +116,16 @@ struct Export {
   std::vector<std::int64_t> strides;
   std::shared_ptr<Memory> memory;
   long token = 0;
+  std::atomic<bool> deleted{false};
 };
 
 inline void note_delete(Export* self) {
   Record& r = record(self->token);
+  if (self->deleted.exchange(true)) {
+    g_deleted_twice += 1;
+  } else {
+    g_outstanding -= 1;
+  }
   r.had_gil = Py_IsInitialized() == 0 ? 2 : PyGILState_Check();
   r.thread = PyThread_get_thread_ident();
   r.deletes += 1;
@@ -154,6 +164,7 @@ inline Export* new_export(const Spec& spec, std::shared_ptr<Memory> memory, long
       {spec.major, spec.minor}, e, spec.null_deleter ? nullptr : delete_versioned, spec.flags, t};
   e->legacy = {t, e, spec.null_deleter ? nullptr : delete_legacy};
   record(token).exports += 1;
+  g_outstanding += spec.null_deleter ? 0 : 1;
   return e;
 }
 

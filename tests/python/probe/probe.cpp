@@ -10,6 +10,9 @@
 #include "exchange.hpp"
 
 namespace probe {
+
+void bind_failing_calls(nb::module_& m);
+
 namespace {
 
 void say(const char* text) {
@@ -153,6 +156,10 @@ nb::capsule export_capsule(const Producer& p, bool versioned) {
   PyObject* capsule = versioned
                           ? PyCapsule_New(&e->versioned, "dltensor_versioned", capsule_destructor)
                           : PyCapsule_New(&e->legacy, "dltensor", capsule_destructor);
+  if (capsule == nullptr) {
+    note_delete(e);
+    throw nb::python_error();
+  }
   return nb::steal<nb::capsule>(capsule);
 }
 
@@ -220,6 +227,12 @@ NB_MODULE(dlbridge_probe, m) {
   });
   m.def("exports", [](long token) { return record(token).exports.load(); });
   m.def("deletes", [](long token) { return record(token).deletes.load(); });
+  m.def(
+      "outstanding", [] { return g_outstanding.load(); },
+      "Exports, of all sources, that wait for their deleter.");
+  m.def(
+      "deleted_twice", [] { return g_deleted_twice.load(); },
+      "Deleters, of all sources, that were called more than once.");
   m.def("last_deleter", [](long token) {
     const Record& r = record(token);
     return nb::make_tuple(r.had_gil.load(), r.thread.load());
@@ -243,6 +256,8 @@ NB_MODULE(dlbridge_probe, m) {
   m.def("table_named", &table_named);
   m.def("forbidden_calls", [] { return g_forbidden_calls.load(); });
   m.def("table_export_calls", [] { return g_export_calls.load(); });
+
+  bind_failing_calls(m);
 
   nb::class_<Held>(m, "Held")
       .def("release", [](Held& h) { h.owned.release(); })

@@ -34,7 +34,8 @@ struct NumPy {
   static void describe(PyObject* array, Source& source);
 
   /// A view that holds a reference to the array, so that its memory stays: ndarray.resize refuses
-  /// while there are references.
+  /// while there are references. Of an array over an mmap or the like it holds an export too, so
+  /// that close() raises.
   static ManagedTensor acquire(PyObject* array, const Source& source);
 
   /// With ml_dtypes' types where the source, or the request, is of a type that NumPy lacks.
@@ -49,7 +50,8 @@ struct NumPy {
 
   /// The type of a numpy.dtype that DLPack can carry, or nothing.
   static std::optional<DType> dtype_of(PyObject* descriptor);
-  /// A new reference to the numpy.dtype; null, without an error, where NumPy has none.
+  /// A new reference to the numpy.dtype; null where NumPy has none, and,
+  /// with Python's error set, on a failure.
   static PyObject* descriptor_of(DType dtype);
   /// A new reference to numpy.dtype(object), or null with Python's error set.
   static PyObject* descriptor_from(PyObject* object);
