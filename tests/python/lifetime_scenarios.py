@@ -81,6 +81,19 @@ def set_data(tensor: torch.Tensor) -> None:
     tensor.data = torch.zeros(3)
 
 
+def write_over(clone: torch.Tensor, tensor: torch.Tensor) -> None:
+    """The write moves the tensor to memory of its own; then the clone has the old one alone."""
+    tensor.add_(1)
+    del clone
+
+
+def through_queue(tensor: torch.Tensor) -> None:
+    queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    queue.put(tensor)
+    del tensor
+    queue.get().fill_(-3.0)
+
+
 def forget(_: torch.Tensor) -> None:
     """The caller drops its tensor in any case; here nothing else happens."""
 
@@ -109,6 +122,11 @@ CHANGES: dict[str, Change] = {
     "share_memory_ of the storage": lambda t: t.untyped_storage().share_memory_(),
     "sent through a queue": lambda t: ForkingPickler.dumps(t),
     "view sent through a queue": lambda t: ForkingPickler.dumps(t[:1]),
+    "put on a queue": lambda t: through_queue(t),
+    "copy-on-write clone": lambda t: torch._lazy_clone(t),
+    "copy-on-write clone, then a write": lambda t: write_over(torch._lazy_clone(t), t),
+    "copy-on-write clone by its method": lambda t: write_over(t._lazy_clone(), t),
+    "copy-on-write clone of a view": lambda t: write_over(torch._lazy_clone(t.view(-1)[2:]), t),
     "swap_tensors": lambda t: torch.utils.swap_tensors(t, torch.zeros(3)),
 }
 

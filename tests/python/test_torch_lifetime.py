@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
-import subprocess
 import sys
 import weakref
 from pathlib import Path
@@ -13,7 +11,7 @@ import lifetime_scenarios
 import numpy as np
 import pytest
 import torch
-from dlb_support import settle
+from dlb_support import scenario_outcomes, settle
 from lifetime_scenarios import churn
 
 import dlbridge
@@ -25,30 +23,7 @@ SHARING = [name for name in NAMES if "share_memory" in name or "queue" in name]
 
 
 def outcomes(road: str) -> dict[str, str]:
-    """Runs all scenarios, in a new child after each crash."""
-    found: dict[str, str] = {}
-    left = list(NAMES)
-    while left:
-        done = subprocess.run(
-            [sys.executable, str(SCRIPT), road, *left],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env=os.environ | {"PYTHONFAULTHANDLER": "1"},
-        )
-        for line in done.stdout.splitlines():
-            if line.startswith("end|"):
-                _, name, result = line.split("|", 2)
-                found[name] = result
-        rest = [name for name in left if name not in found]
-        if rest:
-            found[rest[0]] = f"CRASHED with exit {done.returncode}: {done.stderr[-600:]}"
-        left = rest[1:]
-        if sum(result.startswith("CRASHED") for result in found.values()) > 8:
-            found |= dict.fromkeys(left, "not run: too many crashes before")
-            break
-    return found
+    return scenario_outcomes(SCRIPT, [road], NAMES)
 
 
 _cache: dict[str, dict[str, str]] = {}

@@ -200,6 +200,7 @@ def guard(storage: torch.UntypedStorage) -> None:
     of views, which the module keeps in ``_dlbridge_views``; and it is not resizable any more, as
     after ``Tensor.numpy()``.
     """
+    _watch_lazy_clones()
     if storage.device.type != "cpu":
         return
     # numpy() marks the storage; an empty tensor of bytes over it will do for any type.
@@ -223,6 +224,35 @@ def _move(
     for each in _MOVERS:
         storage.__dict__.pop(each, None)
     return getattr(storage, name)(*args, **kwargs)
+
+
+@functools.cache
+def _watch_lazy_clones() -> None:
+    """Copy-on-write clones of a storage with views raise, as they do on the linked road.
+
+    The first write would move the tensor and leave the memory to the clone alone (torch 2.15): the
+    views would lose it with the clone, and until then what is written to them would show there.
+    """
+    owners: tuple[Any, ...] = (torch, torch.Tensor)
+    for owner in owners:
+        original = getattr(owner, "_lazy_clone", None)
+        if original is not None:
+            owner._lazy_clone = _without_views(original)
+
+
+def _without_views(original: Any) -> Any:
+    @functools.wraps(original)
+    def lazy_clone(x: torch.Tensor) -> Any:
+        views = x.untyped_storage().__dict__.get("_dlbridge_views")
+        if views is not None and views.count:
+            raise StorageInUseError(
+                "cannot make a copy-on-write clone of a tensor while views of its memory are alive "
+                "in another library (they would follow neither of the two); use clone(), or del "
+                "the views first"
+            )
+        return original(x)
+
+    return lazy_clone
 
 
 def quick() -> tuple[Any, ...]:
