@@ -59,6 +59,7 @@ class Elsewhere {
   }
   Elsewhere(const Elsewhere&) = delete;
   Elsewhere& operator=(const Elsewhere&) = delete;
+  ~Elsewhere() { EXPECT_LE(deleted(), 1) << "a deleter was called again"; }
 
   [[nodiscard]] DLTensor& tensor() { return managed.dl_tensor; }
   [[nodiscard]] int deleted() const { return deleted_.load(); }

@@ -174,6 +174,7 @@ BROKEN_PRODUCERS: dict[str, testing.Producer] = {
 }
 
 
+@pytest.mark.leaves_behind
 @pytest.mark.parametrize("rule", testing.rules("producer"), ids=str)
 def test_a_broken_producer_is_caught(rule: testing.Rule) -> None:
     with pytest.raises(testing.Violation):
@@ -373,6 +374,7 @@ BROKEN_TABLES: dict[str, Callable[[], testing.ExchangeTable]] = {
 }
 
 
+@pytest.mark.leaves_behind
 @pytest.mark.parametrize("rule", testing.rules("exchange table"), ids=str)
 def test_a_broken_table_is_caught(rule: testing.Rule) -> None:
     with pytest.raises(testing.Violation):

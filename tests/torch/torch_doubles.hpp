@@ -27,9 +27,13 @@ class CountedMemory {
     }
     count_ = static_cast<std::size_t>(count);
   }
+  CountedMemory(const CountedMemory&) = delete;
+  CountedMemory& operator=(const CountedMemory&) = delete;
+  ~CountedMemory() { EXPECT_EQ(freed(), made_) << "memory is left, or was freed twice"; }
 
   /// float32: 0, 1, 2, ...
   [[nodiscard]] at::Tensor tensor() {
+    ++made_;
     auto* memory = new float[count_];
     for (std::size_t i = 0; i < count_; ++i) {
       memory[i] = static_cast<float>(i);
@@ -49,6 +53,7 @@ class CountedMemory {
  private:
   std::vector<std::int64_t> shape_;
   std::size_t count_ = 0;
+  int made_ = 0;
   std::atomic<int> freed_{0};
 };
 

@@ -140,6 +140,7 @@ def _taken_once(subject: ExchangeTable) -> None:
         _to_python(table, bad)
     except Exception:
         require(bad.deleted <= 1, f"a refused tensor was released {bad.deleted} times")
+        bad.release()  # where it was left with its caller
 
 
 @rule(
