@@ -41,6 +41,7 @@ def test_every_function_of_python_that_is_called_is_known_to_fail_or_not_to(
     calls_that_cannot_fail: set[str],
 ) -> None:
     of_python = {name for name in calls_that_cannot_fail if name.startswith(("Py", "_Py"))}
+    # Of a new one, failing_calls.py says how it fails, or that it cannot.
     assert of_python - CANNOT_FAIL == set()
 
 
