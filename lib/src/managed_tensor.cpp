@@ -130,6 +130,11 @@ std::string tensor_fault(const DLTensor& tensor) {
       return "its byte offset of " + std::to_string(tensor.byte_offset) +
              " leaves the address space";
     }
+    // Neither product overflows, since that of the whole span does not.
+    if ((lowest * element_bits) >> 3 < -static_cast<std::int64_t>(first) ||
+        (highest * element_bits) >> 3 > static_cast<std::int64_t>(kFarthest - first)) {
+      return "its strides leave the address space";
+    }
   }
   return {};
 }
@@ -147,7 +152,8 @@ std::int64_t element_count(const DLTensor& tensor) noexcept {
 }
 
 std::int64_t byte_count(const DLTensor& tensor) noexcept {
-  return (element_count(tensor) * DType(tensor.dtype).element_bits() + 7) / 8;
+  const std::int64_t bits = element_count(tensor) * DType(tensor.dtype).element_bits();
+  return bits / 8 + (bits % 8 != 0 ? 1 : 0);  // the bits may be as many as fit
 }
 
 bool is_c_contiguous(const DLTensor& tensor) noexcept {

@@ -75,10 +75,10 @@ class Planner {
     if (policy_.copy() == CopyRule::kAlways && !copies_) {
       need_copy(Condition::kCopyAsked, Step::kRepack);
     }
+    settle_read_only(said.has(Condition::kReadOnly));
     if (said.has(Condition::kPaddedElements) && (copies_ || !target_.carries_padding)) {
       refuse(Condition::kPaddedElements);
     }
-    settle_read_only(said.has(Condition::kReadOnly));
     if (plan_.is_refused()) {
       plan_.steps = 0;
       plan_.view = false;
@@ -178,12 +178,15 @@ class Planner {
     if (target_.dtypes.contains(dtype)) {
       return;
     }
-    const Ruling ruling = policy_[Field::kDType];
+    // An argument stands over its field: whoever asks for this very type gets no other.
+    const Ruling ruling = request_.dtype ? Ruling::kMlDTypes : policy_[Field::kDType];
     if (ruling == Ruling::kMlDTypes && target_.extension_dtypes.contains(dtype)) {
       return;
     }
     if (ruling == Ruling::kUpcast) {
-      if (const auto wide = widened(dtype); wide && target_.dtypes.contains(*wide)) {
+      // Of vectors there is no cast, nor of a bfloat that is not of 16 bits.
+      const auto wide = widened(dtype);
+      if (wide && can_cast(dtype, *wide) && target_.dtypes.contains(*wide)) {
         plan_.dtype = *wide;
         need_copy(Condition::kMissingDType, Step::kCast);
         return;
@@ -327,9 +330,9 @@ class Planner {
     // What does not fit is refused when the copy is allocated.
     std::int64_t bits = 0;
     if (__builtin_mul_overflow(element_count(source_.tensor), plan_.dtype.element_bits(), &bits)) {
-      bits = std::numeric_limits<std::int64_t>::max() - 7;
+      bits = std::numeric_limits<std::int64_t>::max();
     }
-    plan_.bytes_copied = (bits + 7) / 8;
+    plan_.bytes_copied = bits / 8 + (bits % 8 != 0 ? 1 : 0);
   }
 
   const Source& source_;

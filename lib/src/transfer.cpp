@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <complex>
+#include <cstddef>
 #include <memory>
 #include <utility>
 
@@ -51,21 +51,28 @@ class Pass {
     job_.negate = plan.has(Step::kResolveNeg);
     job_.swap_bytes = plan.has(Step::kSwapBytes);
     if (source.traits.conditions.has(Condition::kZeroTensor)) {
-      // Its zeros are nowhere in memory: one for all.
-      static constexpr std::complex<double> kZero{};
+      // Its zeros are nowhere in memory: one for all, as it is.
+      static constexpr std::array<std::byte, 16> kZero{};
       job_.source = &kZero;
-      job_.source_dtype = job_.target_dtype;
+      job_.conjugate = job_.negate = job_.swap_bytes = false;
       from_strides_.fill(0);
+      if (is_c_contiguous(target)) {
+        take_as_bytes(byte_count(target));
+        return;
+      }
+      require_copyable(job_.target_dtype, job_.target_dtype);
+      if (job_.target_dtype.itemsize() > static_cast<std::int64_t>(kZero.size())) {
+        refuse("cannot write zeros of dtype " + to_string(job_.target_dtype) + " with strides",
+               "an element is larger than " + std::to_string(kZero.size()) + " bytes");
+      }
+      job_.source_dtype = job_.target_dtype;
       fill_bytes(target, job_.target_dtype, to_strides_);
       return;
     }
     if (!type.whole_bytes() && !casts && is_c_contiguous(from) && is_c_contiguous(target)) {
       // Packed elements have no addresses of their own, but their bytes can be copied together.
-      bytes_ = byte_count(from);
-      job_.source_dtype = job_.target_dtype = DType{kDLUInt, 8};
-      job_.ndim = 1;
-      job_.shape = &bytes_;
-      from_strides_[0] = to_strides_[0] = 1;
+      take_as_bytes(byte_count(from));
+      from_strides_[0] = 1;
       return;
     }
     require_copyable(type, job_.target_dtype);
@@ -82,6 +89,15 @@ class Pass {
 
  private:
   using Strides = std::array<std::int64_t, kMaxDimensions>;
+
+  // What lies together, byte by byte, whatever it is.
+  void take_as_bytes(std::int64_t count) {
+    bytes_ = count;
+    job_.source_dtype = job_.target_dtype = DType{kDLUInt, 8};
+    job_.ndim = 1;
+    job_.shape = &bytes_;
+    to_strides_[0] = 1;
+  }
 
   static void fill_bytes(const DLTensor& tensor, DType type, Strides& bytes) {
     const auto ndim = static_cast<std::size_t>(tensor.ndim);

@@ -261,4 +261,28 @@ inline void reference_element(const CopyJob& job, const std::byte* source, std::
   }
 }
 
+/// Whether the two are the same number: the bits of a NaN may differ, anything else may not.
+inline bool same_number(DType d, const std::byte* a, const std::byte* b) {
+  if (std::memcmp(a, b, d.bits / 8U) == 0) {
+    return true;
+  }
+  const auto is_nan = [&](const std::byte* n) { return std::isnan(read(d, n).r); };
+  return (is_small_float(d) || d.is(kDLFloat)) && is_nan(a) && is_nan(b);
+}
+
+/// The same for a whole element of what was of type `from` before. Without a cast every bit counts.
+inline bool same_element(DType from, DType to, const std::byte* a, const std::byte* b) {
+  const auto itemsize = static_cast<std::size_t>(to.itemsize());
+  if (from == to) {
+    return std::memcmp(a, b, itemsize) == 0;
+  }
+  const std::size_t width = part_of(to).bits / 8U;
+  for (std::size_t at = 0; at < itemsize; at += width) {
+    if (!same_number(part_of(to), a + at, b + at)) {
+      return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace dlbridge::copy_reference

@@ -51,14 +51,6 @@ struct Side {
   }
 };
 
-bool same_number(DType d, const std::byte* a, const std::byte* b) {
-  if (std::memcmp(a, b, d.bits / 8U) == 0) {
-    return true;
-  }
-  const auto is_nan = [&](const std::byte* n) { return std::isnan(read(d, n).r); };
-  return (is_small_float(d) || d.is(kDLFloat)) && is_nan(a) && is_nan(b);
-}
-
 /// Carries out the job and compares all of the target's memory, gaps and margins included.
 void check(CopyJob job, const std::vector<std::int64_t>& shape, const Side& source, Side& target) {
   job.ndim = static_cast<std::int32_t>(shape.size());

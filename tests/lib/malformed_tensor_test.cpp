@@ -118,6 +118,12 @@ std::vector<Fault> faults() {
       {"byte_offset_leaves_the_address_space",
        [](DLTensor& t) { t.byte_offset = std::numeric_limits<std::uint64_t>::max(); },
        "its byte offset of 18446744073709551615 leaves the address space"},
+      {"strides_leave_the_address_space_upwards",
+       [](DLTensor& t) { t.data = reinterpret_cast<void*>(kMost - 8); },
+       "its strides leave the address space"},
+      {"strides_leave_the_address_space_downwards",
+       [](DLTensor& t) { t.strides[0] = -(std::int64_t{1} << 57); },
+       "its strides leave the address space"},
       {"unknown_type_code",
        [](DLTensor& t) {
          t.dtype = {18, 32, 1};

@@ -192,12 +192,46 @@ TEST(PolicyField, neither_upcast_nor_bits_ends_in_a_type_that_the_target_lacks) 
   EXPECT_EQ(outcome(plan_of(spec, poor, Policy::host().with(Field::kDType, Ruling::kBits))), 'R');
 }
 
+TEST(PolicyField, upcast_refuses_what_has_no_cast) {
+  const Policy upcast = Policy::host().with(Field::kDType, Ruling::kUpcast);
+  for (const DType dtype : {DType(kDLBfloat, 16, 4), DType(kDLBfloat, 8), DType(kDLComplex, 8)}) {
+    Spec spec;
+    spec.dtype = dtype;
+    EXPECT_EQ(plan_of(spec, kHostOnly, upcast).refused, Conditions{Condition::kMissingDType});
+  }
+}
+
+TEST(PolicyField, a_dtype_that_was_asked_for_stands_over_the_field) {
+  Capabilities poor = kHostOnly;
+  poor.extension_dtypes = {};
+  Spec spec;
+  spec.dtype = DType(kDLBfloat, 16);
+  for (const Ruling ruling : {Ruling::kUpcast, Ruling::kBits, Ruling::kMlDTypes}) {
+    const Policy policy = Policy::host().with(Field::kDType, ruling);
+    EXPECT_EQ(plan_of(spec, poor, policy, as_type(spec.dtype)).refused,
+              Conditions{Condition::kMissingDType});
+    EXPECT_EQ(outcome(plan_of(spec, kHostOnly, policy, as_type(spec.dtype))), 'V');
+  }
+}
+
 TEST(PolicyField, upcast_never_narrows) {
   Capabilities poor = kHostOnly;
   poor.dtypes = DTypeSet::of({"complex64"});
   Spec spec;
   spec.dtype = DType(kDLComplex, 128);
   EXPECT_EQ(outcome(plan_of(spec, poor, Policy::host().with(Field::kDType, Ruling::kUpcast))), 'R');
+}
+
+TEST(PolicyField, a_copy_for_a_target_without_read_only_refuses_padded_elements_too) {
+  Capabilities unaware = kTorchLike;
+  unaware.carries_padding = true;
+  unaware.dtypes = DTypeSet::everything();
+  Spec spec;
+  spec.dtype = DType(kDLInt, 4);
+  spec.conditions = {Condition::kPaddedElements};
+  EXPECT_EQ(outcome(plan_of(spec, unaware, Policy::host())), 'V');
+  spec.conditions.add(Condition::kReadOnly);
+  EXPECT_EQ(plan_of(spec, unaware, Policy::host()).refused, Conditions{Condition::kPaddedElements});
 }
 
 // ---- copy= ----------------------------------------------------------------------------------

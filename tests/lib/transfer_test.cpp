@@ -244,6 +244,25 @@ TEST(CarryOut, makes_zeros_of_a_zero_tensor_without_looking_at_memory) {
               ElementsAre(0, 0, 0, 0, 0, 0));
 }
 
+TEST(CarryOut, makes_zeros_of_every_size_of_element) {
+  for (const DType dtype : {DType(kDLInt, 4), DType(kDLUInt, 1), DType(kDLFloat, 64, 9),
+                            DType(kDLFloat8_e8m0fnu, 8), DType(kDLFloat, 32, 1000)}) {
+    Spec spec;
+    spec.conditions = {Condition::kZeroTensor, Condition::kNegBit, Condition::kConjBit};
+    spec.address = 0;
+    spec.dtype = dtype;
+    spec.shape = {33};
+    spec.strides = {1};
+    const Described described(spec);
+    const Plan plan =
+        dlbridge::plan(described.source(), managed_tensor_capabilities(), Policy::host());
+    const ManagedTensor copy = carry_out(plan, described.source());
+    const auto* bytes = static_cast<const std::uint8_t*>(copy.data());
+    const std::vector<std::uint8_t> found(bytes, bytes + byte_count(copy.tensor()));
+    EXPECT_THAT(found, ::testing::Each(0)) << to_string(dtype);
+  }
+}
+
 TEST(CarryOut, copies_packed_elements_together) {
   std::vector<std::uint8_t> memory{0x21, 0x43, 0x05};
   const Spec spec = over(memory, *dtype_named("float4_e2m1fn"), {5}, {1});

@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "dlbridge/convert.hpp"
 #include "dlbridge/managed_tensor.hpp"
 #include "lib/doubles.hpp"
 
@@ -121,6 +122,18 @@ TEST(UnusualTensor, packed_below_a_byte_counts_its_bits) {
   EXPECT_EQ(byte_count(tensor), 3);
   tensor.dtype = DType{kDLFloat4_e2m1fn, 4, 2}.dl();
   EXPECT_EQ(byte_count(tensor), 3);
+}
+
+TEST(UnusualTensor, of_as_many_bits_as_can_be_counted_is_taken) {
+  Versioned producer({kMost});
+  producer.tensor().dtype = DType{kDLUInt, 1}.dl();
+  const ManagedTensor tensor = ManagedTensor::adopt(&producer.managed);
+  EXPECT_EQ(byte_count(tensor.tensor()), std::int64_t{1} << 60);
+  const Library library{.name = "elsewhere", .object = "elsewhere.Tensor"};
+  Source source;
+  describe(tensor, library, source);
+  EXPECT_EQ(plan(source, managed_tensor_capabilities(), Policy::snapshot()).bytes_copied,
+            std::int64_t{1} << 60);
 }
 
 TEST(UnusualTensor, of_size_one_dimensions_is_contiguous_whatever_their_strides) {

@@ -1,0 +1,317 @@
+// What holds for every plan, whatever it was made from: one list for the property test and for the
+// fuzzer. Written from the design's tables and not from plan.cpp.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "dlbridge/copy.hpp"
+#include "dlbridge/plan.hpp"
+
+namespace dlbridge::laws {
+
+struct Question {
+  const Source& source;
+  const Capabilities& target;
+  const Policy& policy;
+  const Request& request;
+};
+
+/// Whether two elements are at the same place, found by visiting all of them: for small tensors.
+inline bool really_overlaps(std::span<const std::int64_t> shape,
+                            std::span<const std::int64_t> strides) {
+  if (std::find(shape.begin(), shape.end(), 0) != shape.end()) {
+    return false;
+  }
+  std::vector<std::int64_t> places{0};
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    std::vector<std::int64_t> next;
+    for (const auto place : places) {
+      for (std::int64_t j = 0; j < shape[i]; ++j) {
+        next.push_back(place + j * strides[i]);
+      }
+    }
+    places = std::move(next);
+  }
+  return std::set<std::int64_t>(places.begin(), places.end()).size() != places.size();
+}
+
+inline std::int64_t elements_of(const DLTensor& tensor) {
+  std::int64_t count = 1;
+  for (std::int32_t i = 0; i < tensor.ndim; ++i) {
+    count *= tensor.shape[i];
+  }
+  return count;
+}
+
+/// What must never cross, whatever the policy says.
+inline constexpr Conditions kNever{Condition::kQuantised,
+                                   Condition::kNested,
+                                   Condition::kMeta,
+                                   Condition::kFake,
+                                   Condition::kFunctorch,
+                                   Condition::kFunctionalised,
+                                   Condition::kWrapperSubclass,
+                                   Condition::kDispatchSubclass,
+                                   Condition::kFreedStorage,
+                                   Condition::kNullData,
+                                   Condition::kMasked,
+                                   Condition::kInexpressibleDType,
+                                   Condition::kPaddedSubByte};
+
+/// Conditions under which shape and strides do not say where the values lie.
+inline constexpr Conditions kWithoutStrides{Condition::kSparse, Condition::kOpaqueLayout,
+                                            Condition::kZeroTensor, Condition::kFractionalStrides};
+
+inline std::string broken_by_refusal(const Plan& plan) {
+  if (plan.steps != 0 || plan.view || plan.writable || plan.bytes_copied != 0) {
+    return "a refusal that does something";
+  }
+  std::string broken;
+  plan.refused.for_each([&](Condition condition) {
+    if (!plan.reasons.has(condition)) {
+      broken = "a refusal without its reason";
+    }
+  });
+  return broken;
+}
+
+// A step is taken only where its field allows it.
+inline std::string broken_by_steps(const Plan& plan, const Question& asked) {
+  const Policy& policy = asked.policy;
+  const auto refuses = [&](Field field) { return policy[field] == Ruling::kRefuse; };
+  const bool resolves =
+      plan.has(Step::kResolveConj) || plan.has(Step::kResolveNeg) || plan.has(Step::kMaterialise);
+  const bool moves = plan.has(Step::kCopyToHost) || plan.has(Step::kCopyToDevice);
+  if (plan.has(Step::kDetach) && refuses(Field::kGrad)) {
+    return "detached against the policy";
+  }
+  if (resolves && refuses(Field::kBits)) {
+    return "bits resolved against the policy";
+  }
+  if (plan.has(Step::kDensify) && policy[Field::kLayout] != Ruling::kDensify) {
+    return "densified against the policy";
+  }
+  if (moves && refuses(Field::kDevice)) {
+    return "moved against the policy";
+  }
+  const DType from(asked.source.tensor.dtype);
+  if (plan.has(Step::kCast)) {
+    if (!asked.request.dtype && policy[Field::kDType] != Ruling::kUpcast) {
+      return "cast though nobody asked";
+    }
+    if (!can_cast(from, plan.dtype)) {
+      return "a cast that cannot be made";
+    }
+  } else if (plan.dtype != from) {
+    if (policy[Field::kDType] != Ruling::kBits ||
+        plan.dtype.element_bits() != from.element_bits()) {
+      return "another type without a cast and without asking for the bits";
+    }
+  }
+  return {};
+}
+
+// What comes out is what was asked for, and what the target can take.
+inline std::string broken_by_result(const Plan& plan, const Question& asked) {
+  const auto& [source, target, policy, request] = asked;
+  if (source.traits.conditions.meets(kNever)) {
+    return "what must never cross has crossed";
+  }
+  if (request.dtype && plan.dtype != *request.dtype) {
+    return "another type than asked for";
+  }
+  const bool own = target.dtypes.contains(plan.dtype);
+  const bool by_extension = target.extension_dtypes.contains(plan.dtype) &&
+                            (request.dtype || policy[Field::kDType] == Ruling::kMlDTypes);
+  if (!own && !by_extension) {
+    return "a type that the target does not have";
+  }
+  if (!target.devices.contains(plan.device.type)) {
+    return "a device that the target cannot use";
+  }
+  if (request.device && plan.device != *request.device &&
+      !(request.device->type == kDLCPU && plan.device.host_accessible())) {
+    return "another device than asked for";
+  }
+  if (source.tensor.ndim > target.max_dimensions || source.tensor.ndim < target.min_dimensions) {
+    return "more or fewer dimensions than the target takes";
+  }
+  return {};
+}
+
+inline std::string broken_by_copy(const Plan& plan, const Question& asked) {
+  if (asked.policy.copy() == CopyRule::kNever) {
+    return "a copy against copy=False";
+  }
+  if (plan.has(Step::kMarkReadOnly) || plan.writable != asked.target.gives_writable) {
+    return "a copy that is not as writable as its target's objects are";
+  }
+  if (plan.reasons.empty()) {
+    return "a copy without a reason";
+  }
+  const std::int64_t bits = elements_of(asked.source.tensor) * plan.dtype.element_bits();
+  if (plan.bytes_copied != (bits + 7) / 8) {
+    return "bytes_copied is wrong";
+  }
+  if (asked.source.traits.conditions.has(Condition::kPaddedElements)) {
+    return "a copy of padded elements";
+  }
+  return {};
+}
+
+// A view shares memory, so nobody may get to write what must not be written.
+inline std::string broken_by_writing(const Question& asked) {
+  const auto& [source, target, policy, request] = asked;
+  const Conditions said = source.traits.conditions;
+  const bool alias =
+      target.readonly == ReadOnlySupport::kUnaware && policy[Field::kReadOnly] == Ruling::kAlias;
+  if (alias) {
+    return {};
+  }
+  if (said.has(Condition::kReadOnly)) {
+    return "a writable view of read-only memory";
+  }
+  if (said.meets({Condition::kInGraph, Condition::kForwardDual}) &&
+      policy[Field::kGrad] != Ruling::kDetachWritable) {
+    return "a writable view of a tensor in a graph";
+  }
+  const auto ndim = static_cast<std::size_t>(source.tensor.ndim);
+  if (!target.guards_overlap &&
+      really_overlaps({source.tensor.shape, ndim}, {source.tensor.strides, ndim})) {
+    return "a writable view of elements that share memory";
+  }
+  return {};
+}
+
+inline std::string broken_by_view(const Plan& plan, const Question& asked) {
+  const auto& [source, target, policy, request] = asked;
+  const Conditions said = source.traits.conditions;
+  if (policy.copy() == CopyRule::kAlways || target.copies) {
+    return "a view where a copy was asked for";
+  }
+  if (plan.bytes_copied != 0) {
+    return "a view that copies";
+  }
+  for (const Step step :
+       {Step::kResolveConj, Step::kResolveNeg, Step::kMaterialise, Step::kDensify,
+        Step::kCopyToHost, Step::kCopyToDevice, Step::kRepack, Step::kCast, Step::kSwapBytes}) {
+    if (plan.has(step)) {
+      return "a view with the step " + std::string(kStepNames[static_cast<std::size_t>(step)]);
+    }
+  }
+  if (said.meets(kWithoutStrides) ||
+      said.meets({Condition::kConjBit, Condition::kNegBit, Condition::kSwappedBytes,
+                  Condition::kCopiesOut})) {
+    return "a view of memory that does not hold the values";
+  }
+  if (said.has(Condition::kPaddedElements) && !target.carries_padding) {
+    return "a view of padded elements for a target that does not know them";
+  }
+  const auto ndim = static_cast<std::size_t>(source.tensor.ndim);
+  const std::span<const std::int64_t> shape(source.tensor.shape, ndim);
+  const std::span<const std::int64_t> strides(source.tensor.strides, ndim);
+  const bool packed = is_c_contiguous(source.tensor);
+  if (!target.any_strides && !packed) {
+    return "a strided view for a target that takes none";
+  }
+  for (std::size_t i = 0; i < ndim; ++i) {
+    if (!target.negative_strides && !packed && shape[i] > 1 && strides[i] < 0) {
+      return "a negative stride for a target that takes none";
+    }
+  }
+  const auto address = reinterpret_cast<std::uintptr_t>(source.tensor.data);
+  if (target.alignment > 1 && elements_of(source.tensor) != 0 &&
+      (address + source.tensor.byte_offset) % static_cast<std::uintptr_t>(target.alignment) != 0) {
+    return "a view at an address that the target cannot use";
+  }
+  if (policy[Field::kOverlap] != Ruling::kReadOnlyView && really_overlaps(shape, strides)) {
+    return "a view of elements that share memory against the policy";
+  }
+  const bool never = target.readonly == ReadOnlySupport::kNever;
+  if (never && said.has(Condition::kReadOnly)) {
+    return "read-only memory for a target that cannot be told";
+  }
+  if (plan.has(Step::kMarkReadOnly) && plan.writable) {
+    return "marked read-only and writable";
+  }
+  return plan.writable ? broken_by_writing(asked) : std::string();
+}
+
+// Plans in words: complete, without a hole that was not filled in, and the fix works.
+inline std::string broken_by_words(const Plan& plan, const Question& asked) {
+  const auto& [source, target, policy, request] = asked;
+  const Explanation text = explain(plan, source, target, policy, request);
+  if (text.message.empty() == plan.is_refused() || (!plan.is_refused() && !text.fix.empty())) {
+    return "a message without a refusal, or none with one";
+  }
+  std::size_t named = 0;
+  (plan.is_refused() ? plan.refused : plan.reasons).for_each([&](Condition) { ++named; });
+  if (text.reasons.size() != named) {
+    return "not every reason is told";
+  }
+  std::vector<std::string> all = text.reasons;
+  all.push_back(text.message);
+  all.push_back(text.fix);
+  for (const auto& each : all) {
+    if (each.find('{') != std::string::npos) {
+      return "a hole in the words: " + each;
+    }
+  }
+  for (const auto& reason : text.reasons) {
+    if (reason.empty()) {
+      return "an empty reason";
+    }
+  }
+  const struct {
+    const char* words;
+    Policy policy;
+  } promises[] = {{"policy=\"host\"", Policy::host()},
+                  {"the call without copy=False", policy.with_copy(CopyRule::kWhenNeeded)},
+                  {"max_version=(1, 3), or policy=\"snapshot\"", Policy::snapshot()}};
+  for (const auto& promise : promises) {
+    if (text.fix.starts_with(promise.words) &&
+        dlbridge::plan(source, target, promise.policy, request).is_refused()) {
+      return "a fix that does not work: " + text.fix;
+    }
+  }
+  if (plan.is_refused()) {
+    const ConversionRefused error = refusal(plan, source, target, policy, request);
+    if (error.what() != text.message || error.reasons != text.reasons || error.fix != text.fix) {
+      return "the exception says something else than the explanation";
+    }
+  }
+  return {};
+}
+
+/// The first law that the plan breaks, or an empty text. The source's tensor has to be sound and
+/// small, with strides, and may lie nowhere.
+inline std::string broken_law(const Plan& plan, const Question& asked) {
+  const Plan again = dlbridge::plan(asked.source, asked.target, asked.policy, asked.request);
+  if (again.reasons != plan.reasons || again.refused != plan.refused || again.steps != plan.steps ||
+      again.view != plan.view || again.writable != plan.writable || again.dtype != plan.dtype ||
+      again.device != plan.device || again.bytes_copied != plan.bytes_copied) {
+    return "the same question had two answers";
+  }
+  std::string broken = broken_by_words(plan, asked);
+  if (!broken.empty()) {
+    return broken;
+  }
+  if (plan.is_refused()) {
+    return broken_by_refusal(plan);
+  }
+  broken = broken_by_steps(plan, asked);
+  if (broken.empty()) {
+    broken = broken_by_result(plan, asked);
+  }
+  if (!broken.empty()) {
+    return broken;
+  }
+  return plan.view ? broken_by_view(plan, asked) : broken_by_copy(plan, asked);
+}
+
+}  // namespace dlbridge::laws
