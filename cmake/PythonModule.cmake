@@ -9,6 +9,10 @@ function(dlbridge_extension target name)
   cmake_parse_arguments(arg "" "" "SOURCES;LINK" ${ARGN})
   Python3_add_library(${target} MODULE WITH_SOABI ${arg_SOURCES})
   target_link_libraries(${target} PRIVATE ${arg_LINK} dlbridge_build_flags)
+  if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    target_sources(${target} PRIVATE "${PROJECT_SOURCE_DIR}/bridges/python/src/ended_threads.cpp")
+    target_link_options(${target} PRIVATE "LINKER:--wrap=__gxx_personality_v0")
+  endif()
   set_target_properties(${target} PROPERTIES
     OUTPUT_NAME ${name}
     LIBRARY_OUTPUT_DIRECTORY "${package_dir}"
