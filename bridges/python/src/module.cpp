@@ -336,12 +336,51 @@ PyMethodDef functions[] = {
     {"conditions", conditions_by_name, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 
+// A lease may be given back on any thread, and names no interpreter: with more than one, nobody
+// could tell whose object it is.
+void refuse_subinterpreter() {
+  if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
+    raise(
+        PyExc_ImportError,
+        "dlbridge cannot be imported in a sub-interpreter (a deleter may run on any thread, where "
+        "nothing says which interpreter its object belongs to); use the main interpreter, or a "
+        "process of its own");
+  }
+}
+
+int fill_module(PyObject* module) {
+  return guarded([&]() -> PyObject* {
+           refuse_subinterpreter();
+           if (!NumPy::import()) {
+             throw PythonError();
+           }
+           add_managed_tensor_type(module);
+           add_arriving_type();
+           checked(PyModule_AddObjectRef(module, "_interface", extension_interface().get()));
+           checked(PyModule_AddStringConstant(module, "__version__", DLBRIDGE_VERSION));
+           return Py_None;
+         }) == nullptr
+             ? -1
+             : 0;
+}
+
+// Free-threaded Python turns the GIL on for this module: see docs/hardening.md.
+PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, reinterpret_cast<void*>(&fill_module)},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+    {Py_mod_gil, Py_MOD_GIL_USED},
+#endif
+    {0, nullptr}};
+
 PyModuleDef core_module = {PyModuleDef_HEAD_INIT,
                            "dlbridge._core",
                            "The compiled part of dlbridge.",
-                           -1,
+                           0,
                            functions,
-                           nullptr,
+                           slots,
                            nullptr,
                            nullptr,
                            nullptr};
@@ -350,16 +389,5 @@ PyModuleDef core_module = {PyModuleDef_HEAD_INIT,
 }  // namespace dlbridge::python
 
 PyMODINIT_FUNC PyInit__core() {  // NOLINT(bugprone-reserved-identifier): Python's name for it
-  using namespace dlbridge::python;
-  if (!dlbridge::NumPy::import()) {
-    return nullptr;
-  }
-  return guarded([&]() -> PyObject* {
-    Ref module = checked(PyModule_Create(&core_module));
-    add_managed_tensor_type(module.get());
-    add_arriving_type();
-    checked(PyModule_AddObjectRef(module.get(), "_interface", extension_interface().get()));
-    checked(PyModule_AddStringConstant(module.get(), "__version__", DLBRIDGE_VERSION));
-    return module.release();
-  });
+  return PyModuleDef_Init(&dlbridge::python::core_module);
 }
