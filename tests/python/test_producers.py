@@ -274,7 +274,7 @@ def tabled(kind: str, *, method: bool = False) -> Any:
     return type("Tabled", (probe.Producer,), space)
 
 
-@pytest.mark.parametrize("kind", ["good", "no_borrow", "newer"])
+@pytest.mark.parametrize("kind", ["good", "no_borrow", "newer", "chain"])
 @pytest.mark.parametrize("door", ["to_numpy", "to_torch", "from_dlpack"])
 def test_a_table_is_enough_to_be_a_source(road: str, kind: str, door: str) -> None:
     forbidden = probe.forbidden_calls()
@@ -295,7 +295,10 @@ def test_the_table_comes_before_the_method() -> None:
     assert probe.table_export_calls() > before
 
 
-@pytest.mark.parametrize("kind", ["newer_alone", "older", "no_from_py"])
+UNUSABLE = ["newer_alone", "older", "no_from_py", "nothing", "broken_chain", "circle"]
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
 def test_a_table_that_cannot_be_used_gives_way_to_the_method(kind: str) -> None:
     forbidden = probe.forbidden_calls()
     source = producer_f32(kind=tabled(kind, method=True))
@@ -303,7 +306,7 @@ def test_a_table_that_cannot_be_used_gives_way_to_the_method(kind: str) -> None:
     assert probe.forbidden_calls() == forbidden
 
 
-@pytest.mark.parametrize("kind", ["newer_alone", "no_from_py"])
+@pytest.mark.parametrize("kind", UNUSABLE)
 def test_a_table_that_cannot_be_used_and_nothing_else_is_an_error(kind: str) -> None:
     forbidden = probe.forbidden_calls()
     with pytest.raises((dlbridge.ConversionRefused, TypeError)):

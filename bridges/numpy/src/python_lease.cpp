@@ -88,22 +88,31 @@ Lease python_lease(PyObject* owned) noexcept {
           }};
 }
 
+namespace {
+
+// A deleter has nobody to raise to: what it leaves is told as an error of a destructor is, and what
+// was on its way before is not touched.
+template <typename Managed>
+void delete_foreign(void* context) {
+  auto* tensor = static_cast<Managed*>(context);
+  if (tensor->deleter == nullptr) {
+    return;
+  }
+  const KeepError keep;
+  tensor->deleter(tensor);
+  if (PyErr_Occurred() != nullptr) {
+    PyErr_WriteUnraisable(nullptr);
+  }
+}
+
+}  // namespace
+
 void run_foreign_deleter(void* managed) noexcept {
-  run_with_gil(managed, [](void* context) {
-    auto* tensor = static_cast<DLManagedTensorVersioned*>(context);
-    if (tensor->deleter != nullptr) {
-      tensor->deleter(tensor);
-    }
-  });
+  run_with_gil(managed, delete_foreign<DLManagedTensorVersioned>);
 }
 
 void run_foreign_legacy_deleter(void* managed) noexcept {
-  run_with_gil(managed, [](void* context) {
-    auto* tensor = static_cast<DLManagedTensor*>(context);
-    if (tensor->deleter != nullptr) {
-      tensor->deleter(tensor);
-    }
-  });
+  run_with_gil(managed, delete_foreign<DLManagedTensor>);
 }
 
 void drain_releases() noexcept {

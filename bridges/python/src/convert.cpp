@@ -1,5 +1,7 @@
 #include "convert.hpp"
 
+#include <cstring>
+
 #include "arguments.hpp"
 #include "capsule.hpp"
 #include "devices.hpp"
@@ -54,6 +56,31 @@ Capabilities torch_capabilities(const TorchRoad& road, const DLTensor& tensor, c
   return capabilities;
 }
 
+// What the library itself made of a tensor, or what it has against it. Of sizes that overflow
+// beside a size of 0, say, each library has an opinion of its own.
+Ref made_by(const char* result, PyObject* made) {
+  if (made != nullptr) [[likely]] {
+    return Ref(made);
+  }
+  PyObject* type = nullptr;
+  PyObject* value = nullptr;
+  PyObject* traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  if (type != PyExc_ValueError && type != PyExc_RuntimeError) {
+    PyErr_Restore(type, value, traceback);
+    throw PythonError();
+  }
+  const Ref owned[] = {Ref(type), Ref(value), Ref(traceback)};
+  const Ref text = checked(PyObject_Str(value));
+  const char* bytes = PyUnicode_AsUTF8(text.get());
+  if (bytes == nullptr) {
+    throw PythonError();
+  }
+  const std::string said(bytes, std::strcspn(bytes, "\n"));  // torch adds a stack of C++
+  throw ConversionRefused("cannot make a " + std::string(result) + " of this tensor (" + said + ")",
+                          {said});
+}
+
 // Whether the object is of the library that it is to go to.
 bool is_own(const Incoming& incoming, const ConsumerRow& row) {
   return incoming.row() != nullptr && incoming.row()->name == row.library;
@@ -98,7 +125,7 @@ Ref array_over(ManagedTensor tensor) {
   const ManagedTensor& managed = managed_of(base.get());
   const DLTensor described = managed.tensor();
   const bool readonly = managed.readonly();
-  return checked(NumPy::array_over(described, readonly, base.release()));
+  return made_by("numpy.ndarray", NumPy::array_over(described, readonly, base.release()));
 }
 
 Call read_call(PyObject* policy, PyObject* dtype, PyObject* copy, PyObject* device) {
@@ -143,7 +170,7 @@ namespace {
 Ref deliver_to_torch(ManagedTensor tensor, const TorchRoad& road) {
   tensor.drop_negative_strides();
   watch_tensor_deallocation();
-  return checked(road.deliver(tensor.release()));
+  return made_by("torch.Tensor", road.deliver(tensor.release()));
 }
 
 // By torch's own copy, of the tensor itself or of one on the host.

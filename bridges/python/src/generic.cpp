@@ -76,9 +76,9 @@ std::optional<Device> declared_device(PyObject* object, const Crossing& crossing
     }
     const Ref plain(PyNumber_Long(item.get()));
     const long value = plain ? PyLong_AsLong(plain.get()) : -1;
-    if (PyErr_Occurred() != nullptr) {
+    if (PyErr_Occurred() != nullptr || value != static_cast<std::int32_t>(value)) {
       forget_error();
-      refuse(crossing, "its __dlpack_device__() does not hold numbers");
+      refuse(crossing, "its __dlpack_device__() does not hold the numbers of a device");
     }
     return static_cast<std::int32_t>(value);
   };
@@ -141,23 +141,34 @@ ManagedTensor call_producer(PyObject* object, Crossing& crossing, bool legacy_wr
 }
 
 // The newest table of a major version that we understand: newer ones point back to older ones.
-const DLPackExchangeAPI* understood_table(PyObject* object) {
-  const Ref capsule(PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object)),
-                                           "__dlpack_c_exchange_api__"));
+struct Table {
+  Ref capsule;  // keeps it, though a table has to live as long as the process
+  const DLPackExchangeAPI* functions = nullptr;
+};
+
+Table understood_table(PyObject* object) {
+  Table found;
+  found.capsule = Ref(PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object)),
+                                             "__dlpack_c_exchange_api__"));
   forget_error();
-  if (!capsule || PyCapsule_IsValid(capsule.get(), "dlpack_exchange_api") == 0) {
-    return nullptr;
+  if (!found.capsule || PyCapsule_IsValid(found.capsule.get(), "dlpack_exchange_api") == 0) {
+    return found;
   }
   const auto* header = static_cast<const DLPackExchangeAPIHeader*>(
-      PyCapsule_GetPointer(capsule.get(), "dlpack_exchange_api"));
-  while (header != nullptr && header->version.major > DLPACK_MAJOR_VERSION) {
-    header = header->prev_api;
+      PyCapsule_GetPointer(found.capsule.get(), "dlpack_exchange_api"));
+  // There will not be so many versions: a longer chain leads in a circle.
+  constexpr int kLongestChain = 64;
+  for (int i = 0; header != nullptr && header->version.major > DLPACK_MAJOR_VERSION; ++i) {
+    header = i < kLongestChain ? header->prev_api : nullptr;
   }
   if (header == nullptr || header->version.major != DLPACK_MAJOR_VERSION) {
-    return nullptr;
+    return found;
   }
   const auto* table = reinterpret_cast<const DLPackExchangeAPI*>(header);
-  return table->managed_tensor_from_py_object_no_sync == nullptr ? nullptr : table;
+  if (table->managed_tensor_from_py_object_no_sync != nullptr) {
+    found.functions = table;
+  }
+  return found;
 }
 
 ManagedTensor call_table(const DLPackExchangeAPI& table, PyObject* object, Crossing& crossing) {
@@ -172,6 +183,9 @@ ManagedTensor call_table(const DLPackExchangeAPI& table, PyObject* object, Cross
     refuse(crossing, "its exchange table returned no tensor");
   }
   ManagedTensor taken = ManagedTensor::adopt(tensor, run_foreign_deleter);
+  if (PyErr_Occurred() != nullptr) {
+    throw PythonError();  // it did not succeed, whatever it says
+  }
   // Nothing was ordered: the memory is its library's current stream's.
   const DLDevice device = taken.tensor().device;
   if (has_streams(device) && table.current_work_stream != nullptr &&
@@ -222,12 +236,11 @@ void take_by_protocol(PyObject* object, SourceKind kind, Crossing& crossing) {
     take_interface(object, kind, crossing);
     return;
   }
-  const DLPackExchangeAPI* table =
-      kind == SourceKind::kExchangeTable ? understood_table(object) : nullptr;
+  const Table table = kind == SourceKind::kExchangeTable ? understood_table(object) : Table();
   if (kind == SourceKind::kCapsule) {
     crossing.taken = take_capsule(object, false);
-  } else if (table != nullptr) {
-    crossing.taken = call_table(*table, object, crossing);
+  } else if (table.functions != nullptr) {
+    crossing.taken = call_table(*table.functions, object, crossing);
   } else if (kind == SourceKind::kExchangeTable &&
              PyObject_HasAttrString(object, "__dlpack__") == 0) {
     refuse(crossing,

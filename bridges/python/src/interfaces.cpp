@@ -1,6 +1,7 @@
 #include "interfaces.hpp"
 
 #include <bit>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -25,6 +26,9 @@ struct Description {
 };
 
 std::optional<DType> type_of_kind(char kind, std::int64_t itemsize) {
+  if (itemsize < 1 || itemsize > 16) {
+    return std::nullopt;
+  }
   const int bits = static_cast<int>(8 * itemsize);
   const bool whole = itemsize == 1 || itemsize == 2 || itemsize == 4 || itemsize == 8;
   switch (kind) {
@@ -67,15 +71,17 @@ char kind_of_letter(std::string_view letters) {
   return kFloats.find(letters[0]) != std::string_view::npos ? 'f' : '\0';
 }
 
+void refuse_many_dimensions(std::size_t count, const Crossing& crossing) {
+  if (count > static_cast<std::size_t>(kMaxDimensions)) {
+    refuse(crossing, "it has " + std::to_string(count) + " dimensions, and at most " +
+                         std::to_string(kMaxDimensions) + " are supported");
+  }
+}
+
 // Fills the crossing's source and takes the lease over. The lease is given back on every path.
 void settle(const Description& from, Device device, Lease lease, Crossing& crossing) {
   Source& source = crossing.source;
   const auto ndim = from.shape.size();
-  if (ndim > static_cast<std::size_t>(kMaxDimensions)) {
-    lease.give_back();
-    refuse(crossing, "it has " + std::to_string(ndim) + " dimensions, and at most " +
-                         std::to_string(kMaxDimensions) + " are supported");
-  }
   const DType dtype = from.dtype.value_or(DType{kDLUInt, 8});
   DLTensor tensor{};
   tensor.data = from.data;
@@ -115,6 +121,33 @@ void settle(const Description& from, Device device, Lease lease, Crossing& cross
   }
 }
 
+// What of a buffer contradicts itself, or cannot be said by strides. Its length is all that is
+// known of its memory.
+std::string fault_of(const Py_buffer& buffer) {
+  if (buffer.suboffsets != nullptr) {
+    return "its buffer has suboffsets, which no strides can say";
+  }
+  if (buffer.ndim < 0 || buffer.ndim > kMaxDimensions) {
+    return "its buffer has " + std::to_string(buffer.ndim) + " dimensions, and at most " +
+           std::to_string(kMaxDimensions) + " are supported";
+  }
+  if (buffer.itemsize < 0 || (buffer.ndim > 0 && buffer.shape == nullptr)) {
+    return "its buffer has no shape";
+  }
+  std::int64_t bytes = buffer.itemsize;
+  bool empty = false;
+  bool overflows = false;
+  for (int i = 0; i < buffer.ndim; ++i) {
+    empty = empty || buffer.shape[i] == 0;
+    overflows =
+        overflows || buffer.shape[i] < 0 || __builtin_mul_overflow(bytes, buffer.shape[i], &bytes);
+  }
+  if (!empty && (overflows || bytes != buffer.len)) {
+    return "its buffer has a shape of other than its " + std::to_string(buffer.len) + " bytes";
+  }
+  return {};
+}
+
 Description read_buffer(const Py_buffer& buffer) {
   Description from;
   from.data = buffer.buf;
@@ -129,7 +162,7 @@ Description read_buffer(const Py_buffer& buffer) {
   }
   from.dtype = type_of_kind(kind_of_letter(letters), buffer.itemsize);
   for (int i = 0; i < buffer.ndim; ++i) {
-    from.shape.push_back(buffer.shape != nullptr ? buffer.shape[i] : buffer.len / buffer.itemsize);
+    from.shape.push_back(buffer.shape[i]);
     if (buffer.strides != nullptr) {
       from.byte_strides.push_back(buffer.strides[i]);
     }
@@ -150,8 +183,8 @@ void take_buffer(PyObject* object, Crossing& crossing) {
   const Py_buffer& buffer = *view.release();
   Description from;
   try {
-    if (buffer.suboffsets != nullptr) {
-      refuse(crossing, "its buffer has suboffsets, which no strides can say");
+    if (const std::string fault = fault_of(buffer); !fault.empty()) {
+      refuse(crossing, fault);
     }
     from = read_buffer(buffer);
   } catch (...) {
@@ -170,10 +203,15 @@ std::vector<std::int64_t> integers(PyObject* sequence, const char* what, const C
   if (count < 0) {
     throw PythonError();
   }
+  refuse_many_dimensions(static_cast<std::size_t>(count), crossing);
   for (Py_ssize_t i = 0; i < count; ++i) {
     const Ref item = checked(PySequence_GetItem(sequence, i));
     const long long number = PyLong_AsLongLong(item.get());
     if (number == -1 && PyErr_Occurred() != nullptr) {
+      if (PyErr_ExceptionMatches(PyExc_TypeError) == 0 &&
+          PyErr_ExceptionMatches(PyExc_OverflowError) == 0) {
+        throw PythonError();  // the item's own
+      }
       forget_error();
       refuse(crossing, std::string("its interface's ") + what + " does not hold integers");
     }
@@ -192,6 +230,9 @@ void read_typestr(PyObject* dictionary, Description& from, const Crossing& cross
   }
   from.type_text = text;
   from.itemsize = std::strtoll(text + 2, nullptr, 10);
+  if (from.itemsize < 0 || from.itemsize > std::numeric_limits<std::int32_t>::max()) {
+    refuse(crossing, "its interface's typestr has no size");
+  }
   from.dtype = type_of_kind(text[1], from.itemsize);
   from.swapped = text[0] == kOtherOrder && from.itemsize > 1;
 }

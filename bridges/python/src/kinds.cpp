@@ -123,12 +123,17 @@ SourceKind kind_of(PyObject* object) {
   if (const Remembered& known = place_of(type); is_about(known, type)) {
     return known.kind;
   }
+  if (!has_valid_tag(type)) {
+    (void)type_has(type, "__dlpack__");  // any question gives it one
+  }
+  const unsigned int version = type->tp_version_tag;
   const SourceKind kind = first_look(object, type);
   // Instances with a dictionary may each have a door of their own.
   if (kind == SourceKind::kNothing && (type->tp_dictoffset != 0 || PyType_Check(object) != 0)) {
     return probe_instance(object);
   }
-  if (has_valid_tag(type)) {
+  // Not where the type altered itself when it was asked.
+  if (has_valid_tag(type) && type->tp_version_tag == version) {
     place_of(type) = {type, type->tp_version_tag, kind, false};
   }
   return kind;

@@ -310,9 +310,9 @@ Lease storage_lease(const Tools& torch, PyObject* tensor) {
           [](void* context) noexcept { run_with_gil(context, let_go_of_view); }};
 }
 
-// torch 2.15 leaves the tensor with its caller when it fails, but not when it fails late: where
-// there is no memory for the Python object, its C++ tensor has released ours already. A count of
-// our own tells which.
+// When it fails, torch 2.15 leaves the tensor with its caller or has ended it, by how far it came: a
+// stride that overflows is found last, and so is that there is no memory for the Python object. A
+// count of our own tells which.
 PyObject* deliver_by_table(const DLPackExchangeAPI& table, ManagedTensor tensor) {
   DLManagedTensorVersioned* managed = tensor.release();
   auto* block = reinterpret_cast<detail::Block*>(managed);
@@ -320,12 +320,15 @@ PyObject* deliver_by_table(const DLPackExchangeAPI& table, ManagedTensor tensor)
   const std::uint32_t both = block->references.load(std::memory_order_relaxed);
   void* delivered = nullptr;
   const int status = table.managed_tensor_to_py_object_no_sync(managed, &delivered);
-  if (status != 0 && block->references.load(std::memory_order_relaxed) == both) {
-    detail::release(block);
-  }
-  detail::release(block);
   if (status != 0) {
-    throw PythonError();
+    const KeepError keep;
+    if (block->references.load(std::memory_order_relaxed) == both) {
+      detail::release(block);
+    }
+    detail::release(block);
+    delivered = nullptr;
+  } else {
+    detail::release(block);
   }
   return static_cast<PyObject*>(delivered);
 }

@@ -9,6 +9,8 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
 
 #include "memory.hpp"
 
@@ -74,6 +76,11 @@ inline int empty_from_py(void* /*object*/, DLManagedTensorVersioned** out) {
   *out = nullptr;
   return 0;
 }
+inline int erring_from_py(void* object, DLManagedTensorVersioned** out) {
+  const int status = good_from_py(object, out);
+  PyErr_SetString(PyExc_LookupError, "the probe's table succeeds with an error");
+  return status;
+}
 inline int forbidden_from_py(void* /*object*/, DLManagedTensorVersioned** /*out*/) {
   g_forbidden_calls += 1;
   PyErr_SetString(PyExc_SystemError, "a slot of a newer major version was called");
@@ -83,23 +90,46 @@ inline int forbidden_borrow(void* /*object*/, DLTensor* /*out*/) {
   return forbidden_from_py(nullptr, nullptr);
 }
 
-/// "good", "no_borrow", "no_from_py", "loud", "silent", "empty", "newer" (prev_api leads to the
-/// good one), "newer_alone", "older" (major version 0).
+/// A table of another version of which there is nothing but the header: more may not be read.
+inline DLPackExchangeAPIHeader* header_only(unsigned major, DLPackExchangeAPIHeader* older) {
+  auto* header =
+      static_cast<DLPackExchangeAPIHeader*>(std::malloc(sizeof(DLPackExchangeAPIHeader)));
+  *header = {{major, 0}, older};
+  return header;
+}
+
+/// "good", "no_borrow", "no_from_py", "nothing" (no slot at all), "loud", "silent", "empty",
+/// "erring", "newer" (prev_api leads to the good one), "newer_alone", "older" (major version 0),
+/// and of headers only: "chain" (4, 3 and 2 lead to the good one), "broken_chain" (they lead to
+/// version 0), "circle" (they lead to themselves).
 inline nb::capsule table_named(const std::string& kind) {
   static DLPackExchangeAPI good{{{1, 3}, nullptr}, good_allocator, good_from_py,
                                 good_to_py,        good_borrow,    good_stream};
+  if (kind == "chain" || kind == "broken_chain" || kind == "circle") {
+    auto* end = kind == "chain"    ? &good.header
+                : kind == "circle" ? nullptr
+                                   : header_only(0, nullptr);
+    auto* two = header_only(2, end);
+    auto* four = header_only(4, header_only(3, two));
+    two->prev_api = kind == "circle" ? four : end;
+    return nb::capsule(four, "dlpack_exchange_api");
+  }
   auto* table = new DLPackExchangeAPI(good);  // a table lives as long as the process
   if (kind == "no_borrow") {
     table->dltensor_from_py_object_no_sync = nullptr;
   } else if (kind == "no_from_py") {
     table->managed_tensor_from_py_object_no_sync = nullptr;
     table->dltensor_from_py_object_no_sync = nullptr;
+  } else if (kind == "nothing") {
+    *table = {{{1, 3}, nullptr}, nullptr, nullptr, nullptr, nullptr, nullptr};
   } else if (kind == "loud") {
     table->managed_tensor_from_py_object_no_sync = loud_from_py;
   } else if (kind == "silent") {
     table->managed_tensor_from_py_object_no_sync = silent_from_py;
   } else if (kind == "empty") {
     table->managed_tensor_from_py_object_no_sync = empty_from_py;
+  } else if (kind == "erring") {
+    table->managed_tensor_from_py_object_no_sync = erring_from_py;
   } else if (kind == "newer" || kind == "newer_alone" || kind == "older") {
     table->header.version = {kind == "older" ? 0U : 2U, 0};
     table->header.prev_api = kind == "newer" ? &good.header : nullptr;
@@ -123,6 +153,36 @@ inline nb::object taken_error() {
   Py_XDECREF(trace);
   return nb::steal(value);
 }
+
+/// An object of the buffer protocol that says of its 64 bytes whatever it is told to.
+struct Buffer {
+  std::vector<Py_ssize_t> shape;
+  std::vector<Py_ssize_t> strides;
+  Py_ssize_t length;
+  Py_ssize_t itemsize;
+  int ndim;
+  std::string format;
+  long taken = 0;
+  std::array<std::byte, 64> memory{};
+
+  static int give(PyObject* self, Py_buffer* view, int /*flags*/) {
+    auto& said = *nb::inst_ptr<Buffer>(self);
+    *view = {};
+    view->buf = said.memory.data();
+    view->obj = Py_NewRef(self);
+    view->len = said.length;
+    view->itemsize = said.itemsize;
+    view->ndim = said.ndim;
+    view->format = said.format.data();
+    view->shape = said.shape.empty() ? nullptr : said.shape.data();
+    view->strides = said.strides.empty() ? nullptr : said.strides.data();
+    said.taken += 1;
+    return 0;
+  }
+  static void take_back(PyObject* self, Py_buffer* /*view*/) {
+    nb::inst_ptr<Buffer>(self)->taken -= 1;
+  }
+};
 
 nb::dict fields_of(const Owned& owned);
 nb::dict fields_of(const DLTensor& t);

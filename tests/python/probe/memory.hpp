@@ -105,6 +105,7 @@ struct Spec {
   bool null_data = false;
   bool null_shape = false;
   bool null_deleter = false;
+  PyObject* on_delete = nullptr;  // called by the deleter, which leaves what it raises where it is
 };
 
 /// One exported structure of either kind. Never freed, only poisoned: a late reader of shape and
@@ -117,7 +118,15 @@ struct Export {
   std::shared_ptr<Memory> memory;
   long token = 0;
   std::atomic<bool> deleted{false};
+  PyObject* on_delete = nullptr;
 };
+
+// As a deleter does that takes the GIL for itself and looks at no error.
+inline void call_back(PyObject* function) {
+  const PyGILState_STATE state = PyGILState_Ensure();
+  Py_XDECREF(PyObject_CallNoArgs(function));
+  PyGILState_Release(state);
+}
 
 inline void note_delete(Export* self) {
   Record& r = record(self->token);
@@ -132,6 +141,9 @@ inline void note_delete(Export* self) {
   std::fill(self->shape.begin(), self->shape.end(), -0x22222222);
   std::fill(self->strides.begin(), self->strides.end(), -0x22222222);
   self->memory.reset();
+  if (self->on_delete != nullptr) {
+    call_back(self->on_delete);
+  }
 }
 
 inline void delete_versioned(DLManagedTensorVersioned* t) {
@@ -145,6 +157,7 @@ inline Export* new_export(const Spec& spec, std::shared_ptr<Memory> memory, long
   auto* e = new Export;
   e->memory = std::move(memory);
   e->token = token;
+  e->on_delete = spec.on_delete;
   e->shape = spec.shape;
   e->shape.resize(std::max<std::size_t>(e->shape.size(), 1));  // never a NULL from an empty vector
   if (spec.strides) {

@@ -132,6 +132,9 @@ Spec spec_from(nb::kwargs kwargs, std::string& bytes, std::size_t& misalign, boo
       spec.null_shape = nb::cast<bool>(value);
     } else if (name == "null_deleter") {
       spec.null_deleter = nb::cast<bool>(value);
+    } else if (name == "on_delete") {
+      spec.on_delete =
+          nb::object(nb::borrow(value)).release().ptr();  // for good: deleters are late
     } else if (name == "poison") {
       poison = nb::cast<bool>(value);
     } else if (name == "versioned") {
@@ -219,7 +222,14 @@ NB_MODULE(dlbridge_probe, m) {
       "A capsule and its token, from the keywords data= (bytes), shape, strides, ndim, dtype "
       "(code, "
       "bits, lanes), device, version, byte_offset, flags, start, misalign, null_data, null_shape, "
-      "null_deleter, poison, versioned.");
+      "null_deleter, on_delete, poison, versioned.");
+  m.def(
+      "twin",
+      [](const nb::capsule& capsule) {
+        return nb::steal<nb::capsule>(
+            PyCapsule_New(capsule.data(), capsule.name(), capsule_destructor));
+      },
+      "A second capsule over the same structure, as nobody may make one.");
   m.def("named_capsule", [](const std::string& name) {
     static char anything[64];
     auto* kept = new std::string(name);
@@ -268,6 +278,23 @@ NB_MODULE(dlbridge_probe, m) {
         }
         return fields_of(h.owned);
       });
+
+  static PyType_Slot buffer_slots[] = {
+      {Py_bf_getbuffer, reinterpret_cast<void*>(&Buffer::give)},
+      {Py_bf_releasebuffer, reinterpret_cast<void*>(&Buffer::take_back)},
+      {0, nullptr}};
+  nb::class_<Buffer>(m, "Buffer", nb::type_slots(buffer_slots))
+      .def(
+          "__init__",
+          [](Buffer* self, std::vector<Py_ssize_t> shape, std::vector<Py_ssize_t> strides,
+             Py_ssize_t length, Py_ssize_t itemsize, std::optional<int> ndim, std::string format) {
+            const int dimensions = ndim.value_or(static_cast<int>(shape.size()));
+            new (self) Buffer{std::move(shape), std::move(strides), length,
+                              itemsize,         dimensions,         std::move(format)};
+          },
+          nb::arg("shape"), nb::arg("strides") = std::vector<Py_ssize_t>(), nb::arg("length") = 64,
+          nb::arg("itemsize") = 4, nb::arg("ndim") = nb::none(), nb::arg("format") = "f")
+      .def_ro("taken", &Buffer::taken);
 
   nb::class_<Producer>(m, "Producer")
       .def("__init__",

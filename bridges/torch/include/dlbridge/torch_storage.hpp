@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/StorageImpl.h>
+#include <pthread.h>
 
 #include <array>
 #include <atomic>
@@ -74,8 +75,15 @@ class StorageHolder {
 
    private:
     static constexpr std::size_t kFlags = 64;
-    static std::array<std::atomic<bool>, kFlags>& flags() {
-      static std::array<std::atomic<bool>, kFlags> all{};
+    using Flags = std::array<std::atomic<bool>, kFlags>;
+    static Flags& flags() {
+      static Flags all{};
+      // A thread that was inside when another forked is not in the child to leave again.
+      [[maybe_unused]] static const int registered = pthread_atfork(nullptr, nullptr, [] {
+        for (auto& flag : all) {
+          flag.store(false, std::memory_order_relaxed);
+        }
+      });
       return all;
     }
     std::atomic<bool>& flag_;
