@@ -11,6 +11,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 LOAD_ARGS ?=
 ARRAY_API_TESTS ?=
+FUZZ_SECONDS ?= 60
 TORCH_INDEX_URL ?=
 
 SHELL := /bin/bash
@@ -52,7 +53,7 @@ if [ -n "$$missing" ]; then
 fi
 endef
 
-.PHONY: help demo test libraries peers load doctor sanitize bench build build-asan format format-check lint docs clean test-gpu bench-gpu
+.PHONY: help demo test libraries peers load doctor sanitize bench fuzz build build-asan build-fuzz format format-check lint docs clean test-gpu bench-gpu
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -118,11 +119,32 @@ instructions: build ## Hold the instructions of small crossings against those ag
 	g++ -O2 -shared -fPIC bench/instructions/switch.cpp -o build/libcallgrind_switch.so
 	PYTHONPATH=build/python $(PY) bench/instructions/check.py build/libcallgrind_switch.so
 
+# What reaches something new stays in build-fuzz/corpus; tests/fuzz/corpus has the few that reach
+# furthest, and all that ever ended a target. What ends one now is kept as build-fuzz/found-...
+FUZZ_FLAGS = -max_total_time=$(FUZZ_SECONDS) -max_len=1024 -len_control=0 -timeout=60 -verbosity=0 -print_final_stats=1
+fuzz: build build-fuzz ## Fuzz plans, copies, managed tensors and the doors; FUZZ_SECONDS=60 for each
+	fuzz() {
+	  printf '\n== %s\n' $$1
+	  mkdir -p build-fuzz/corpus/$$1
+	  "$${@:2}" $(FUZZ_FLAGS) -artifact_prefix=build-fuzz/found-$$1- build-fuzz/corpus/$$1 tests/fuzz/corpus/$$1
+	}
+	export UBSAN_OPTIONS=print_stacktrace=1
+	for name in capsule plan copy; do fuzz $$name build-fuzz/fuzz/$${name}_fuzz; done
+	PYTHONPATH=build/python fuzz doors $(PY) tests/fuzz/doors_fuzz.py
+
 build: build/build.ninja ## Build the library, the Python module and the tests
 	cmake --build build -j $(JOBS)
 
 build-asan: build-asan/build.ninja
 	cmake --build build-asan -j $(JOBS)
+
+build-fuzz: build-fuzz/build.ninja
+	cmake --build build-fuzz -j $(JOBS)
+
+build-fuzz/build.ninja: $(READY) CMakePresets.json
+	@$(call debian,g++ clang libclang-rt-dev)
+	cmake --preset fuzz -DPython3_EXECUTABLE=$(PY)
+	touch $@
 
 # Once; afterwards ninja configures again by itself when it has to.
 build/build.ninja build-asan/build.ninja: %/build.ninja: $(READY) CMakePresets.json
@@ -148,7 +170,7 @@ docs: build ## Build the manual, warnings are errors
 	echo "the manual: build/docs/index.html"
 
 clean: ## Remove what was built; the virtual environment stays
-	rm -rf build build-asan dist demo-output
+	rm -rf build build-asan build-fuzz dist demo-output
 
 $(READY): requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dlbridge needs Python 3.10 or later; PYTHON= names one")'

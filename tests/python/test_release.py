@@ -335,22 +335,105 @@ time.sleep(0.3)
     )
 
 
-def test_a_forked_child_can_convert_and_release(road: str) -> None:
+@pytest.mark.parametrize("inside", ["a producer", "a property", "a refusal", "a finalizer"])
+def test_a_daemon_thread_inside_a_crossing_does_not_break_the_exit(inside: str) -> None:
+    # Before CPython 3.14 such a thread is unwound from where it next asks for the GIL.
     run_child(
-        """
+        f"""
+inside = {inside!r}
+import threading, time
+import numpy as np
+import dlbridge
+
+def busy():
+    for _ in range(200):
+        time.sleep(0)
+
+class Made:
+    def __dlpack__(self, **keywords):
+        busy()
+        return np.arange(4.0).__dlpack__(**keywords)
+    def __dlpack_device__(self):
+        return (1, 0)
+
+class Interface:
+    @property
+    def __array_interface__(self):
+        busy()
+        return dict(np.arange(4.0).__array_interface__)
+
+class Finalized(np.ndarray):
+    def __del__(self):
+        busy()
+
+def work():
+    while True:
+        if inside == "a producer":
+            dlbridge.to_numpy(Made())
+        elif inside == "a property":
+            dlbridge.to_numpy(Interface(), copy=True)
+        elif inside == "a finalizer":
+            held = dlbridge.from_dlpack(np.arange(4.0).view(Finalized))
+            del held
+        else:
+            try:
+                dlbridge.from_dlpack(np.array(["text"]))
+            except dlbridge.ConversionRefused:
+                pass
+
+for _ in range(4):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.2)
+""",
+        timeout=60,
+    )
+
+
+def test_a_forked_child_can_convert_and_release(road: str) -> None:
+    # With views of every kind alive, while other threads convert, and with copies large enough for
+    # helper threads.
+    run_child(
+        SETUP
+        + """
 import os, warnings
 warnings.simplefilter("ignore")
-import numpy as np, torch
-from dlb_support import settle
+views = []
+for make in SOURCES:
+    source = make()
+    views += [dlbridge.to_numpy(source), dlbridge.from_dlpack(source)]
+    views.append(probe.hold(dlbridge.capsule(source)))
 kept = dlbridge.to_numpy(torch.arange(5.0))
-pid = os.fork()
-if pid == 0:
-    assert dlbridge.to_numpy(torch.arange(5.0)).sum() == 10 and kept.sum() == 10
-    del kept
-    settle()
-    os._exit(7)
-assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
-assert kept.sum() == 10
+large = np.full(1 << 21, 3.0)
+made = producer_f32()
+over = dlbridge.to_numpy(made)
+ends = False
+
+def work():
+    while not ends:
+        view = dlbridge.to_torch(np.ones(8))
+        probe.hold(dlbridge.capsule(view)).release_on_thread()
+        dlbridge.to_numpy(large, copy=True)
+
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads: thread.start()
+for _ in range(8):
+    pid = os.fork()
+    if pid == 0:
+        assert dlbridge.to_numpy(large, copy=True).sum() == 3 * large.size
+        assert dlbridge.to_numpy(torch.arange(5.0)).sum() == 10 and kept.sum() == 10
+        for view in views:
+            if hasattr(view, "release_on_thread"):
+                view.release_on_thread()
+        views.clear()
+        del over, kept
+        settle()
+        assert probe.deletes(made.token) == 1
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert probe.deletes(made.token) == 0
+ends = True
+for thread in threads: thread.join()
+assert kept.sum() == 10 and over[5] == 5
 """,
         road=road,
     )
