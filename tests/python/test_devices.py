@@ -151,6 +151,22 @@ def test_memory_that_the_host_reaches_is_viewed_after_a_wait(kind: str) -> None:
         dlbridge._core.register_device_runtime(device_type, None)
 
 
+def test_such_memory_is_waited_for_before_out_is_filled() -> None:
+    dlbridge._core.register_device_runtime(3, guarded.runtime_capsule())
+    try:
+        memory = guarded.SharedMemory(np.full_like(VALUES, 77).tobytes(), "pinned")
+        tensor = guarded.TableTensor(memory, [3, 4], place=(3, 0))
+        guarded.hold()
+        memory.store_later(VALUES.tobytes())
+        out = np.zeros_like(VALUES)
+        same(while_held(functools.partial(dlbridge.to_numpy, tensor, out=out)), VALUES)
+        assert out.tolist() == VALUES.tolist()
+        del tensor, memory
+        gc.collect()
+    finally:
+        dlbridge._core.register_device_runtime(3, None)
+
+
 # --- order ---------------------------------------------------------------------------------------
 
 

@@ -256,6 +256,23 @@ def test_memory_is_not_given_back_before_torchs_stream_is_done_with_it(make: Any
     same(copied.cpu().numpy(), VALUES)
 
 
+def test_memory_goes_back_after_torchs_stream_whoever_works_on_it() -> None:
+    x = Plain(VALUES)
+    tensor = dlbridge.to_torch(x)
+    read = guarded.DeviceMemory(bytes(VALUES.nbytes))
+    guarded.hold()
+    read.copy_later(tensor.data_ptr(), 0)  # torch knows nothing of it, and holds nothing for it
+    del tensor
+    gc.collect()
+    settle()
+    assert x.deletes < x.exports
+    guarded.let_go()
+    guarded.settle()
+    settle()
+    assert x.deletes == x.exports
+    assert read.load() == VALUES.tobytes()
+
+
 def test_a_managed_copy_is_ordered_before_torchs_work() -> None:
     x = Plain(VALUES)
     managed = dlbridge.from_dlpack(x, copy=True)
