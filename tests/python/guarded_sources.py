@@ -226,6 +226,11 @@ def torch_backend() -> Any:
         module.is_available = lambda: True  # type: ignore[attr-defined]
         module.device_count = lambda: 2  # type: ignore[attr-defined]
         module.current_device = lambda: 0  # type: ignore[attr-defined]
+        # What torch asks of every backend when it seeds its generators: there is none here.
+        module._is_in_bad_fork = lambda: False  # type: ignore[attr-defined]
+        module.manual_seed_all = lambda seed: None  # type: ignore[attr-defined]
+        module.get_rng_state = lambda device=None: torch.empty(0)  # type: ignore[attr-defined]
+        module.set_rng_state = lambda state, device=None: None  # type: ignore[attr-defined]
         module.set_current_stream = backend.set_current_stream  # type: ignore[attr-defined]
         torch._register_device_module("guarded", module)
         _torch_backend.append(backend)

@@ -180,6 +180,7 @@ del small
 settle()
 gc.freeze()
 before = live()
+dlbridge.pool_limit(0)  # or memory of ended copies would do
 for name, work in CALLS.items():
     failed = 0
     for extra in EXTRAS:

@@ -129,15 +129,16 @@ def test_the_only_library_opened_by_name_is_cudas_and_only_if_it_is_loaded() -> 
         assert set(opened) <= {"None"}, path
 
 
-def test_the_environment_is_asked_for_a_number_of_threads_and_nothing_else() -> None:
-    asked = []
+def test_the_environment_is_asked_for_two_numbers_and_nothing_else() -> None:
+    asked = {}
     for path in sources(".cpp", ".hpp", ".cu"):
         text = path.read_text(encoding="utf-8")
         if "getenv" in text:
-            asked.append(path.name)
-    assert asked == ["parallel.cpp"]
-    text = (SOURCES / "lib" / "src" / "parallel.cpp").read_text(encoding="utf-8")
-    assert re.findall(r'"([A-Z_]+)"', text) == ["DLBRIDGE_NUM_THREADS", "OMP_NUM_THREADS"]
+            asked[path.name] = re.findall(r'"([A-Z_]+)"', text)
+    assert asked == {
+        "parallel.cpp": ["DLBRIDGE_NUM_THREADS", "OMP_NUM_THREADS"],
+        "host_memory.cpp": ["DLBRIDGE_POOL_BYTES"],
+    }
     for path in sources(".py"):
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"getenv|environ(?!\.setdefault)", text), path

@@ -310,8 +310,8 @@ Lease storage_lease(const Tools& torch, PyObject* tensor) {
           [](void* context) noexcept { run_with_gil(context, let_go_of_view); }};
 }
 
-// When it fails, torch 2.15 leaves the tensor with its caller or has ended it, by how far it came: a
-// stride that overflows is found last, and so is that there is no memory for the Python object. A
+// When it fails, torch 2.15 leaves the tensor with its caller or has ended it, by how far it came:
+// a stride that overflows is found last, and so is that there is no memory for the Python object. A
 // count of our own tells which.
 PyObject* deliver_by_table(const DLPackExchangeAPI& table, ManagedTensor tensor) {
   DLManagedTensorVersioned* managed = tensor.release();
