@@ -82,6 +82,9 @@ CANNOT_FAIL = {
     "_PyObject_GetDictPtr", "_Py_Dealloc",
     # Only while the module is imported.
     "PyModule_AddObjectRef", "PyModule_AddStringConstant", "PyModule_Create2",
+    "PyInterpreterState_Get", "PyInterpreterState_Main", "PyModuleDef_Init",
+    # They tell of Python itself.
+    "_PyThreadState_UncheckedGet", "_Py_IsFinalizing",
 }
 # fmt: on
 

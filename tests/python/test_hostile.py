@@ -108,6 +108,7 @@ def test_a_deleter_may_call_back_into_us(road: str) -> None:
         assert [probe.deletes(token) for token in tokens] == [1] * 5
 
 
+@pytest.mark.leaves_behind
 def test_one_structure_in_two_capsules_is_released_once_for_each() -> None:
     # Whose memory is freed twice then is the producer's own affair, but it is never three times,
     # and the structure is not read again once it was taken in.

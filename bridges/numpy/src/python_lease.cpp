@@ -90,12 +90,24 @@ Lease python_lease(PyObject* owned) noexcept {
 
 namespace {
 
+bool has_thread_state() {
+#if PY_VERSION_HEX >= 0x030D0000
+  return PyThreadState_GetUnchecked() != nullptr;
+#else
+  return _PyThreadState_UncheckedGet() != nullptr;
+#endif
+}
+
 // A deleter has nobody to raise to: what it leaves is told as an error of a destructor is, and what
 // was on its way before is not touched.
 template <typename Managed>
 void delete_foreign(void* context) {
   auto* tensor = static_cast<Managed*>(context);
   if (tensor->deleter == nullptr) {
+    return;
+  }
+  if (!has_thread_state()) {  // Python has gone: no errors either
+    tensor->deleter(tensor);
     return;
   }
   const KeepError keep;

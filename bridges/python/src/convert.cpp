@@ -77,6 +77,9 @@ Ref made_by(const char* result, PyObject* made) {
     throw PythonError();
   }
   const std::string said(bytes, std::strcspn(bytes, "\n"));  // torch adds a stack of C++
+  if (said.starts_with("Failed to allocate")) {              // torch 2.15's words for it
+    throw std::bad_alloc();
+  }
   throw ConversionRefused("cannot make a " + std::string(result) + " of this tensor (" + said + ")",
                           {said});
 }
