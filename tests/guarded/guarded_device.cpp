@@ -395,13 +395,17 @@ void GuardedDevice::unmake(void* memory) noexcept {
 void GuardedDevice::store(void* to, const void* from, std::size_t bytes) {
   const std::lock_guard lock(mutex_);
   const Block* block = memory_.find(to);
-  std::memcpy(memory_.open(block == nullptr ? 0 : block->device, to, bytes), from, bytes);
+  if (bytes != 0) {
+    std::memcpy(memory_.open(block == nullptr ? 0 : block->device, to, bytes), from, bytes);
+  }
 }
 
 void GuardedDevice::load(void* to, const void* from, std::size_t bytes) {
   const std::lock_guard lock(mutex_);
   const Block* block = memory_.find(from);
-  std::memcpy(to, memory_.open(block == nullptr ? 0 : block->device, from, bytes), bytes);
+  if (bytes != 0) {
+    std::memcpy(to, memory_.open(block == nullptr ? 0 : block->device, from, bytes), bytes);
+  }
 }
 
 Stream GuardedDevice::make_stream(int device) {
@@ -411,7 +415,9 @@ Stream GuardedDevice::make_stream(int device) {
 
 void GuardedDevice::store_later(int device, void* to, std::vector<std::byte> bytes, Stream stream) {
   enqueue(device, stream, [this, device, to, held = std::move(bytes)] {
-    std::memcpy(open(device, to, held.size()), held.data(), held.size());
+    if (!held.empty()) {
+      std::memcpy(open(device, to, held.size()), held.data(), held.size());
+    }
   });
 }
 
