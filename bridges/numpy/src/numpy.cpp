@@ -350,7 +350,9 @@ PyObject* NumPy::array_over(const DLTensor& tensor, bool readonly, PyObject* bas
   std::array<npy_intp, kMaxDimensions> strides;
   const auto itemsize = dtype.itemsize();
   for (int i = 0; i < tensor.ndim; ++i) {
-    strides[static_cast<std::size_t>(i)] = tensor.strides[i] * itemsize;
+    // Unsigned: beside a size of zero a stride may be anything.
+    strides[static_cast<std::size_t>(i)] = static_cast<npy_intp>(
+        static_cast<std::uint64_t>(tensor.strides[i]) * static_cast<std::uint64_t>(itemsize));
   }
   // Without data NumPy would allocate; an empty tensor may come without.
   void* data = tensor.data == nullptr ? static_cast<void*>(nothing) : tensor.data;

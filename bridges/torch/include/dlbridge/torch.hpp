@@ -173,11 +173,12 @@ bool has_tangent(const at::Tensor& tensor) {
 
 // Bytes from the first element to behind the last; strides are never negative here.
 inline std::int64_t extent_bytes(const DLTensor& tensor, std::int64_t itemsize) {
+  // Beside a size of zero the others may be anything.
+  if (std::find(tensor.shape, tensor.shape + tensor.ndim, 0) != tensor.shape + tensor.ndim) {
+    return 0;
+  }
   std::int64_t last = 0;
   for (std::int32_t i = 0; i < tensor.ndim; ++i) {
-    if (tensor.shape[i] == 0) {
-      return 0;
-    }
     last += (tensor.shape[i] - 1) * tensor.strides[i];
   }
   return (last + 1) * itemsize;
