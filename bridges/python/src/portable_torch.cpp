@@ -286,8 +286,12 @@ StorageViews* views_of(PyObject* storage) {
   auto* views = reinterpret_cast<StorageViews*>(made.get());
   views->count = 0;
   views->storage = nullptr;
-  checked(PyDict_SetItem(attributes.get(), name, made.get()));
-  return views;
+  // Other threads may have come by while the storage was guarded: the first one's counts for all.
+  PyObject* counting = PyDict_SetDefault(attributes.get(), name, made.get());
+  if (counting == nullptr) {
+    throw PythonError();
+  }
+  return reinterpret_cast<StorageViews*>(counting);
 }
 
 void let_go_of_view(void* context) {
