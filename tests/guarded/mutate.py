@@ -334,7 +334,7 @@ def first_failure(build: Path, number: int) -> str:
         ),
         (
             [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:xdist", "--tb=no"]
-            + [f"tests/python/test_devices{part}.py" for part in ("", "_torch")],
+            + [f"tests/python/test_device{part}.py" for part in ("s", "_targets", "s_torch")],
             r"(?:FAILED|ERROR) \S+::(\S+)",
         ),
     )

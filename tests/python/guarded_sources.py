@@ -14,6 +14,7 @@ from typing import Any
 
 import dlbridge_guarded as guarded
 import numpy as np
+import pytest
 
 import dlbridge
 from dlbridge import _core
@@ -23,6 +24,13 @@ NAME = "ext_dev"
 CHUNK = 2 << 20  # bytes of a staging buffer (lib/src/device_copy.cpp)
 _CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 _DEFAULT_STREAM = 1  # DLPack's number for it
+
+VALUES = np.arange(12, dtype="f4").reshape(3, 4)
+
+
+def same(array: np.ndarray, expected: np.ndarray) -> None:
+    assert array.dtype == expected.dtype and array.shape == expected.shape
+    assert array.tobytes() == expected.tobytes()
 
 
 def triple(dtype: np.dtype) -> list[int]:
@@ -113,6 +121,10 @@ def by_table(values: np.ndarray, *, id: int = 0, stream: int = 0, late: bool = F
         memory.store_later(values.tobytes())
     guarded.set_current_stream(stream, id)
     return ByTable(memory, list(values.shape), dtype=triple(values.dtype))
+
+
+PRODUCERS = {"dlpack": Plain, "table": by_table}
+each_producer = pytest.mark.parametrize("make", PRODUCERS.values(), ids=PRODUCERS)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@
 
 #include <exception>
 
+#include "companion_module.hpp"
 #include "device_companion.hpp"
 #include "dlbridge/cuda.hpp"
 
@@ -34,14 +35,5 @@ PyModuleDef cuda_module = {PyModuleDef_HEAD_INIT,
 PyMODINIT_FUNC PyInit__cuda() {
   using namespace dlbridge::python;
   static DeviceCompanion companion{DeviceCompanion::kInterface, &open_runtime};
-  PyObject* module = PyModule_Create(&cuda_module);
-  PyObject* capsule = PyCapsule_New(&companion, kDeviceCapsule, nullptr);
-  if (module == nullptr || capsule == nullptr ||
-      PyModule_AddObjectRef(module, "runtime", capsule) < 0) {
-    Py_XDECREF(module);
-    Py_XDECREF(capsule);
-    return nullptr;
-  }
-  Py_DECREF(capsule);
-  return module;
+  return companion_module(cuda_module, "runtime", &companion, kDeviceCapsule);
 }

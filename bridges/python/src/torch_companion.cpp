@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "companion_module.hpp"
 #include "dlbridge/torch.hpp"
 #include "torch_road.hpp"
 
@@ -115,15 +116,15 @@ const TorchRoad* open_road(void (*run_with_gil)(void* context, void (*action)(vo
 #define DLBRIDGE_JOINED_NAMES(prefix, name) prefix##name
 #define DLBRIDGE_JOINED(prefix, name) DLBRIDGE_JOINED_NAMES(prefix, name)
 
-PyModuleDef companion_module = {PyModuleDef_HEAD_INIT,
-                                DLBRIDGE_TEXT(DLBRIDGE_COMPANION_NAME),
-                                "dlbridge's linked road to one release of torch.",
-                                -1,
-                                nullptr,
-                                nullptr,
-                                nullptr,
-                                nullptr,
-                                nullptr};
+PyModuleDef torch_module = {PyModuleDef_HEAD_INIT,
+                            DLBRIDGE_TEXT(DLBRIDGE_COMPANION_NAME),
+                            "dlbridge's linked road to one release of torch.",
+                            -1,
+                            nullptr,
+                            nullptr,
+                            nullptr,
+                            nullptr,
+                            nullptr};
 
 }  // namespace
 }  // namespace dlbridge::python
@@ -131,14 +132,5 @@ PyModuleDef companion_module = {PyModuleDef_HEAD_INIT,
 PyMODINIT_FUNC DLBRIDGE_JOINED(PyInit_, DLBRIDGE_COMPANION_NAME)() {
   using namespace dlbridge::python;
   static Companion companion{Companion::kInterface, &open_road};
-  PyObject* module = PyModule_Create(&companion_module);
-  PyObject* capsule = PyCapsule_New(&companion, kCompanionCapsule, nullptr);
-  if (module == nullptr || capsule == nullptr ||
-      PyModule_AddObjectRef(module, "companion", capsule) < 0) {
-    Py_XDECREF(module);
-    Py_XDECREF(capsule);
-    return nullptr;
-  }
-  Py_DECREF(capsule);
-  return module;
+  return companion_module(torch_module, "companion", &companion, kCompanionCapsule);
 }
