@@ -24,7 +24,7 @@ import dlbridge
 FAILURES = {
     **dict.fromkeys((
         "PyCapsule_New", "PyDict_Copy", "PyDict_GetItemWithError", "PyDict_New",
-        "PyImport_GetModule",
+        "PyDict_SetDefault", "PyImport_GetModule",
         "PyImport_ImportModule", "PyList_GetSlice", "PyLong_AsVoidPtr", "PyLong_FromLong",
         "PyLong_FromLongLong", "PyLong_FromSize_t", "PyLong_FromVoidPtr",
         "PyMemoryView_FromObject", "PyNumber_Index",
