@@ -1,5 +1,5 @@
 // Law 3: a view keeps its memory valid whatever becomes of the tensor, or what would break it
-// throws. Law 4: on any thread.
+// throws.
 
 #include <ATen/MapAllocator.h>
 #include <ATen/StorageUtils.h>
@@ -8,10 +8,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <barrier>
 #include <ostream>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -300,74 +298,6 @@ TEST(CopyOnWrite, keeps_the_place_of_a_view_with_an_offset) {
   const ManagedTensor view = view_of(lazy.slice(0, 2, 6, 2));
   EXPECT_THAT(values_of(view), ElementsAre(2, 4));
   EXPECT_EQ(view.data(), lazy.slice(0, 2).const_data_ptr());
-}
-
-// ---- threads
-// --------------------------------------------------------------------------------------
-
-TEST(TorchThreads, a_view_ends_on_another_thread) {
-  CountedMemory memory;
-  at::Tensor tensor = memory.tensor();
-  ManagedTensor view = view_of(tensor);
-  tensor.reset();
-  std::thread([moved = std::move(view)]() mutable { moved = ManagedTensor(); }).join();
-  EXPECT_EQ(memory.freed(), 1);
-}
-
-TEST(TorchThreads, a_delivered_tensor_ends_on_another_thread) {
-  doubles::Versioned producer;
-  at::Tensor tensor = Torch::deliver(ManagedTensor::adopt(&producer.managed));
-  std::thread([moved = std::move(tensor)]() mutable { moved.reset(); }).join();
-  EXPECT_EQ(producer.deleted(), 1);
-  EXPECT_NE(producer.deleted_on(), std::this_thread::get_id());
-}
-
-TEST(TorchThreads, eight_of_them_make_the_first_views_of_one_storage) {
-  constexpr int kThreads = 8;
-  for (int round = 0; round < 100; ++round) {
-    CountedMemory memory;
-    at::Tensor tensor = memory.tensor();
-    std::barrier together(kThreads);
-    std::vector<std::thread> threads;
-    std::atomic<int> right{0};
-    for (int i = 0; i < kThreads; ++i) {
-      threads.emplace_back([&together, &right, tensor] {
-        together.arrive_and_wait();
-        const ManagedTensor view = view_of(tensor);
-        right += static_cast<const float*>(view.data())[5] == 5.0F ? 1 : 0;
-      });
-    }
-    for (auto& thread : threads) {
-      thread.join();
-    }
-    ASSERT_EQ(right.load(), kThreads);
-    ASSERT_EQ(memory.freed(), 0);
-    tensor.reset();
-    ASSERT_EQ(memory.freed(), 1);
-  }
-}
-
-TEST(TorchThreads, eight_of_them_cross_one_tensor_again_and_again) {
-  constexpr int kThreads = 8;
-  CountedMemory memory;
-  at::Tensor tensor = memory.tensor();
-  std::vector<std::thread> threads;
-  std::atomic<int> wrong{0};
-  for (int i = 0; i < kThreads; ++i) {
-    threads.emplace_back([&wrong, tensor] {
-      for (int crossing = 0; crossing < 500; ++crossing) {
-        const at::Tensor other = convert<Torch, Torch>(tensor);
-        const ManagedTensor view = view_of(other);
-        wrong += static_cast<const float*>(view.data())[5] == 5.0F ? 0 : 1;
-      }
-    });
-  }
-  tensor.reset();
-  for (auto& thread : threads) {
-    thread.join();
-  }
-  EXPECT_EQ(wrong.load(), 0);
-  EXPECT_EQ(memory.freed(), 1);
 }
 
 }  // namespace

@@ -264,9 +264,11 @@ struct BasicTorch {
       return {};
     }
     c10::StorageImpl& storage = *tensor.storage().unsafeGetStorageImpl();
-    auto* start = static_cast<char*>(storage.mutable_data());
-    source.tensor.data = start + tensor.storage_offset() * DType(source.tensor.dtype).itemsize();
-    return torch_detail::StorageHolder<Release>::lease(storage);
+    void* start = nullptr;
+    const Lease held = torch_detail::StorageHolder<Release>::lease(storage, start);
+    source.tensor.data =
+        static_cast<char*>(start) + tensor.storage_offset() * DType(source.tensor.dtype).itemsize();
+    return held;
   }
 
   static at::Tensor prepare(const at::Tensor& tensor, const Plan& plan) {
@@ -454,8 +456,7 @@ struct BasicTorch {
   // Whether the memory is not of torch's ordinary allocator: pinned memory has one of its own.
   static bool is_foreign(c10::StorageImpl& storage) {
     static const c10::DeleterFnPtr kOrdinary = c10::GetDefaultCPUAllocator()->raw_deleter();
-    return torch_detail::StorageHolder<Release>::original_deleter(
-               storage._mutable_data_ptr_no_checks()) != kOrdinary;
+    return torch_detail::StorageHolder<Release>::original_deleter(storage) != kOrdinary;
   }
 
   static void describe_memory(const c10::TensorImpl& impl, Source& source) {

@@ -8,6 +8,8 @@
 
 #include <array>
 #include <atomic>
+#include <memory>
+#include <thread>
 #include <utility>
 
 #include "dlbridge/managed_tensor.hpp"
@@ -35,38 +37,56 @@ inline void delete_managed(void* context) {
 template <typename Release>
 class StorageHolder {
  public:
-  /// A lease on the memory of `storage`, whose contents are read and perhaps replaced by a holder;
-  /// it is resizable no more, so that resize_() raises instead of moving the memory (as .numpy()
-  /// does). Crossings of one storage on several threads are ordered here; mutating it meanwhile is
-  /// the caller's race, as everywhere in torch.
-  static Lease lease(c10::StorageImpl& storage) {
-    c10::DataPtr& memory = storage._mutable_data_ptr_no_checks();
-    if (memory.get_deleter() == &let_go) [[likely]] {
-      // The deleter is set last, so what it belongs to is there.
-      std::atomic_thread_fence(std::memory_order_acquire);
-      auto* holder = static_cast<StorageHolder*>(memory.get_context());
-      holder->users_.fetch_add(1, std::memory_order_relaxed);
-      return {holder, &let_go_noexcept};
+  /// A lease on the memory of `storage`, and in `data` where it begins. The storage's contents are
+  /// read and perhaps replaced by a holder, and a copy-on-write one gets memory of its own; it is
+  /// resizable no more, so that resize_() raises instead of moving the memory (as .numpy() does).
+  ///
+  /// Crossings of one storage on several threads are ordered here, and torch may read its address
+  /// meanwhile, since that is not written. Mutating it meanwhile is the caller's race, as
+  /// everywhere in torch, and so is reading it while a crossing ends its copy on write.
+  static Lease lease(c10::StorageImpl& storage, void*& data) {
+    Context& context = context_of(storage);
+    if (deleter_of(context) == &let_go) [[likely]] {
+      data = storage.mutable_data();
+      return further_lease(context);
     }
-    return first_lease(storage, memory);
+    return first_lease(storage, data);
   }
 
   /// The deleter of the memory's allocator, whether or not a holder has taken its place.
-  static c10::DeleterFnPtr original_deleter(c10::DataPtr& memory) {
-    if (memory.get_deleter() != &let_go) {
-      return memory.get_deleter();
-    }
-    std::atomic_thread_fence(std::memory_order_acquire);
-    return static_cast<const StorageHolder*>(memory.get_context())->original_.get_deleter();
+  static c10::DeleterFnPtr original_deleter(c10::StorageImpl& storage) {
+    Context& context = context_of(storage);
+    const c10::DeleterFnPtr deleter = deleter_of(context);
+    return deleter == &let_go
+               ? static_cast<const StorageHolder*>(context.get())->original_.get_deleter()
+               : deleter;
   }
 
  private:
-  // One lock for many storages: held for some nanoseconds, never while anything else is called.
+  // What a DataPtr owns, beside the address that it gives out.
+  using Context = std::unique_ptr<void, c10::DeleterFnPtr>;
+  static Context& context_of(c10::StorageImpl& storage) {
+    auto&& context = storage._mutable_data_ptr_no_checks().move_context();  // it moves nothing
+    return context;
+  }
+
+  // The deleter says whose the context is, so it is written last and read first. The variable is
+  // torch's, and no atomic one.
+  static c10::DeleterFnPtr deleter_of(Context& context) {
+    return std::atomic_ref(context.get_deleter()).load(std::memory_order_acquire);
+  }
+  static void set_deleter(Context& context, c10::DeleterFnPtr deleter) {
+    std::atomic_ref(context.get_deleter()).store(deleter, std::memory_order_release);
+  }
+
+  // One lock for many storages: held for some nanoseconds, or while torch makes the memory that
+  // copy on write has put off; never while anything of Python's is called.
   class Locked {
    public:
     explicit Locked(const void* address)
         : flag_(flags()[(reinterpret_cast<std::uintptr_t>(address) >> 6) % kFlags]) {
       while (flag_.exchange(true, std::memory_order_acquire)) {
+        std::this_thread::yield();
       }
     }
     ~Locked() { flag_.store(false, std::memory_order_release); }
@@ -89,26 +109,35 @@ class StorageHolder {
     std::atomic<bool>& flag_;
   };
 
-  static Lease first_lease(c10::StorageImpl& storage, c10::DataPtr& memory) {
+  static Lease further_lease(const Context& context) {
+    auto* holder = static_cast<StorageHolder*>(context.get());
+    holder->users_.fetch_add(1, std::memory_order_relaxed);
+    return {holder, &let_go_noexcept};
+  }
+
+  static Lease first_lease(c10::StorageImpl& storage, void*& data) {
     const Locked lock(&storage);
+    data = storage.mutable_data();
     if (storage.resizable()) {
       storage.set_resizable(false);
     }
-    if (memory.get_deleter() == &let_go) {  // another thread was first
-      auto* holder = static_cast<StorageHolder*>(memory.get_context());
-      holder->users_.fetch_add(1, std::memory_order_relaxed);
-      return {holder, &let_go_noexcept};
+    Context& context = context_of(storage);
+    if (deleter_of(context) == &let_go) {  // another thread was first
+      return further_lease(context);
     }
+    const c10::DataPtr& memory = storage._mutable_data_ptr_no_checks();
     if (!replaceable(memory)) {
       return storage_lease(storage);
     }
     auto* holder = new StorageHolder;
-    void* data = memory.get();
-    const c10::Device device = memory.device();
-    holder->original_ = std::move(memory);
-    memory = c10::DataPtr(data, holder, &let_go_unfinished, device);
-    std::atomic_thread_fence(std::memory_order_release);
-    (void)memory.compare_exchange_deleter(&let_go_unfinished, &let_go);
+    holder->original_ =
+        c10::DataPtr(memory.get(), memory.get_context(), memory.get_deleter(), memory.device());
+    // A process may be forked at any point of this: at none of them may the storage end its memory
+    // by a deleter that is not the memory's.
+    (void)context.release();
+    set_deleter(context, &let_go_unfinished);
+    context.reset(holder);
+    set_deleter(context, &let_go);
     return {holder, &let_go_noexcept};
   }
 
