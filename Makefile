@@ -53,7 +53,7 @@ if [ -n "$$missing" ]; then
 fi
 endef
 
-.PHONY: help demo test libraries peers load doctor sanitize bench fuzz build build-asan build-fuzz format format-check lint docs clean test-gpu bench-gpu
+.PHONY: help demo test libraries peers load doctor sanitize bench fuzz tsan build build-asan build-tsan build-fuzz format format-check lint docs clean test-gpu bench-gpu
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -132,11 +132,18 @@ fuzz: build build-fuzz ## Fuzz plans, copies, managed tensors and the doors; FUZ
 	for name in capsule plan copy; do fuzz $$name build-fuzz/fuzz/$${name}_fuzz; done
 	PYTHONPATH=build/python fuzz doors $(PY) tests/fuzz/doors_fuzz.py
 
+# torch, Python and NumPy themselves are not instrumented; what they lock is seen all the same.
+tsan: build-tsan ## Run the C++ tests that have threads under ThreadSanitizer
+	ctest --preset tsan -j $(JOBS)
+
 build: build/build.ninja ## Build the library, the Python module and the tests
 	cmake --build build -j $(JOBS)
 
 build-asan: build-asan/build.ninja
 	cmake --build build-asan -j $(JOBS)
+
+build-tsan: build-tsan/build.ninja
+	cmake --build build-tsan -j $(JOBS) --target thread_tests
 
 build-fuzz: build-fuzz/build.ninja
 	cmake --build build-fuzz -j $(JOBS)
@@ -147,9 +154,9 @@ build-fuzz/build.ninja: $(READY) CMakePresets.json
 	touch $@
 
 # Once; afterwards ninja configures again by itself when it has to.
-build/build.ninja build-asan/build.ninja: %/build.ninja: $(READY) CMakePresets.json
+build/build.ninja build-asan/build.ninja build-tsan/build.ninja: %/build.ninja: $(READY) CMakePresets.json
 	@$(call debian,g++ libgtest-dev libgmock-dev)
-	cmake --preset $(if $(filter build,$*),dev,asan) -DPython3_EXECUTABLE=$(PY)
+	cmake --preset $(if $(filter build,$*),dev,$(patsubst build-%,%,$*)) -DPython3_EXECUTABLE=$(PY)
 	touch $@
 
 format: $(READY) ## Format C++ and Python
@@ -170,7 +177,7 @@ docs: build ## Build the manual, warnings are errors
 	echo "the manual: build/docs/index.html"
 
 clean: ## Remove what was built; the virtual environment stays
-	rm -rf build build-asan build-fuzz dist demo-output
+	rm -rf build build-asan build-tsan build-fuzz dist demo-output
 
 $(READY): requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dlbridge needs Python 3.10 or later; PYTHON= names one")'

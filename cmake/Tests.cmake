@@ -3,13 +3,31 @@
 
 find_package(GTest REQUIRED)
 
+# ThreadSanitizer is slow, and has nothing to say where there is one thread: test files without
+# threads are left out.
+if("thread" IN_LIST DLBRIDGE_SANITIZE)
+  add_custom_target(thread_tests)
+endif()
+function(dlbridge_keep_threads sources_name)
+  foreach(source IN LISTS ${sources_name})
+    file(STRINGS "${source}" threads REGEX "std::(thread|async)|on_threads")
+    if(threads OR NOT source MATCHES "_test\\.cpp$")
+      list(APPEND kept "${source}")
+    endif()
+  endforeach()
+  set(${sources_name} ${kept} PARENT_SCOPE)
+endfunction()
+
 # room: folder under tests/; LINK: what it tests; ENVIRONMENT: for its tests; LEAKS_AT_EXIT: what it
 # embeds frees less than everything (CPython), so only the tests' own counters can find a leak.
 function(dlbridge_test_program room)
   cmake_parse_arguments(arg "LEAKS_AT_EXIT" "" "LINK;ENVIRONMENT" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/${room}/*.cpp")
+  if("thread" IN_LIST DLBRIDGE_SANITIZE)
+    dlbridge_keep_threads(sources)
+  endif()
   if(NOT sources)
-    message(STATUS "no tests yet: tests/${room}")
+    message(STATUS "no tests: tests/${room}")
     return()
   endif()
   set(target dlbridge_${room}_tests)
@@ -27,6 +45,11 @@ function(dlbridge_test_program room)
       "extern \"C\" const char* __asan_default_options() { return \"detect_leaks=0\"; }\n")
     target_sources(${target} PRIVATE "${CMAKE_BINARY_DIR}/no_leak_check.cpp")
   endif()
+  if("thread" IN_LIST DLBRIDGE_SANITIZE)
+    # Tests fork while they have threads.
+    list(APPEND arg_ENVIRONMENT "TSAN_OPTIONS=die_after_fork=0 history_size=4")
+    add_dependencies(thread_tests ${target})
+  endif()
   # One process for a room: loading torch takes longer than any of its tests.
   add_test(NAME ${room} COMMAND ${target})
   set_tests_properties(${room} PROPERTIES TIMEOUT 600 ENVIRONMENT "${arg_ENVIRONMENT}")
@@ -43,9 +66,12 @@ endif()
 
 # How copies are cut for a device and what its threads do, run on the host: no CUDA is needed.
 dlbridge_test_program(cuda LINK dlbridge)
-target_sources(dlbridge_cuda_tests PRIVATE "${PROJECT_SOURCE_DIR}/bridges/cuda/src/device_copy.cpp")
-target_include_directories(dlbridge_cuda_tests PRIVATE
-  "${PROJECT_SOURCE_DIR}/bridges/cuda/src" "${PROJECT_SOURCE_DIR}/lib/src")
+if(TARGET dlbridge_cuda_tests)
+  target_sources(dlbridge_cuda_tests PRIVATE
+    "${PROJECT_SOURCE_DIR}/bridges/cuda/src/device_copy.cpp")
+  target_include_directories(dlbridge_cuda_tests PRIVATE
+    "${PROJECT_SOURCE_DIR}/bridges/cuda/src" "${PROJECT_SOURCE_DIR}/lib/src")
+endif()
 # On a device: every test says that it is skipped where there is none.
 if(TARGET dlbridge_cuda)
   dlbridge_test_program(gpu LINK dlbridge_cuda CUDA::cudart_static)

@@ -60,6 +60,8 @@ int exit_of(pid_t child) {
 TEST(Fork, while_others_copy_and_release_leaves_the_child_whole) {
 #ifdef __SANITIZE_ADDRESS__
   GTEST_SKIP() << "AddressSanitizer's own allocator does not survive a fork beside other threads";
+#elif defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "ThreadSanitizer cannot follow threads that such a child starts";
 #endif
   set_copy_threads(3);
   const std::array<std::int64_t, 1> shape{kElements};
