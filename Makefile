@@ -121,16 +121,24 @@ instructions: build ## Hold the instructions of small crossings against those ag
 
 # What reaches something new stays in build-fuzz/corpus; tests/fuzz/corpus has the few that reach
 # furthest, and all that ever ended a target. What ends one now is kept as build-fuzz/found-...
-FUZZ_FLAGS = -max_total_time=$(FUZZ_SECONDS) -max_len=1024 -len_control=0 -timeout=60 -verbosity=0 -print_final_stats=1
+# Targets run side by side, JOBS at a time, and say what there is to say when they end.
+FUZZ_FLAGS = -max_total_time=$(FUZZ_SECONDS) -max_len=1024 -len_control=0 -timeout=60 -verbosity=0 -print_funcs=0 -print_final_stats=1
 fuzz: build build-fuzz ## Fuzz plans, copies, managed tensors and the doors; FUZZ_SECONDS=60 for each
-	fuzz() {
-	  printf '\n== %s\n' $$1
+	@fuzz() {
 	  mkdir -p build-fuzz/corpus/$$1
-	  "$${@:2}" $(FUZZ_FLAGS) -artifact_prefix=build-fuzz/found-$$1- build-fuzz/corpus/$$1 tests/fuzz/corpus/$$1
+	  if "$${@:2}" $(FUZZ_FLAGS) -artifact_prefix=build-fuzz/found-$$1- \
+	    build-fuzz/corpus/$$1 tests/fuzz/corpus/$$1 > build-fuzz/$$1.log 2>&1; then
+	    printf '\n== %s: nothing found\n%s\n' $$1 "$$(grep ^stat:: build-fuzz/$$1.log)"
+	  else
+	    printf '\n== %s: ended\n%s\n' $$1 "$$(cat build-fuzz/$$1.log)"
+	    return 1
+	  fi
 	}
-	export UBSAN_OPTIONS=print_stacktrace=1
-	for name in capsule plan copy; do fuzz $$name build-fuzz/fuzz/$${name}_fuzz; done
-	PYTHONPATH=build/python fuzz doors $(PY) tests/fuzz/doors_fuzz.py
+	export -f fuzz
+	export UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/python
+	{ for name in capsule plan copy; do echo $$name build-fuzz/fuzz/$${name}_fuzz; done
+	  echo doors $(PY) tests/fuzz/doors_fuzz.py
+	} | xargs -P $(JOBS) -I@ bash -c 'fuzz @'
 
 # torch, Python and NumPy themselves are not instrumented; what they lock is seen all the same.
 tsan: build-tsan ## Run the C++ tests that have threads under ThreadSanitizer
