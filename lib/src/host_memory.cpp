@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "block_memory.hpp"
 #include "dlbridge/memory_pool.hpp"
 
 #ifdef __linux__
@@ -272,6 +273,7 @@ void release_pool() noexcept {
   Pool::Pieces out{};
   pool.shrink_to(0, out);
   free_pieces(out);
+  detail::BlockMemory::free_spares();
 }
 
 std::size_t pooled_bytes() noexcept {

@@ -1,13 +1,12 @@
 #include "dlbridge/managed_tensor.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <limits>
 #include <new>
 
+#include "block_memory.hpp"
 #include "dlbridge/error.hpp"
 #include "host_memory.hpp"
-#include "live_count.hpp"
 
 namespace dlbridge {
 namespace {
@@ -16,18 +15,8 @@ void delete_block(DLManagedTensorVersioned* managed) {
   detail::release(reinterpret_cast<detail::Block*>(managed));
 }
 
-// Room for a block with its dimensions; the lease goes in last, so that a throw leaves it with the
-// caller's guard.
-detail::Block* new_block(std::int32_t ndim) {
-  const auto extra = 2 * sizeof(std::int64_t) * static_cast<std::size_t>(ndim);
-  void* memory = std::malloc(sizeof(detail::Block) + extra);
-  if (memory == nullptr) {
-    throw std::bad_alloc();
-  }
-  auto* block = new (memory) detail::Block;
-  block->references.store(1, std::memory_order_relaxed);
-  detail::LiveCount::add(1);
-  return block;
+std::size_t block_bytes(std::int32_t ndim) {
+  return sizeof(detail::Block) + 2 * sizeof(std::int64_t) * static_cast<std::size_t>(ndim);
 }
 
 class LeaseGuard {
@@ -64,7 +53,7 @@ void share_given_back(void* context) noexcept {
 }  // namespace
 
 std::int64_t live_managed_tensors() noexcept {
-  return detail::LiveCount::sum();
+  return detail::BlockMemory::live();
 }
 
 std::string tensor_fault(const DLTensor& tensor) {
@@ -183,6 +172,21 @@ void fill_c_strides(std::span<const std::int64_t> shape, std::int64_t* strides) 
 
 namespace detail {
 
+Block* new_block(std::int32_t ndim, Lease lease) {
+  void* memory = BlockMemory::take(block_bytes(ndim));
+  if (memory == nullptr) [[unlikely]] {
+    lease.give_back();
+    throw std::bad_alloc();
+  }
+  auto* block = new (memory) Block;
+  block->managed.version = kVersion;
+  block->managed.manager_ctx = block;
+  block->managed.deleter = delete_block;
+  block->references.store(1, std::memory_order_relaxed);
+  block->lease = lease;
+  return block;
+}
+
 void retain(Block* block) noexcept {
   block->references.fetch_add(1, std::memory_order_relaxed);
 }
@@ -194,46 +198,11 @@ void release(Block* block) noexcept {
     return;
   }
   const Lease lease = block->lease;
-  std::free(block);
-  LiveCount::add(-1);
+  BlockMemory::give_back(block, block_bytes(block->managed.dl_tensor.ndim));
   lease.give_back();
 }
 
 }  // namespace detail
-
-ManagedTensor ManagedTensor::own_trusted(const DLTensor& tensor, std::uint64_t flags, Lease lease) {
-  LeaseGuard guard(lease);
-  const auto ndim = static_cast<std::size_t>(tensor.ndim);
-  auto* block = new_block(tensor.ndim);
-  std::int64_t* shape = block->dimensions();
-  std::int64_t* strides = shape + ndim;
-  if (tensor.strides != nullptr) {
-    for (std::size_t i = 0; i < ndim; ++i) {
-      shape[i] = tensor.shape[i];
-      strides[i] = tensor.strides[i];
-    }
-  } else {
-    std::copy_n(tensor.shape, ndim, shape);
-    fill_c_strides({shape, ndim}, strides);
-  }
-  block->managed.version = kVersion;
-  block->managed.manager_ctx = block;
-  block->managed.deleter = delete_block;
-  block->managed.flags = flags;
-  block->managed.dl_tensor = tensor;
-  block->managed.dl_tensor.shape = shape;
-  block->managed.dl_tensor.strides = strides;
-  if (tensor.byte_offset != 0 && Device(tensor.device).addressable()) {
-    if (tensor.data != nullptr) {
-      // As numbers: an empty tensor may come with any offset, and nothing is read there.
-      block->managed.dl_tensor.data = reinterpret_cast<void*>(
-          reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset);
-    }
-    block->managed.dl_tensor.byte_offset = 0;
-  }
-  block->lease = guard.take();
-  return ManagedTensor(block);
-}
 
 ManagedTensor ManagedTensor::own(const DLTensor& tensor, std::uint64_t flags, Lease lease) {
   LeaseGuard guard(lease);

@@ -348,33 +348,25 @@ class Planner {
 
 }  // namespace
 
-namespace {
-
-// Nothing said of it, nothing asked for, and the target takes it as it lies: the common case, told
-// apart before the decision is made condition by condition.
-bool passes_as_it_is(const Source& source, const Capabilities& target, const Policy& policy,
-                     const Request& request) {
-  const DLTensor& tensor = source.tensor;
-  const Device here(tensor.device);
-  return source.traits.conditions.empty() && policy.copy() != CopyRule::kAlways && !request.dtype &&
-         !request.device && target.alignment <= 1 && target.gives_writable &&
-         target.own_device == 0 && !target.copies && tensor.ndim >= target.min_dimensions &&
-         tensor.ndim <= target.max_dimensions && target.devices.contains(here.type) &&
-         (!target.wants_host || here.host_accessible()) && target.dtypes.contains(tensor.dtype) &&
-         is_c_contiguous(tensor);
+Plan detail::plan_by_conditions(const Source& source, const Capabilities& target,
+                                const Policy& policy, const Request& request) {
+  return Planner(source, target, policy, request).run();
 }
-
-}  // namespace
 
 Plan plan(const Source& source, const Capabilities& target, const Policy& policy,
           const Request& request) {
-  if (passes_as_it_is(source, target, policy, request)) {
+  Request wanted = request;
+  if (wanted.device == Device(source.tensor.device)) {
+    wanted.device.reset();  // it is there
+  }
+  if (source.traits.conditions.empty() && takes_as_it_is(target, source.tensor, policy, wanted) &&
+      is_c_contiguous(source.tensor)) {
     Plan as_it_is;
     as_it_is.dtype = source.tensor.dtype;
     as_it_is.device = source.tensor.device;
     return as_it_is;
   }
-  return Planner(source, target, policy, request).run();
+  return detail::plan_by_conditions(source, target, policy, request);
 }
 
 }  // namespace dlbridge

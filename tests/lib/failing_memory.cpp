@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 
+#include "dlbridge/memory_pool.hpp"
+
 // The linker sends our own calls of these here (--wrap, see cmake/Tests.cmake).
 extern "C" {
 void* __real_malloc(std::size_t size);
@@ -28,6 +30,7 @@ bool fails_now() noexcept {
 }  // namespace
 
 MemoryEnds::MemoryEnds(long at) noexcept {
+  release_pool();  // what is kept would serve, and nothing fail
   allocations = 0;
   ended = false;
   fails_at = at;

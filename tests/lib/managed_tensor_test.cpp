@@ -5,6 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
+#include <initializer_list>
+#include <random>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -173,6 +176,50 @@ TYPED_TEST(Taken, speaks_dlpack_one_point_three_when_it_leaves) {
   EXPECT_EQ(managed->flags, 0U);
   EXPECT_NE(managed->dl_tensor.strides, nullptr);
   managed->deleter(managed);
+}
+
+// ---- what is plain at a glance ----------------------------------------------------------------
+
+TEST(PlainBytes, are_those_of_sound_tensors_in_c_order) {
+  std::mt19937_64 bits(4);
+  const auto one_of = [&](std::initializer_list<std::int64_t> all) {
+    return *(all.begin() + bits() % all.size());
+  };
+  int plain = 0;
+  for (int round = 0; round < 200000; ++round) {
+    std::array<std::int64_t, 4> shape{};
+    std::array<std::int64_t, 4> strides{};
+    DLTensor tensor{};
+    tensor.ndim = static_cast<std::int32_t>(one_of({0, 1, 2, 2, 3, 4}));
+    for (std::size_t i = 0; i < 4; ++i) {
+      shape[i] = one_of({1, 2, 3, 3, 5, 8, 0, -1, std::int64_t{1} << 31, std::int64_t{1} << 62});
+    }
+    fill_c_strides({shape.data(), static_cast<std::size_t>(tensor.ndim)}, strides.data());
+    if (bits() % 4 == 0) {
+      strides[bits() % 4] = one_of({1, 0, -1, 7});
+    }
+    float memory = 0;
+    tensor.data = bits() % 16 == 0   ? nullptr
+                  : bits() % 16 == 0 ? reinterpret_cast<void*>(~std::uintptr_t{0} / 2 - 64)
+                                     : &memory;
+    tensor.shape = bits() % 16 == 0 ? nullptr : shape.data();
+    tensor.strides = bits() % 16 == 0 ? nullptr : strides.data();
+    tensor.device = {static_cast<DLDeviceType>(one_of({1, 1, 1, 1, 2, 3, 13, 99})), 0};
+    tensor.dtype = {static_cast<std::uint8_t>(one_of({0, 1, 2, 2, 4, 5, 6, 10, 17, 40})),
+                    static_cast<std::uint8_t>(one_of({8, 16, 32, 32, 64, 128, 4, 1, 0})),
+                    static_cast<std::uint16_t>(one_of({1, 1, 1, 2, 0}))};
+    tensor.byte_offset = static_cast<std::uint64_t>(one_of({0, 0, 0, 4}));
+    if (const std::int64_t bytes = plain_bytes(tensor); bytes != 0) {
+      ++plain;
+      ASSERT_EQ(tensor_fault(tensor), "") << "in round " << round;
+      ASSERT_TRUE(is_c_contiguous(tensor)) << "in round " << round;
+      ASSERT_EQ(bytes, byte_count(tensor)) << "in round " << round;
+      ASSERT_EQ(tensor.device.device_type, kDLCPU);
+      ASSERT_EQ(tensor.byte_offset, 0U);
+      ASSERT_NE(element_count(tensor), 0);
+    }
+  }
+  EXPECT_GT(plain, 5000);
 }
 
 TEST(ManagedTensor, is_empty_at_first_and_after_a_move) {

@@ -288,14 +288,22 @@ inline std::string broken_by_words(const Plan& plan, const Question& asked) {
   return {};
 }
 
+inline bool same(const Plan& a, const Plan& b) {
+  return a.reasons == b.reasons && a.refused == b.refused && a.steps == b.steps &&
+         a.view == b.view && a.writable == b.writable && a.dtype == b.dtype &&
+         a.device == b.device && a.carrier == b.carrier && a.bytes_copied == b.bytes_copied;
+}
+
 /// The first law that the plan breaks, or an empty text. The source's tensor has to be sound and
 /// small, with strides, and may lie nowhere.
 inline std::string broken_law(const Plan& plan, const Question& asked) {
   const Plan again = dlbridge::plan(asked.source, asked.target, asked.policy, asked.request);
-  if (again.reasons != plan.reasons || again.refused != plan.refused || again.steps != plan.steps ||
-      again.view != plan.view || again.writable != plan.writable || again.dtype != plan.dtype ||
-      again.device != plan.device || again.bytes_copied != plan.bytes_copied) {
+  if (!same(again, plan)) {
     return "the same question had two answers";
+  }
+  if (!same(plan,
+            detail::plan_by_conditions(asked.source, asked.target, asked.policy, asked.request))) {
+    return "the short cut for the common case decides otherwise than the conditions do";
   }
   std::string broken = broken_by_words(plan, asked);
   if (!broken.empty()) {

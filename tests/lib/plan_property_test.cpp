@@ -122,6 +122,54 @@ TEST(EveryPlan, keeps_the_laws) {
   }
 }
 
+// ---- the short cut ----------------------------------------------------------------------------
+
+Capabilities random_capabilities(Chance& chance) {
+  constexpr std::array kTargets{&kHostOnly, &kTorchLike, &kLegacyLike, &kCompact};
+  constexpr std::array kReadOnly{ReadOnlySupport::kHonours, ReadOnlySupport::kUnaware,
+                                 ReadOnlySupport::kNever};
+  Capabilities target = *chance.of(kTargets);
+  target.wants_host = chance.one_in(4);
+  target.own_device = chance.one_in(8) ? int{kDLCUDA} : 0;
+  target.copies = chance.one_in(8);
+  target.copies_to_device = chance.one_in(2);
+  target.readonly = chance.of(kReadOnly);
+  target.gives_writable = !chance.one_in(8);
+  target.any_strides = !chance.one_in(4);
+  target.alignment = chance.one_in(4) ? 64 : 1;
+  target.min_dimensions = chance.one_in(8) ? 2 : 0;
+  target.max_dimensions = chance.one_in(8) ? 2 : kMaxDimensions;
+  return target;
+}
+
+// Whatever takes the common case out of the decision has to decide as the conditions would.
+TEST(ShortCut, comes_to_what_the_conditions_say) {
+  Chance chance(20261126);
+  int taken = 0;
+  for (int round = 0; round < 100000; ++round) {
+    Spec spec = random_spec(chance);
+    if (chance.one_in(2)) {
+      spec.conditions = {};
+      fill_c_strides(spec.shape, spec.strides.data());
+    }
+    const Capabilities target = random_capabilities(chance);
+    const Policy policy = random_policy(chance);
+    const Request request = random_request(chance);
+    const Described described(spec);
+    const Source& source = described.source();
+    ASSERT_TRUE(laws::same(plan(source, target, policy, request),
+                           detail::plan_by_conditions(source, target, policy, request)))
+        << "in round " << round;
+    if (source.traits.conditions.empty() && is_c_contiguous(source.tensor) &&
+        takes_as_it_is(target, source.tensor, policy, request)) {
+      ++taken;
+      const Plan slow = detail::plan_by_conditions(source, target, policy, request);
+      ASSERT_TRUE(slow.empty() && slow.view && slow.writable) << "in round " << round;
+    }
+  }
+  EXPECT_GT(taken, 2000) << "too few to say anything";
+}
+
 // ---- overlap ----------------------------------------------------------------------------------
 
 bool plans_overlap(const Spec& spec) {

@@ -14,6 +14,7 @@
 #include <cstring>
 #include <iterator>
 #include <ostream>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -155,6 +156,55 @@ TEST_P(Described, has_exactly_its_conditions) {
   Torch::describe(tensor, source);
   EXPECT_EQ(source.traits.conditions, GetParam().conditions);
   EXPECT_STREQ(source.traits.library->name.data(), "torch");
+}
+
+// The glance for the common case may say less than a closer look, but nothing else.
+void expect_the_glance_agrees(const at::Tensor& tensor, bool plain) {
+  DLTensor glance{};
+  Source closely;
+  Torch::describe_closely(tensor, closely);
+  EXPECT_EQ(Torch::plain(tensor, glance), plain);
+  if (plain) {
+    EXPECT_TRUE(closely.traits.conditions.empty());
+    EXPECT_FALSE(closely.traits.maybe_pinned);
+    EXPECT_TRUE(closely.traits.stream_known);
+    EXPECT_EQ(Device(glance.device), Device(closely.tensor.device));
+    EXPECT_EQ(glance.data, closely.tensor.data);
+    EXPECT_EQ(glance.byte_offset, closely.tensor.byte_offset);
+    EXPECT_EQ(DType(glance.dtype), DType(closely.tensor.dtype));
+    EXPECT_EQ(glance.ndim, closely.tensor.ndim);
+    EXPECT_EQ(glance.shape, closely.tensor.shape);
+    EXPECT_EQ(glance.strides, closely.tensor.strides);
+    EXPECT_TRUE(is_c_contiguous(glance));
+  }
+}
+
+TEST_P(Described, is_the_same_at_a_glance) {
+  const std::set<std::string> plain{"plain",
+                                    "of_no_dimensions",
+                                    "bfloat16",
+                                    "detached",
+                                    "conjugated_twice",
+                                    "made_without_grad",
+                                    "made_in_inference_mode",
+                                    "with_storage_of_just_its_size"};
+  const at::Tensor tensor = GetParam().make();
+  expect_the_glance_agrees(tensor, plain.contains(GetParam().name));
+  if (GetParam().cells[1] == 'V') {
+    const ManagedTensor held = view_of(tensor, Policy::host());
+    expect_the_glance_agrees(tensor, plain.contains(GetParam().name));
+  }
+}
+
+TEST(Torch, sees_at_a_glance_where_more_has_to_be_asked) {
+  doubles::CountedMemory counted;
+  expect_the_glance_agrees(counted.tensor(), false);  // memory of others may be pinned
+  const at::Tensor tensor = counting();
+  expect_the_glance_agrees(tensor.slice(0, 1, 2), true);
+  const auto level = torch::autograd::ForwardADLevel::get_next_idx();
+  expect_the_glance_agrees(tensor.t().t(), false);  // a view may have its base's tangent
+  torch::autograd::ForwardADLevel::release_idx(level);
+  expect_the_glance_agrees(tensor.t().t(), true);
 }
 
 TEST_P(Described, crosses_to_the_host_as_the_policy_says) {

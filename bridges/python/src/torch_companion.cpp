@@ -78,7 +78,7 @@ class LinkedRoad final : public TorchRoad {
 
   bool lease(PyObject* tensor, Source& source, Lease& lease) const noexcept override {
     return guarded(false, [&] {
-      lease = LinkedTorch::lease(THPVariable_Unpack(tensor), source);
+      lease = LinkedTorch::lease(THPVariable_Unpack(tensor), source.tensor);
       return true;
     });
   }

@@ -30,6 +30,18 @@ concept Preparer = Producer<Bridge> &&
   { Bridge::prepare(object, plan) } -> std::same_as<typename Bridge::Object>;
 };
 
+/// A producer that knows its common case at a glance.
+///  - plain(object, tensor): whether it is host memory in C order, with elements, of which
+///    describe() would say nothing: no condition, nothing to wait for. Fills `tensor`, which
+///    borrows from the object, only then, and just as describe() would.
+///  - lease(object, tensor): what acquire() would hold; it may correct the data pointer.
+template <typename Bridge>
+concept PlainProducer = Producer<Bridge> &&
+    requires(const typename Bridge::Object& object, DLTensor& tensor) {
+  { Bridge::plain(object, tensor) } -> std::same_as<bool>;
+  { Bridge::lease(object, tensor) } -> std::same_as<Lease>;
+};
+
 /// A bridge into a library.
 ///  - capabilities(source): what it can take, as data.
 ///  - deliver(tensor): the library's object over that memory; throws with the tensor released.
@@ -92,6 +104,20 @@ template <Producer From>
   return produce<From>(object, source, decided);
 }
 
+// As to_managed(), whatever the object is like. Apart, so that the common case stays short.
+template <Producer From>
+[[nodiscard]] ManagedTensor to_managed_by_plan(const typename From::Object& object,
+                                               const Capabilities& target, const Policy& policy,
+                                               const Request& request) {
+  Source source;
+  From::describe(object, source);
+  const Plan decided = plan(source, target, policy, request);
+  if (decided.is_refused()) {
+    throw refusal(decided, source, target, policy, request);
+  }
+  return produce_prepared<From>(object, source, decided, target, policy, request);
+}
+
 }  // namespace detail
 
 /// The object as a managed tensor that `target` can take, under `policy`. Throws ConversionRefused
@@ -100,13 +126,14 @@ template <Producer From>
 [[nodiscard]] ManagedTensor to_managed(const typename From::Object& object,
                                        const Capabilities& target, const Policy& policy = {},
                                        const Request& request = {}) {
-  Source source;
-  From::describe(object, source);
-  const Plan decided = plan(source, target, policy, request);
-  if (decided.is_refused()) {
-    throw refusal(decided, source, target, policy, request);
+  if constexpr (PlainProducer<From>) {
+    DLTensor tensor;
+    if (From::plain(object, tensor) && takes_as_it_is(target, tensor, policy, request)) [[likely]] {
+      const Lease held = From::lease(object, tensor);
+      return ManagedTensor::own_trusted(tensor, 0, held);
+    }
   }
-  return detail::produce_prepared<From>(object, source, decided, target, policy, request);
+  return detail::to_managed_by_plan<From>(object, target, policy, request);
 }
 
 /// What a managed tensor itself can carry: everything that DLPack can.

@@ -114,7 +114,7 @@ inline constexpr auto kRowOfType = [] {
 
 /// The type's row in kNamedDTypes, or -1 where it has none.
 [[nodiscard]] constexpr int index_of(DType dtype) {
-  if (dtype.lanes == 1) {
+  if (dtype.lanes == 1) [[likely]] {
     const bool inside = dtype.code < detail::kIndexCodes && dtype.bits < detail::kIndexBits;
     return inside ? detail::kRowOfType[dtype.code * detail::kIndexBits + dtype.bits] : -1;
   }

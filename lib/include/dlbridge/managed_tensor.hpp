@@ -2,6 +2,7 @@
 
 #include <dlpack/dlpack.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <span>
@@ -44,6 +45,35 @@ inline constexpr DLPackVersion kVersion{DLPACK_MAJOR_VERSION, DLPACK_MINOR_VERSI
 /// Bytes of the elements themselves, packed as a copy would hold them.
 [[nodiscard]] std::int64_t byte_count(const DLTensor& tensor) noexcept;
 
+/// Bytes of a tensor that is sound (`tensor_fault`) and plain at a glance: host memory in C order,
+/// with elements, of an integer, float, complex or bool type in whole bytes, strides filled and no
+/// byte offset. 0 where it takes a closer look.
+[[nodiscard]] inline std::int64_t plain_bytes(const DLTensor& tensor) noexcept {
+  if (tensor.device.device_type != kDLCPU || tensor.byte_offset != 0 || tensor.data == nullptr ||
+      tensor.ndim < 0 || tensor.ndim > kMaxDimensions ||
+      (tensor.ndim != 0 && (tensor.shape == nullptr || tensor.strides == nullptr))) {
+    return 0;
+  }
+  const DType dtype(tensor.dtype);
+  if (dtype.code > kDLBool || dtype.lanes != 1 || dtype.bits == 0 || dtype.bits % 8 != 0) {
+    return 0;
+  }
+  std::int64_t count = 1;
+  for (std::int32_t i = tensor.ndim - 1; i >= 0; --i) {
+    if (tensor.shape[i] <= 0 || tensor.strides[i] != count ||
+        __builtin_mul_overflow(count, tensor.shape[i], &count)) {
+      return 0;
+    }
+  }
+  std::int64_t bits = 0;
+  std::int64_t end = 0;
+  if (__builtin_mul_overflow(count, std::int64_t{dtype.bits}, &bits) ||
+      __builtin_add_overflow(reinterpret_cast<std::uintptr_t>(tensor.data), bits / 8, &end)) {
+    return 0;
+  }
+  return bits / 8;
+}
+
 /// Whether the elements lie in C order without gaps; strides of dimensions of size 1 do not count.
 [[nodiscard]] bool is_c_contiguous(const DLTensor& tensor) noexcept;
 
@@ -68,6 +98,9 @@ struct Block {
 // understand each other's blocks where it is the same.
 inline constexpr int kBlockVersion = 1;
 
+/// A block that holds the lease, with room for so many dimensions; tensor and flags are still to be
+/// filled. Without memory gives the lease back and throws std::bad_alloc.
+[[nodiscard]] Block* new_block(std::int32_t ndim, Lease lease);
 void retain(Block* block) noexcept;
 void release(Block* block) noexcept;
 
@@ -188,6 +221,43 @@ class ManagedTensor {
 
   detail::Block* block_ = nullptr;
 };
+
+// Here, so that a bridge's reading of an object need not go through memory on its way.
+[[gnu::always_inline]] inline ManagedTensor ManagedTensor::own_trusted(const DLTensor& tensor,
+                                                                       std::uint64_t flags,
+                                                                       Lease lease) {
+  detail::Block* block = detail::new_block(tensor.ndim, lease);
+  const auto ndim = static_cast<std::size_t>(tensor.ndim);
+  std::int64_t* shape = block->dimensions();
+  std::int64_t* strides = shape + ndim;
+  if (tensor.strides != nullptr) [[likely]] {
+    for (std::size_t i = 0; i < ndim; ++i) {
+      shape[i] = tensor.shape[i];
+      strides[i] = tensor.strides[i];
+    }
+  } else {
+    std::copy_n(tensor.shape, ndim, shape);
+    fill_c_strides({shape, ndim}, strides);
+  }
+  void* data = tensor.data;
+  std::uint64_t offset = tensor.byte_offset;
+  if (offset != 0 && Device(tensor.device).addressable()) {
+    if (data != nullptr) {
+      // As numbers: an empty tensor may come with any offset, and nothing is read there.
+      data = reinterpret_cast<void*>(reinterpret_cast<std::uintptr_t>(data) + offset);
+    }
+    offset = 0;
+  }
+  block->managed.flags = flags;
+  block->managed.dl_tensor = {.data = data,
+                              .device = tensor.device,
+                              .ndim = tensor.ndim,
+                              .dtype = tensor.dtype,
+                              .shape = shape,
+                              .strides = strides,
+                              .byte_offset = offset};
+  return ManagedTensor(block);
+}
 
 /// Managed tensors of ours that are alive now, exports included: for tests of lifetime.
 [[nodiscard]] std::int64_t live_managed_tensors() noexcept;

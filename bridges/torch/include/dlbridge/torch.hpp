@@ -2,112 +2,25 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/from_blob.h>
-#include <c10/core/CPUAllocator.h>
 #include <c10/core/DispatchKeySet.h>
 #include <c10/core/Stream.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/forward_grad.h>
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <memory>
-#include <optional>
 #include <utility>
 
 #include "dlbridge/capabilities.hpp"
 #include "dlbridge/convert.hpp"
 #include "dlbridge/torch_library.hpp"
 #include "dlbridge/torch_storage.hpp"
+#include "dlbridge/torch_types.hpp"
 
 namespace dlbridge {
 
 namespace torch_detail {
-
-/// A row per number of c10::ScalarType, which torch never reassigns: later releases only append, so
-/// one table serves headers that do not have all the names. No bits: not for DLPack.
-struct ScalarRow {
-  DType dtype;
-  std::string_view name;
-};
-inline constexpr std::array<ScalarRow, 47> kScalarTypes = {{
-    {{kDLUInt, 8}, "uint8"},
-    {{kDLInt, 8}, "int8"},
-    {{kDLInt, 16}, "int16"},
-    {{kDLInt, 32}, "int32"},
-    {{kDLInt, 64}, "int64"},
-    {{kDLFloat, 16}, "float16"},
-    {{kDLFloat, 32}, "float32"},
-    {{kDLFloat, 64}, "float64"},
-    {{kDLComplex, 32}, "complex32"},
-    {{kDLComplex, 64}, "complex64"},
-    {{kDLComplex, 128}, "complex128"},
-    {{kDLBool, 8}, "bool"},
-    {{0, 0}, "qint8"},
-    {{0, 0}, "quint8"},
-    {{0, 0}, "qint32"},
-    {{kDLBfloat, 16}, "bfloat16"},
-    {{0, 0}, "quint4x2"},
-    {{0, 0}, "quint2x4"},
-    {{0, 0}, "bits1x8"},
-    {{0, 0}, "bits2x4"},
-    {{0, 0}, "bits4x2"},
-    {{0, 0}, "bits8"},
-    {{0, 0}, "bits16"},
-    {{kDLFloat8_e5m2, 8}, "float8_e5m2"},
-    {{kDLFloat8_e4m3fn, 8}, "float8_e4m3fn"},
-    {{kDLFloat8_e5m2fnuz, 8}, "float8_e5m2fnuz"},
-    {{kDLFloat8_e4m3fnuz, 8}, "float8_e4m3fnuz"},
-    {{kDLUInt, 16}, "uint16"},
-    {{kDLUInt, 32}, "uint32"},
-    {{kDLUInt, 64}, "uint64"},
-    {{0, 0}, "uint1"},
-    {{0, 0}, "uint2"},
-    {{0, 0}, "uint3"},
-    {{0, 0}, "uint4"},
-    {{0, 0}, "uint5"},
-    {{0, 0}, "uint6"},
-    {{0, 0}, "uint7"},
-    {{0, 0}, "int1"},
-    {{0, 0}, "int2"},
-    {{0, 0}, "int3"},
-    {{0, 0}, "int4"},
-    {{0, 0}, "int5"},
-    {{0, 0}, "int6"},
-    {{0, 0}, "int7"},
-    {{kDLFloat8_e8m0fnu, 8}, "float8_e8m0fnu"},
-    {{kDLFloat4_e2m1fn, 4, 2}, "float4_e2m1fn_x2"},
-    {{0, 0}, "bcomplex32"},
-}};
-inline constexpr int kFirstNarrowInteger = 30;
-inline constexpr int kLastNarrowInteger = 43;
-
-/// What this torch can hold of them: older releases end earlier.
-inline constexpr int kScalarTypesHere = [] {
-  constexpr int here = static_cast<int>(c10::ScalarType::Undefined);
-  return here < static_cast<int>(kScalarTypes.size()) ? here
-                                                      : static_cast<int>(kScalarTypes.size());
-}();
-
-inline std::optional<c10::ScalarType> scalar_type_of(DType dtype) {
-  for (int i = 0; i < kScalarTypesHere; ++i) {
-    if (kScalarTypes[static_cast<std::size_t>(i)].dtype == dtype) {
-      return static_cast<c10::ScalarType>(i);
-    }
-  }
-  return std::nullopt;
-}
-
-inline constexpr DTypeSet kTypesHere = [] {
-  DTypeSet set;
-  for (int i = 0; i < kScalarTypesHere; ++i) {
-    const auto& row = kScalarTypes[static_cast<std::size_t>(i)];
-    if (row.dtype.bits != 0) {
-      set = set | DTypeSet::of_name(row.name);
-    }
-  }
-  return set;
-}();
 
 /// Keys that an ordinary tensor may have; any other one changes what its memory means.
 inline constexpr std::uint64_t kOrdinaryKeys = std::bit_cast<std::uint64_t>(
@@ -115,6 +28,11 @@ inline constexpr std::uint64_t kOrdinaryKeys = std::bit_cast<std::uint64_t>(
                          c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA,
                          c10::DispatchKey::Dense}) |
     c10::DispatchKeySet(c10::DispatchKeySet::RAW, c10::full_backend_mask));
+
+/// Keys that a plain tensor of host memory may have: the ordinary ones, and no backend but the CPU.
+inline constexpr std::uint64_t kPlainKeys = std::bit_cast<std::uint64_t>(
+    c10::DispatchKeySet({c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::AutogradCPU,
+                         c10::DispatchKey::AutocastCPU, c10::DispatchKey::CPU}));
 
 inline std::int32_t device_type_of(c10::DeviceType type) {
   switch (type) {
@@ -162,13 +80,15 @@ inline c10::Device device_of(Device device) {
 // Tangents exist only while a level of forward-mode differentiation does; asking for one takes a
 // mutex, asking for a level does not. Older releases (before torch 2.15) cannot be asked.
 template <typename Level = torch::autograd::ForwardADLevel>
-bool has_tangent(const at::Tensor& tensor) {
+bool tangents_exist() {
   if constexpr (requires { Level::has_any_level(); }) {
-    if (!Level::has_any_level()) {
-      return false;
-    }
+    return Level::has_any_level();
   }
-  return tensor._fw_grad(0).defined();
+  return true;
+}
+
+inline bool has_tangent(const at::Tensor& tensor) {
+  return tangents_exist() && tensor._fw_grad(0).defined();
 }
 
 // Bytes from the first element to behind the last; strides are never negative here.
@@ -214,9 +134,16 @@ struct BasicTorch {
   using Object = at::Tensor;
 
   static void describe(const at::Tensor& tensor, Source& source) {
-    const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
     source.traits.library = &torch_detail::kTorch;
     source.traits.copies_to_host = true;
+    if (!plain(tensor, source.tensor)) [[unlikely]] {
+      describe_closely(tensor, source);
+    }
+  }
+
+  /// describe() without the glance, which has to come to the same.
+  static void describe_closely(const at::Tensor& tensor, Source& source) {
+    const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
     Conditions& conditions = source.traits.conditions;
     if (impl->autograd_meta() != nullptr) {
       conditions.add_if(impl->requires_grad(), Condition::kInGraph);
@@ -249,25 +176,64 @@ struct BasicTorch {
     }
   }
 
+  /// The common case of describe() at a glance, see PlainProducer. Inlined, as the other parts of
+  /// the way out, since a call's own cost shows there.
+  [[gnu::always_inline]] inline static bool plain(const at::Tensor& tensor, DLTensor& plain) {
+    const c10::TensorImpl& impl = *tensor.unsafeGetTensorImpl();
+    // With these keys the tensor is dense, on the host, and has no rules of its own.
+    const c10::StorageImpl* storage = impl.unsafe_storage().unsafeGetStorageImpl();
+    if ((impl.key_set().raw_repr() & ~torch_detail::kPlainKeys) != 0 || storage == nullptr) {
+      return false;
+    }
+    if (const auto* meta = impl.autograd_meta();
+        meta != nullptr && (meta->requires_grad() || torch_detail::tangents_exist())) {
+      return false;
+    }
+    const auto type = static_cast<std::size_t>(impl.dtype().toScalarType());
+    if (type >= torch_detail::kScalarTypes.size() || !impl.is_contiguous()) {
+      return false;
+    }
+    const DType dtype = torch_detail::kScalarTypes[type].dtype;
+    const auto itemsize = static_cast<std::int64_t>(impl.itemsize());
+    const auto* start = static_cast<const char*>(storage->data());
+    const std::int64_t count = impl.numel();
+    const std::int64_t offset = impl.storage_offset();
+    if (dtype.bits == 0 || start == nullptr || count == 0 ||
+        (offset + count) * itemsize > static_cast<std::int64_t>(storage->nbytes()) ||
+        is_foreign(const_cast<c10::StorageImpl&>(*storage))) {
+      return false;
+    }
+    const auto sizes = impl.sizes();
+    plain = DLTensor{.data = const_cast<char*>(start + offset * itemsize),
+                     .device = {kDLCPU, 0},
+                     .ndim = static_cast<std::int32_t>(sizes.size()),
+                     .dtype = dtype.dl(),
+                     .shape = const_cast<std::int64_t*>(sizes.data()),
+                     .strides = const_cast<std::int64_t*>(impl.strides().data()),
+                     .byte_offset = 0};
+    return true;
+  }
+
   static ManagedTensor acquire(const at::Tensor& tensor, Source& source) {
     if (source.traits.maybe_pinned) [[unlikely]] {
       wait_for_pinned(source);
     }
-    const Lease held = lease(tensor, source);
+    const Lease held = lease(tensor, source.tensor);
     return ManagedTensor::own_trusted(source.tensor, 0, held);
   }
 
   /// What acquire() holds. A copy-on-write storage gets memory of its own only now that it leaves,
-  /// so the data pointer in `source` may change.
-  static Lease lease(const at::Tensor& tensor, Source& source) {
-    if (source.tensor.data == nullptr) {
+  /// so the data pointer that was described may change.
+  [[gnu::always_inline]] inline static Lease lease(const at::Tensor& tensor, DLTensor& described) {
+    if (described.data == nullptr) {
       return {};
     }
-    c10::StorageImpl& storage = *tensor.storage().unsafeGetStorageImpl();
+    const c10::TensorImpl& impl = *tensor.unsafeGetTensorImpl();
     void* start = nullptr;
-    const Lease held = torch_detail::StorageHolder<Release>::lease(storage, start);
-    source.tensor.data =
-        static_cast<char*>(start) + tensor.storage_offset() * DType(source.tensor.dtype).itemsize();
+    const Lease held = torch_detail::StorageHolder<Release>::lease(
+        *impl.unsafe_storage().unsafeGetStorageImpl(), start);
+    described.data =
+        static_cast<char*>(start) + impl.storage_offset() * DType(described.dtype).itemsize();
     return held;
   }
 
@@ -282,20 +248,7 @@ struct BasicTorch {
     return prepared;
   }
 
-  static const Capabilities& capabilities(const Source& /*source*/) {
-    static constexpr Capabilities kCapabilities{
-        .name = "torch",
-        .result = "torch.Tensor",
-        .devices = DeviceSet::of({kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged, kDLCUDA,
-                                  kDLROCM, kDLOneAPI, kDLExtDev}),
-        .copies_to_device = true,
-        .dtypes = torch_detail::kTypesHere,
-        .readonly = ReadOnlySupport::kUnaware,
-        .guards_overlap = true,
-        .negative_strides = false,
-    };
-    return kCapabilities;
-  }
+  static const Capabilities& capabilities(const Source& /*source*/) { return kCapabilities; }
 
   /// A tensor over the memory, with a storage of its own that owns it and is not resizable.
   static at::Tensor deliver(ManagedTensor managed) {
@@ -314,13 +267,7 @@ struct BasicTorch {
     const c10::IntArrayRef strides(tensor.strides, ndim);
     if (Device(tensor.device).host_accessible()) {
       const auto bytes = torch_detail::extent_bytes(tensor, DType(tensor.dtype).itemsize());
-      auto storage = c10::make_intrusive<c10::StorageImpl>(
-          c10::StorageImpl::use_byte_size_t(), bytes,
-          c10::DataPtr(tensor.data, owner.release(), &torch_detail::delete_managed, c10::kCPU),
-          /*allocator=*/nullptr, /*resizable=*/false);
-      auto impl = c10::make_intrusive<c10::TensorImpl>(c10::Storage(std::move(storage)),
-                                                       c10::DispatchKeySet(c10::DispatchKey::CPU),
-                                                       c10::scalarTypeToTypeMeta(scalar_type));
+      auto impl = host_tensor(owner.release(), bytes, scalar_type);
       impl->set_sizes_and_strides(sizes, strides);
       return at::Tensor(std::move(impl));
     }
@@ -338,9 +285,44 @@ struct BasicTorch {
   /// deleter runs once, when torch's last use of the memory ends or before this throws
   /// ConversionRefused.
   static at::Tensor from_dlpack(DLManagedTensorVersioned* managed, const Policy& policy = {}) {
-    if (policy.copy() != CopyRule::kAlways && passes_as_it_is(managed)) [[likely]] {
-      return deliver(managed);
+    if (const auto bytes = passes_as_it_is(managed, policy); bytes != 0) [[likely]] {
+      const DLTensor& tensor = managed->dl_tensor;
+      auto impl = host_tensor(managed, bytes, *torch_detail::scalar_type_of(tensor.dtype));
+      impl->set_sizes_contiguous({tensor.shape, static_cast<std::size_t>(tensor.ndim)});
+      return at::Tensor(std::move(impl));
     }
+    return from_dlpack_by_plan(managed, policy);
+  }
+
+ private:
+  static constexpr Library kDLPack{.name = "dlpack", .object = "DLPack managed tensor"};
+
+  static constexpr Capabilities kCapabilities{
+      .name = "torch",
+      .result = "torch.Tensor",
+      .devices = DeviceSet::of({kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged, kDLCUDA, kDLROCM,
+                                kDLOneAPI, kDLExtDev}),
+      .copies_to_device = true,
+      .dtypes = torch_detail::kTypesHere,
+      .readonly = ReadOnlySupport::kUnaware,
+      .guards_overlap = true,
+      .negative_strides = false,
+  };
+
+  // The bytes of what plan() lets through without a step, so that torch's own structs can be made
+  // of it without a block of ours between; 0 where that takes a closer look.
+  static std::int64_t passes_as_it_is(const DLManagedTensorVersioned* managed,
+                                      const Policy& policy) {
+    if (managed == nullptr || managed->version.major != DLPACK_MAJOR_VERSION ||
+        managed->deleter == nullptr || (managed->flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0) {
+      return 0;
+    }
+    const std::int64_t bytes = plain_bytes(managed->dl_tensor);
+    return bytes != 0 && takes_as_it_is(kCapabilities, managed->dl_tensor, policy) ? bytes : 0;
+  }
+
+  // As from_dlpack(), whatever the tensor is like. Apart, so that the common case stays short.
+  static at::Tensor from_dlpack_by_plan(DLManagedTensorVersioned* managed, const Policy& policy) {
     const ManagedTensor tensor = ManagedTensor::adopt(managed);
     Source source;
     dlbridge::describe(tensor, kDLPack, source);
@@ -356,24 +338,17 @@ struct BasicTorch {
     return deliver(std::move(taken));
   }
 
- private:
-  static constexpr Library kDLPack{.name = "dlpack", .object = "DLPack managed tensor"};
-
-  // What plan() would let through without a step, and torch's own structs can be made of without a
-  // block of ours between.
-  static bool passes_as_it_is(const DLManagedTensorVersioned* managed) {
-    if (managed == nullptr || managed->version.major != DLPACK_MAJOR_VERSION ||
-        managed->deleter == nullptr || (managed->flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0) {
-      return false;
-    }
-    const DLTensor& tensor = managed->dl_tensor;
-    if (tensor.device.device_type != kDLCPU || tensor.byte_offset != 0 ||
-        tensor.strides == nullptr || !torch_detail::kTypesHere.contains(tensor.dtype) ||
-        !tensor_fault(tensor).empty()) {
-      return false;
-    }
-    return is_c_contiguous(tensor) && std::none_of(tensor.strides, tensor.strides + tensor.ndim,
-                                                   [](std::int64_t stride) { return stride < 0; });
+  // A tensor over the memory, still without its sizes. Takes `managed` in every case.
+  static c10::intrusive_ptr<c10::TensorImpl> host_tensor(DLManagedTensorVersioned* managed,
+                                                         std::int64_t bytes, c10::ScalarType type) {
+    static const c10::Device kHost(c10::kCPU);  // making one checks it
+    auto storage = c10::make_intrusive<c10::StorageImpl>(
+        c10::StorageImpl::use_byte_size_t(), bytes,
+        c10::DataPtr(managed->dl_tensor.data, managed, &torch_detail::delete_managed, kHost),
+        /*allocator=*/nullptr, /*resizable=*/false);
+    return c10::make_intrusive<c10::TensorImpl>(c10::Storage(std::move(storage)),
+                                                c10::DispatchKeySet(c10::DispatchKey::CPU),
+                                                c10::scalarTypeToTypeMeta(type));
   }
 
   // Where these hold, shape and type may not even be asked for.
@@ -455,8 +430,7 @@ struct BasicTorch {
 
   // Whether the memory is not of torch's ordinary allocator: pinned memory has one of its own.
   static bool is_foreign(c10::StorageImpl& storage) {
-    static const c10::DeleterFnPtr kOrdinary = c10::GetDefaultCPUAllocator()->raw_deleter();
-    return torch_detail::StorageHolder<Release>::original_deleter(storage) != kOrdinary;
+    return !torch_detail::StorageHolder<Release>::is_ordinary(storage);
   }
 
   static void describe_memory(const c10::TensorImpl& impl, Source& source) {

@@ -3,6 +3,7 @@
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/Allocator.h>
+#include <c10/core/CPUAllocator.h>
 #include <c10/core/StorageImpl.h>
 #include <pthread.h>
 
@@ -12,6 +13,11 @@
 #include <thread>
 #include <utility>
 
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+#define DLBRIDGE_KNOWS_SINGLE_THREADED 1
+#endif
+
 #include "dlbridge/managed_tensor.hpp"
 
 namespace dlbridge::torch_detail {
@@ -20,6 +26,40 @@ namespace dlbridge::torch_detail {
 /// deleters wait for the GIL when the memory belongs to a Python object.
 struct ReleaseAtOnce {
   static void run(void* context, void (*action)(void*)) noexcept { action(context); }
+};
+
+/// A count of users that threads share. Where the process has one thread, which glibc 2.32 and
+/// later knows, no atomic operation is needed, and two of them are half of a small crossing;
+/// libstdc++'s shared_ptr does the same.
+class UserCount {
+ public:
+  explicit UserCount(std::uint32_t users) : users_(users) {}
+  void add() noexcept {
+    if (alone()) {
+      users_.store(users_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    } else {
+      users_.fetch_add(1, std::memory_order_relaxed);
+    }
+  }
+  /// Whether that was the last.
+  bool drop() noexcept {
+    if (alone()) {
+      const std::uint32_t left = users_.load(std::memory_order_relaxed) - 1;
+      users_.store(left, std::memory_order_relaxed);
+      return left == 0;
+    }
+    return users_.fetch_sub(1, std::memory_order_acq_rel) == 1;
+  }
+
+ private:
+  static bool alone() noexcept {
+#ifdef DLBRIDGE_KNOWS_SINGLE_THREADED
+    return __libc_single_threaded != 0;
+#else
+    return false;
+#endif
+  }
+  std::atomic<std::uint32_t> users_;
 };
 
 /// The deleter of the storages that deliver() makes: their context is the managed tensor.
@@ -53,16 +93,21 @@ class StorageHolder {
     return first_lease(storage, data);
   }
 
-  /// The deleter of the memory's allocator, whether or not a holder has taken its place.
-  static c10::DeleterFnPtr original_deleter(c10::StorageImpl& storage) {
+  /// Whether the memory is of torch's ordinary allocator for the host, whether or not a holder has
+  /// taken the place of its deleter.
+  static bool is_ordinary(c10::StorageImpl& storage) {
     Context& context = context_of(storage);
     const c10::DeleterFnPtr deleter = deleter_of(context);
-    return deleter == &let_go
-               ? static_cast<const StorageHolder*>(context.get())->original_.get_deleter()
-               : deleter;
+    return deleter == &let_go ? static_cast<const StorageHolder*>(context.get())->ordinary_
+                              : is_ordinary(deleter);
   }
 
  private:
+  static bool is_ordinary(c10::DeleterFnPtr deleter) {
+    static const c10::DeleterFnPtr kOrdinary = c10::GetDefaultCPUAllocator()->raw_deleter();
+    return deleter == kOrdinary;
+  }
+
   // What a DataPtr owns, beside the address that it gives out.
   using Context = std::unique_ptr<void, c10::DeleterFnPtr>;
   static Context& context_of(c10::StorageImpl& storage) {
@@ -111,7 +156,7 @@ class StorageHolder {
 
   static Lease further_lease(const Context& context) {
     auto* holder = static_cast<StorageHolder*>(context.get());
-    holder->users_.fetch_add(1, std::memory_order_relaxed);
+    holder->users_.add();
     return {holder, &let_go_noexcept};
   }
 
@@ -130,6 +175,7 @@ class StorageHolder {
       return storage_lease(storage);
     }
     auto* holder = new StorageHolder;
+    holder->ordinary_ = is_ordinary(memory.get_deleter());
     holder->original_ =
         c10::DataPtr(memory.get(), memory.get_context(), memory.get_deleter(), memory.device());
     // A process may be forked at any point of this: at none of them may the storage end its memory
@@ -166,7 +212,7 @@ class StorageHolder {
   // Memory of torch's own allocator is freed on any thread; other deleters may wait for the GIL.
   static void let_go(void* context) {
     auto* holder = static_cast<StorageHolder*>(context);
-    if (holder->users_.fetch_sub(1, std::memory_order_acq_rel) != 1) {
+    if (!holder->users_.drop()) {
       return;
     }
     if (holder->original_.get_context() == holder->original_.get()) {
@@ -179,7 +225,8 @@ class StorageHolder {
   // Of a holder whose storage is being given its DataPtr: no other thread takes it for ready yet.
   static void let_go_unfinished(void* context) { let_go(context); }
 
-  std::atomic<std::uint32_t> users_{2};  // the storage, and the first view
+  UserCount users_{2};  // the storage, and the first view
+  bool ordinary_ = false;
   c10::DataPtr original_;
 };
 
