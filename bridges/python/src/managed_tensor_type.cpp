@@ -244,12 +244,15 @@ const char* buffer_format(DType dtype) {
       {{kDLUInt, 32}, "I"},     {{kDLInt, 64}, "l"},      {{kDLUInt, 64}, "L"},
       {{kDLFloat, 16}, "e"},    {{kDLFloat, 32}, "f"},    {{kDLFloat, 64}, "d"},
       {{kDLComplex, 64}, "Zf"}, {{kDLComplex, 128}, "Zd"}};
-  for (const auto& row : kRows) {
-    if (row.dtype == dtype) {
-      return row.format;
+  static constexpr auto kFormats = [] {
+    std::array<const char*, kNamedDTypes.size()> formats{};
+    for (const auto& row : kRows) {
+      formats[static_cast<std::size_t>(index_of(row.dtype))] = row.format;
     }
-  }
-  return nullptr;
+    return formats;
+  }();
+  const int row = index_of(dtype);
+  return row < 0 ? nullptr : kFormats[static_cast<std::size_t>(row)];
 }
 
 bool is_fortran_contiguous(const DLTensor& tensor) {
@@ -265,9 +268,13 @@ bool is_fortran_contiguous(const DLTensor& tensor) {
 
 // Which of the layouts that `flags` asks for the tensor does not have, or null.
 const char* missing_layout(const DLTensor& tensor, int flags) {
+  const auto asks = [flags](int bits) { return (flags & bits) == bits; };
+  if (asks(PyBUF_STRIDES) && !asks(PyBUF_C_CONTIGUOUS) && !asks(PyBUF_F_CONTIGUOUS) &&
+      !asks(PyBUF_ANY_CONTIGUOUS)) {
+    return nullptr;  // any, as a memoryview asks for
+  }
   const bool c_order = is_c_contiguous(tensor);
   const bool fortran = is_fortran_contiguous(tensor);
-  const auto asks = [flags](int bits) { return (flags & bits) == bits; };
   if (asks(PyBUF_C_CONTIGUOUS) && !c_order) {
     return "C-contiguous";
   }
@@ -305,23 +312,27 @@ int get_buffer(PyObject* self, Py_buffer* view, int flags) {
       refuse("as a buffer", std::string("it is not ") + layout,
              "dlbridge.from_dlpack(x, copy=True)");
     }
-    auto* strides = static_cast<Py_ssize_t*>(
-        PyMem_Malloc(sizeof(Py_ssize_t) * static_cast<std::size_t>(tensor.ndim + 1)));
-    if (strides == nullptr) {
-      throw std::bad_alloc();
-    }
-    for (std::int32_t i = 0; i < tensor.ndim; ++i) {
-      strides[i] = tensor.strides[i] * dtype.itemsize();
+    const std::int64_t itemsize = dtype.itemsize();
+    Py_ssize_t* strides = nullptr;
+    if ((flags & PyBUF_STRIDES) == PyBUF_STRIDES) {
+      strides = static_cast<Py_ssize_t*>(
+          PyMem_Malloc(sizeof(Py_ssize_t) * static_cast<std::size_t>(tensor.ndim + 1)));
+      if (strides == nullptr) {
+        throw std::bad_alloc();
+      }
+      for (std::int32_t i = 0; i < tensor.ndim; ++i) {
+        strides[i] = tensor.strides[i] * itemsize;
+      }
     }
     view->buf = tensor.data;
     view->obj = Py_NewRef(self);
-    view->len = byte_count(tensor);
-    view->itemsize = dtype.itemsize();
+    view->len = element_count(tensor) * itemsize;
+    view->itemsize = itemsize;
     view->readonly = managed.readonly() ? 1 : 0;
     view->ndim = tensor.ndim;
     view->format = (flags & PyBUF_FORMAT) != 0 ? const_cast<char*>(format) : nullptr;
     view->shape = (flags & PyBUF_ND) != 0 ? reinterpret_cast<Py_ssize_t*>(tensor.shape) : nullptr;
-    view->strides = (flags & PyBUF_STRIDES) == PyBUF_STRIDES ? strides : nullptr;
+    view->strides = strides;
     view->suboffsets = nullptr;
     view->internal = strides;
     return Py_None;
