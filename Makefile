@@ -117,7 +117,8 @@ bench-gpu: build ## Measure copies between a GPU and the host; BENCH_ARGS="--jso
 instructions: build ## Hold the instructions of small crossings against those agreed on (callgrind)
 	@$(call debian,valgrind)
 	g++ -O2 -shared -fPIC bench/instructions/switch.cpp -o build/libcallgrind_switch.so
-	PYTHONPATH=build/python $(PY) bench/instructions/check.py build/libcallgrind_switch.so
+	cmake --build build --target dlbridge_counted_crossings
+	PYTHONPATH=build/python $(PY) bench/instructions/check.py build/libcallgrind_switch.so build/dlbridge_counted_crossings
 
 # What reaches something new stays in build-fuzz/corpus; tests/fuzz/corpus has the few that reach
 # furthest, and all that ever ended a target. What ends one now is kept as build-fuzz/found-...

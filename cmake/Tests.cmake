@@ -168,3 +168,11 @@ if(NOT DLBRIDGE_SANITIZE)
     dlbridge_example_project(registered-library)
   endif()
 endif()
+
+# What `make instructions` counts under callgrind. Not built with the rest: it takes valgrind's
+# header.
+if(TARGET LibTorch::torch)
+  add_executable(dlbridge_counted_crossings EXCLUDE_FROM_ALL
+    bench/instructions/crossings.cpp bench/instructions/switch.cpp)
+  target_link_libraries(dlbridge_counted_crossings PRIVATE dlbridge_torch dlbridge_build_flags)
+endif()
