@@ -12,6 +12,7 @@ BENCH_ARGS ?=
 LOAD_ARGS ?=
 ARRAY_API_TESTS ?=
 FUZZ_SECONDS ?= 60
+MUTANTS_ARGS ?=
 TORCH_INDEX_URL ?=
 
 SHELL := /bin/bash
@@ -53,7 +54,7 @@ if [ -n "$$missing" ]; then
 fi
 endef
 
-.PHONY: help demo test libraries peers load doctor sanitize bench fuzz tsan build build-asan build-tsan build-fuzz format format-check lint docs clean test-gpu bench-gpu
+.PHONY: help demo test libraries peers load doctor sanitize bench fuzz tsan build build-asan build-tsan build-fuzz format format-check lint docs mutants clean test-gpu bench-gpu
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -185,8 +186,13 @@ docs: build ## Build the manual, warnings are errors
 	@PYTHONPATH=build/python sphinx-build -q -W --keep-going -b html docs build/docs
 	echo "the manual: build/docs/index.html"
 
+# Hours: not in CI. MUTANTS_ARGS="--sample 100"; goes on where it ended.
+mutants: $(READY) ## Take out one check, reference or wait after another, and see whether a test notices
+	@$(call debian,g++ libgtest-dev libgmock-dev)
+	env -u PYTHONDONTWRITEBYTECODE $(PY) tests/mutation/mutate.py $(MUTANTS_ARGS)
+
 clean: ## Remove what was built; the virtual environment stays
-	rm -rf build build-asan build-tsan build-fuzz dist demo-output
+	rm -rf build build-asan build-tsan build-fuzz build-mutants dist demo-output
 
 $(READY): requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dlbridge needs Python 3.10 or later; PYTHON= names one")'
