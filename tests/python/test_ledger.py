@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -328,6 +329,30 @@ def test_as_a_trace_for_perfetto(tmp_path: Any) -> None:
     assert slices[0]["args"]["line"] == f"{__file__}:{line + 1}"
     assert [e["args"]["bytes"] for e in events if e["ph"] == "C"][-1] == 8072
     assert {e["tid"] for e in events if e["ph"] == "M"} == {e["tid"] for e in slices}
+
+
+def test_a_crossing_begins_where_its_time_does(tmp_path: Any) -> None:
+    """Most of it passes before the plan stands: in the producer, which is asked first."""
+
+    class Slow:
+        def __dlpack_device__(self) -> tuple[int, int]:
+            time.sleep(0.02)
+            return (1, 0)
+
+        def __dlpack__(self, **keywords: Any) -> Any:
+            time.sleep(0.02)
+            return np.ones(3).__dlpack__(**keywords)
+
+    with dlbridge.trace() as log:
+        for make in (Slow, lambda: np.ones(3), Slow):
+            dlbridge.to_torch(make())
+    path = tmp_path / "trace.json"
+    log.to_chrome_trace(path)
+    events = json.loads(path.read_text(encoding="utf-8"))["traceEvents"]
+    slices = [event for event in events if event["ph"] == "X"]
+    assert [each["dur"] > 20000 for each in slices] == [True, False, True]
+    for one, next_one in itertools.pairwise(slices):
+        assert one["ts"] + one["dur"] <= next_one["ts"]
 
 
 def test_stats_count_since_start() -> None:

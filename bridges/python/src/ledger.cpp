@@ -27,7 +27,7 @@ void Watch::begin() {
   running_ = true;
   exceptions_ = std::uncaught_exceptions();
   outer_ = std::exchange(current_watch, this);
-  began_ = now();
+  began_ = started_ = now();
 }
 
 void Watch::end() {
@@ -50,6 +50,7 @@ void Watch::next(Ref entry) {
   if (entry_) {
     finish();
     spent_ = 0;
+    started_ = now();
   }
   entry_ = std::move(entry);
   began_ = now();
@@ -57,7 +58,8 @@ void Watch::next(Ref entry) {
 
 void Watch::finish() {
   if (entry_ && entry_.get() != Py_None) {
-    const Ref done(PyObject_CallMethod(entry_.get(), "finish", "LL", static_cast<long long>(began_),
+    const Ref done(PyObject_CallMethod(entry_.get(), "finish", "LL",
+                                       static_cast<long long>(started_),
                                        static_cast<long long>(spent_)));
     if (!done) {
       PyErr_WriteUnraisable(entry_.get());  // the crossing has succeeded all the same

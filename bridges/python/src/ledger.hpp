@@ -64,7 +64,8 @@ class Watch {
   int exceptions_ = 0;
   Watch* outer_ = nullptr;
   Ref entry_;
-  std::int64_t began_ = 0;  // nanoseconds, as the rest
+  std::int64_t started_ = 0;  // the crossing, in nanoseconds, as the rest
+  std::int64_t began_ = 0;    // after the last pause
   std::int64_t spent_ = 0;
 };
 
