@@ -96,8 +96,9 @@ if(DLBRIDGE_PYTHON)
     OUTPUT_VARIABLE nanobind_ROOT OUTPUT_STRIP_TRAILING_WHITESPACE)
   find_package(nanobind CONFIG REQUIRED)
   nanobind_add_module(dlbridge_probe NB_STATIC NB_SUPPRESS_WARNINGS
-    tests/python/probe/probe.cpp tests/python/probe/failing_calls.cpp)
-  target_link_libraries(dlbridge_probe PRIVATE dlbridge dlbridge_build_flags)
+    tests/python/probe/probe.cpp tests/python/probe/failing_calls.cpp
+    tests/python/probe/numpy_memory.cpp)
+  target_link_libraries(dlbridge_probe PRIVATE dlbridge Python3::NumPy dlbridge_build_flags)
   # The guarded device for pytest, and torch's backend on it.
   set(guarded_sources tests/guarded/guarded_device.cpp tests/guarded/guarded_memory.cpp
     tests/guarded/guarded_streams.cpp)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import importlib
 from collections.abc import Iterator
 
+import dlbridge_probe as probe
 import pytest
 import torch
-from dlb_support import counters, settle
+from dlb_support import counters, settle, sources_alive
 from hypothesis import HealthCheck, settings
 from torch_sources import SOURCES
 
@@ -47,6 +49,8 @@ def pytest_configure() -> None:
 
 def pytest_collection_finish() -> None:
     """What is there before the first test stays: collections look only at what tests make."""
+    importlib.import_module("numpy.ma")  # its constants are arrays, and JAX imports it late
+    probe.count_numpy_memory()
     for make in SOURCES.values():
         with make():  # torch imports half of itself for some of these
             pass
@@ -86,15 +90,20 @@ def nothing_is_left_alive(request: pytest.FixtureRequest) -> Iterator[None]:
     clean = not _unsettled[0]
     if not clean:
         settle()
-    before = counters()
+    keeps = request.node.get_closest_marker("keeps_sources") is not None
+
+    def counted() -> dict[str, int]:
+        return counters() if keeps else counters() | sources_alive()
+
+    before = counted()
     yield
     broken = request.node.get_closest_marker("leaves_behind") is not None
     _unsettled[0] = broken or request.node.stash.get(_failed, False)
     if _unsettled[0]:
         return
-    if counters() != before:
+    if counted() != before:
         settle()
-    after = counters()
+    after = counted()
     _unsettled[0] = after != before
     left = {name: after[name] - before[name] for name in after if after[name] != before[name]}
     assert not left if clean else max(left.values(), default=0) <= 0, f"left behind: {left}"

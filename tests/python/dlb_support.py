@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,24 @@ def counters() -> dict[str, int]:
         "managed tensors alive": live(),
         "deleters not called": probe.outstanding() + testing_kit_outstanding(),
         "deleters called again": probe.deleted_twice(),
+    }
+
+
+SPEAKS = {"__dlpack__", "__array_interface__", "__array_struct__", "__cuda_array_interface__"}
+
+
+def sources_alive() -> dict[str, int]:
+    """What a reference to a source, taken and not given back, keeps alive: an object that speaks a
+    protocol, as the garbage collector lists it, or the memory of an array, which it does not list.
+    """
+    kinds = Counter(map(type, gc.get_objects()))
+    return {
+        "producers alive": sum(
+            count
+            for kind, count in kinds.items()
+            if not all(SPEAKS.isdisjoint(vars(base)) for base in kind.__mro__)
+        ),
+        "blocks of memory of arrays": probe.numpy_blocks(),
     }
 
 

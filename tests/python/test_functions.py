@@ -17,6 +17,8 @@ from torch.autograd.gradcheck import GradcheckError
 
 import dlbridge
 
+pytestmark = pytest.mark.keeps_sources  # what JAX and torch.compile traced
+
 
 @dlbridge.numpy_function(returns="image")
 def smooth(image: Any, sigma: float = 1.0) -> Any:

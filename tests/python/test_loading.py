@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 import dlbridge
 
 matplotlib.use("agg")
+pytestmark = pytest.mark.keeps_sources  # matplotlib its figures, torch its workers' storages
 
 
 class Sample(NamedTuple):

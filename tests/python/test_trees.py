@@ -113,6 +113,7 @@ def test_containers_nest(outer: str, inner: str) -> None:
     assert result.data_ptr() == array.ctypes.data
 
 
+@pytest.mark.keeps_sources  # JAX, imported here, keeps constants
 def test_other_leaves_are_the_same_objects(road: str) -> None:
     others: list[Any] = ["text", b"bytes", 3, 2.5, None, True, object(), {1, 2}, torch.float32]
     others += [np.float32(1), bytearray(2), range(3), int, torch.Tensor, lambda: None]

@@ -12,6 +12,7 @@
 namespace probe {
 
 void bind_failing_calls(nb::module_& m);
+void bind_numpy_memory(nb::module_& m);
 
 namespace {
 
@@ -268,6 +269,7 @@ NB_MODULE(dlbridge_probe, m) {
   m.def("table_export_calls", [] { return g_export_calls.load(); });
 
   bind_failing_calls(m);
+  bind_numpy_memory(m);
 
   nb::class_<Held>(m, "Held")
       .def("release", [](Held& h) { h.owned.release(); })
