@@ -1,6 +1,6 @@
 """Takes out one check, condition, reference, release or wait after another, and asks the tests.
 
-    python tests/mutation/mutate.py --build build-mutants --sample 150
+    python tests/mutation/mutate.py --build build-mutants --sample 250
 
 A copy of the tree is built once with all mutants in it (rules.py); then the tests run for each, in
 a process forked for it, until one fails. What no test notices survives: docs/testing.md explains
@@ -13,83 +13,62 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import faulthandler
 import importlib
 import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import sysconfig
 import time
-import traceback
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from rules import Mutant, mutants_of, with_switches
+import pytest
+from rooms import MOST, ROOMS, Room, Round
+from rules import RULES, Mutant, mutants_of, with_switches
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COPIED = ("CMakeLists.txt", "bridges", "cmake", "lib", "pyproject.toml", "tests", "examples")
-MODULES = ("dlbridge_python", "dlbridge_torch_companion", "dlbridge_probe")
+MODULES = (
+    "dlbridge_python", "dlbridge_torch_companion", "dlbridge_probe", "dlbridge_guarded",
+    "dlbridge_guarded_torch",
+)  # fmt: skip
 CASTERS = ("dlbridge_nanobind_casters", "dlbridge_pybind11_casters")
-PROGRAM_SECONDS, PYTEST_SECONDS = 240, 900
+# Importing them opens the guarded device, which a fork would lose: collected after it.
+FORK_FIRST = ("test_devices", "test_device_targets", "test_devices_torch")
+ASLEEP_SECONDS = 30  # in which no test begins or ends
+PROCESSOR_SECONDS = 600  # of one process: then it runs in circles
 
 
-@dataclass(frozen=True)
-class Room:
-    """Files that are tested alike: by C++ programs (with a filter), then by files of pytest's."""
-
-    files: tuple[str, ...]
-    programs: tuple[tuple[str, str], ...]
-    pytest: tuple[str, ...]
+def limit_processor() -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (PROCESSOR_SECONDS, PROCESSOR_SECONDS))
 
 
-SRC = "bridges/python/src/"
-LIB_TESTS = ("dlbridge_lib_tests", "-Copy*:*Random*:*random*")
-NUMPY_TESTS = ("dlbridge_numpy_tests", "*")
-# Those that look at the most in the shortest time come first.
-PYTHON_TESTS = (
-    "test_bad_capsules", "test_release", "test_managed_tensor", "test_exchange_table",
-    "test_producers", "test_interfaces", "test_arguments", "test_trees", "test_registry",
-    "test_numpy_specials", "test_policy_capsules", "test_policy_torch_to_numpy",
-    "test_policy_numpy_to_torch", "test_round_trip", "test_explain_and_refusal", "test_rules",
-    "test_testing_kit", "test_ledger", "test_threads", "test_failing_calls",
-    "test_buffer_lifetime", "test_torch_lifetime",
-)  # fmt: skip
-TORCH_TESTS = (
-    "test_policy_torch_to_numpy", "test_policy_numpy_to_torch", "test_round_trip", "test_release",
-    "test_explain_and_refusal", "test_threads", "test_torch_lifetime", "test_failing_calls",
-    "test_rules",
-)  # fmt: skip
-ROOMS = (
-    Room(
-        ("lib/src/managed_tensor.cpp", "lib/src/plan.cpp", "lib/src/layout.cpp",
-         "lib/src/transfer.cpp", "lib/src/live_count.cpp"),
-        (LIB_TESTS,), PYTHON_TESTS,
-    ),
-    Room(
-        ("bridges/numpy/src/numpy.cpp", "bridges/numpy/src/python_lease.cpp"),
-        (NUMPY_TESTS,), PYTHON_TESTS,
-    ),
-    Room(
-        tuple(SRC + name for name in (
-            "capsule.cpp", "exchange.cpp", "generic.cpp", "interfaces.cpp", "kinds.cpp",
-            "convert.cpp", "errors.cpp", "managed_tensor_type.cpp", "arguments.cpp", "trees.cpp",
-            "registry.cpp")),
-        (), PYTHON_TESTS,
-    ),
-    Room((SRC + "portable_torch.cpp", "bridges/python/dlbridge/_torch.py"), (), TORCH_TESTS),
-    Room(
-        ("bridges/torch/include/dlbridge/torch.hpp",
-         "bridges/torch/include/dlbridge/torch_storage.hpp"),
-        (), TORCH_TESTS,
-    ),
-)  # fmt: skip
+def is_asleep(session: int) -> bool:
+    """Whether no thread of its processes runs, or waits for the processor or a disk."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            if os.getsid(int(folder.name)) == session:
+                for stat in folder.glob("task/*/stat"):
+                    if stat.read_text().rsplit(") ", 1)[1][0] in "RD":
+                        return False
+    return True
+
+
+class InChild(BaseException):
+    """In a forked process: these tests are to be run here."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
 
 
 def all_mutants() -> list[tuple[int, Mutant, Room]]:
@@ -111,6 +90,9 @@ class Tree:
         self.source = build / "tree"
         self.log = build / f"log-{os.getpid()}"
         self.left_out = build / "left_out.json"
+        self.rounds = [Round(most=MOST), Round(most=MOST, others=True)]
+        self.items: list[Any] = []  # the tests of all rooms
+        self.wrong = ""  # why it cannot be asked
         self.out: set[str] = set()  # mutants that do not compile
         if self.left_out.exists():
             self.out = set(json.loads(self.left_out.read_text()))
@@ -182,22 +164,14 @@ class Tree:
     # --- the tests -----------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Loads what every forked process needs: the libraries, and ours before any crossing."""
+        """Loads what every forked process needs, and lets nothing cross."""
         package = self.build / "python"
         sys.path[:0] = [str(package), str(self.source), str(self.source / "tests/python")]
         os.environ["PYTHONPATH"] = os.pathsep.join([str(package), str(self.source)])
         os.environ |= {"OMP_NUM_THREADS": "1", "MALLOC_PERTURB_": "221"}
-        import hypothesis  # noqa: F401
-        import ml_dtypes  # noqa: F401
-        import pytest  # noqa: F401
-        import torch  # noqa: F401
-
         for name in self.imported_by_sources():
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
-        import dlbridge
-
-        self.core = dlbridge._core.__file__
 
     def imported_by_sources(self) -> list[str]:
         """Half of torch, which takes long: but its autograd cannot run before a fork."""
@@ -213,79 +187,142 @@ class Tree:
         )
         return [name for name in done.stdout.split() if name.startswith("torch.")]
 
-    def noticed(self, number: int, room: Room) -> str:
-        """What noticed the mutant, or nothing."""
-        for program, chosen in room.programs:
-            if why := self.run_program(number, program, chosen):
-                return why
-        return self.run_pytest(number, room)
+    def collect(self, ask: Callable[[], None]) -> None:
+        """Collects the tests once, and calls ``ask`` before the first has run. In a process that
+        ``ask`` forked, goes on to run those that it was forked for."""
+        parent = os.getpid()
+        tree = self
 
-    def run_program(self, number: int, program: str, chosen: str) -> str:
-        site = sysconfig.get_path("purelib")
-        command = [str(self.build / program), f"--gtest_filter={chosen}", "--gtest_fail_fast"]
-        with self.log.open("w") as out:
-            try:
-                status = subprocess.run(
-                    command,
-                    check=False,
-                    stdout=out,
-                    stderr=out,
-                    timeout=PROGRAM_SECONDS,
-                    env=os.environ | {"DLBRIDGE_MUTANT": str(number), "PYTHONPATH": site},
-                ).returncode
-            except subprocess.TimeoutExpired:
-                return f"{program}: took too long"
-        return self.first_failure(program, status)
+        class Asking:
+            @pytest.hookimpl(trylast=True)
+            def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+                tree.items = list(items)
+                items.clear()
+                try:
+                    ask()
+                except InChild as child:
+                    items[:] = child.items
+                except SystemExit as ended:  # which pytest would take for a fault of its own
+                    tree.wrong = str(ended)
 
-    def run_pytest(self, number: int, room: Room) -> str:
-        child = os.fork()
-        if child == 0:
-            os.setsid()
-            self.in_child(number, room)
-        until = time.monotonic() + PYTEST_SECONDS
-        while time.monotonic() < until:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
-                return self.first_failure("pytest", os.waitstatus_to_exitcode(status))
-            time.sleep(0.2)
-        os.killpg(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        return "pytest: took too long"
-
-    def in_child(self, number: int, room: Room) -> None:
-        out = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        status = 99
-        try:
-            os.environ["DLBRIDGE_MUTANT"] = str(number)
-            ctypes.c_int.in_dll(ctypes.CDLL(self.core), "dlbridge_mutant").value = number
-            os.chdir(self.source)
-            import pytest
-
-            files = [self.source / "tests/python" / f"{name}.py" for name in room.pytest]
-            status = int(
-                pytest.main(
-                    ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header"]
-                    + ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-                    + ["-k", "not first_crossing and not every_function"]
-                    + [str(file) for file in files if file.exists()]
-                )
-            )
-        except BaseException:
-            traceback.print_exc()
-        finally:
+        os.chdir(self.source)
+        names = dict.fromkeys(name for room in ROOMS for name in room.pytest)
+        status = self.pytest([name for name in names if name not in FORK_FIRST], Asking())
+        if os.getpid() != parent:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+        if self.wrong:
+            raise SystemExit(self.wrong)
+
+    @staticmethod
+    def pytest(names: list[str], plugin: Any) -> int:
+        return pytest.main(
+            [f"tests/python/{name}.py" for name in names]
+            + ["-v", "-x", "-s", "--tb=short", "--no-header", "--hypothesis-seed=0"]
+            + ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:faulthandler"]
+            + ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+            + ["-k", "not first_crossing and not every_function"],
+            plugins=[plugin],
+        )
+
+    def noticed(self, number: int, room: Room, rounds: int = 9) -> str:
+        """What noticed the mutant, or nothing."""
+        for program, filtered in room.programs:
+            if why := self.run_program(number, program, filtered):
+                return why
+        for asked in self.rounds[:rounds]:
+            items = asked.of(self.items, room)
+            names = [name for name in room.pytest if name in FORK_FIRST]
+            if names and (why := self.run_pytest(number, room, asked, names)):
+                return why
+            if items and (why := self.run_pytest(number, room, asked, [])):
+                return why
+        return ""
+
+    def run_program(self, number: int, program: str, filtered: str) -> str:
+        site = sysconfig.get_path("purelib")
+        command = [str(self.build / program), f"--gtest_filter={filtered}", "--gtest_fail_fast"]
+        with self.log.open("w") as out:
+            child = subprocess.Popen(
+                command,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                preexec_fn=limit_processor,
+                env=os.environ | {"DLBRIDGE_MUTANT": str(number), "PYTHONPATH": site},
+            )
+        why = self.outcome(program, child.pid)
+        child.returncode = 0  # it has been waited for
+        return why
+
+    def run_pytest(self, number: int, room: Room, asked: Round, names: list[str]) -> str:
+        """Runs these files in a forked process, or the tests that were collected."""
+        sys.stdout.flush()
+        self.log.write_text("")
+        child = os.fork()
+        if child == 0:
+            self.become(number)
+            if names:
+                self.run_files(room, asked, names)
+            raise InChild(asked.of(self.items, room))
+        return self.outcome("pytest", child)
+
+    def run_files(self, room: Room, asked: Round, names: list[str]) -> NoReturn:
+        class Some:
+            @pytest.hookimpl(trylast=True)
+            def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+                items[:] = asked.of(items, room)
+
+        status = self.pytest(names, Some())
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0 if status == pytest.ExitCode.NO_TESTS_COLLECTED else status)
+
+    def outcome(self, what: str, child: int) -> str:
+        """Waits for a session of processes: until it ends, or sleeps for long and says nothing. On
+        a busy machine tests take any time, but those that wait for the processor do not sleep."""
+        said, since = 0, time.monotonic()
+        while time.monotonic() - since < ASLEEP_SECONDS:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return self.first_failure(what, os.waitstatus_to_exitcode(status))
+            if self.log.stat().st_size != said or not is_asleep(child):
+                said, since = self.log.stat().st_size, time.monotonic()
+            time.sleep(0.3)
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return f"{what}: hung in {self.last_test()}"
+
+    def become(self, number: int) -> None:
+        """Turns the mutant on in this process, whose output goes to the log."""
+        os.setsid()
+        limit_processor()
+        out = os.open(self.log, os.O_WRONLY | os.O_APPEND)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        faulthandler.enable(out)
+        os.environ["DLBRIDGE_MUTANT"] = str(number)
+        for module in list(sys.modules.values()):
+            file = getattr(module, "__file__", None) or ""
+            if file.startswith(str(self.build)) and ".so" in file:
+                with contextlib.suppress(ValueError):  # no mutants in it
+                    ctypes.c_int.in_dll(ctypes.CDLL(file), "dlbridge_mutant").value = number
 
     def first_failure(self, what: str, status: int) -> str:
         if status == 0:
             return ""
         for line in self.log.read_text(errors="replace").splitlines():
-            if line.startswith(("FAILED", "ERROR", "[  FAILED  ]", "Fatal")):
-                return f"{what}: {line[:160]}"
-        return f"{what}: exit status {status}"
+            if line.startswith(("FAILED", "ERROR ", "[  FAILED  ]")):
+                return f"{what}: {line[:200]}"
+        return f"{what}: exit status {status} in {self.last_test()}"
+
+    def last_test(self) -> str:
+        said = self.log.read_text(errors="replace")
+        begun = re.findall(
+            r"^tests/\S+::(.+?)(?: PASSED| SKIPPED| *$)|RUN      \] (\S+)", said, re.M
+        )
+        return "".join(begun[-1]) if begun else "none"
 
 
 def chosen(
@@ -307,57 +344,118 @@ def chosen(
     return picked[:sample]
 
 
+def survivors() -> dict[str, str]:
+    """Why those survive that do, as somebody found who looked."""
+    return json.loads((HERE / "survivors.json").read_text())
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """What came of it, for docs/testing.md."""
+    lines = ["| taken out | mutants | noticed |", "|---|---|---|"]
+    rules = Counter(each["rule"] for each in results)
+    noticed = Counter(each["rule"] for each in results if each["outcome"] == "killed")
+    for rule in sorted(rules):
+        lines.append(f"| {RULES[rule]} | {rules[rule]} | {noticed[rule]} |")
+    lines.append(f"| all | {len(results)} | {noticed.total()} |")
+    lines += ["", "| survivor | why |", "|---|---|"]
+    reasons = survivors()
+    for each in results:
+        if each["outcome"] != "killed":
+            shown = each["mutant"].replace("|", "\\|")
+            reason = reasons.get(each["text"], "not explained")
+            lines.append(f"| `{shown}` | {reason} |")
+    return "\n".join(lines)
+
+
+def devices_table(results: list[dict[str, Any]]) -> str:
+    """The first test that fails without each rule of devices, for docs/devices.md."""
+    lines = ["| without the rule that | the first test that fails |", "|---|---|"]
+    for each in results:
+        if each["rule"] == "device":
+            name = each["mutant"].split(": device: ", 1)[1]
+            reason = survivors().get(each["text"], "not explained")
+            by = re.sub(r"^.*::|^.*FAILED  \] | - .*| \(\d+ ms\)| \(.*GetParam.*", "", each["by"])
+            lines.append(f"| {name} | `{by}` |" if by else f"| {name} | none: {reason} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", type=Path, default=ROOT / "build-mutants")
-    parser.add_argument("--sample", type=int, default=150, help="how many of all mutants")
+    parser.add_argument("--sample", type=int, default=250, help="how many of all mutants")
     parser.add_argument("--only", default="", help="those whose description has this text")
     parser.add_argument("--part", default="1/1", help="of several at a time, which one this is")
-    parser.add_argument("--built", action="store_true", help="go on with the tree that was built")
+    parser.add_argument("--built", action="store_true", help="go on with what was built and passed")
+    parser.add_argument("--again", action="store_true", help="ask again what survived before")
+    parser.add_argument("--processes", action="store_true", help="ask the slowest tests as well")
     parser.add_argument("--list", action="store_true", help="name them, and build nothing")
+    parser.add_argument("--table", action="store_true", help="show what is known, and run nothing")
     arguments = parser.parse_args()
     mutants = all_mutants()  # of the tree as it is now: it may change under a long run
+    arguments.build.mkdir(parents=True, exist_ok=True)
+    tree = Tree(arguments.build.resolve())
     if arguments.list:
-        listed = chosen(mutants, arguments.sample, arguments.only, set())
+        listed = chosen(mutants, arguments.sample, arguments.only, tree.out)
         for _, mutant, _ in listed:
             print(mutant)
         print(len(listed), "mutants", dict(Counter(mutant.rule for _, mutant, _ in listed)))
         return
-    arguments.build.mkdir(parents=True, exist_ok=True)
-    tree = Tree(arguments.build.resolve())
-    if not arguments.built:
-        tree.make(mutants)
-    tree.load()
-    for room in () if arguments.built else ROOMS:
-        if why := tree.noticed(-1, room):
-            raise SystemExit(f"the tests of {room.files[0]} fail without a mutant: {why}")
-        print(f"no mutant: the tests of {room.files[0]} and the like pass", flush=True)
     results = arguments.build / "mutants.jsonl"
-    lines = results.read_text().splitlines() if results.exists() else []
     known: dict[str, dict[str, Any]] = {}
-    for line in lines:
+    for line in results.read_text().splitlines() if results.exists() else []:
         known[json.loads(line)["mutant"]] = json.loads(line)
-    part, parts = (int(each) for each in arguments.part.split("/"))
+    if not arguments.table:
+        if not arguments.built:
+            tree.make(mutants)
+        if arguments.processes:
+            tree.rounds.append(Round(processes=True))
+        tree.load()
+        picked = chosen(mutants, arguments.sample, arguments.only, tree.out)
+        tree.collect(lambda: run(tree, arguments, picked, known))
     todo = chosen(mutants, arguments.sample, arguments.only, tree.out)
+    found = [known[str(mutant)] for _, mutant, _ in todo if str(mutant) in known]
+    print(table(found), devices_table(found), sep="\n\n")
+    reasons = survivors()
+    if any(each["outcome"] != "killed" and each["text"] not in reasons for each in found):
+        raise SystemExit("some survive without an explanation in tests/mutation/survivors.json")
+
+
+def run(
+    tree: Tree,
+    arguments: argparse.Namespace,
+    todo: list[tuple[int, Mutant, Room]],
+    known: dict[str, dict[str, Any]],
+) -> None:
+    """Asks the tests of each that is not known, and writes down what came of it."""
+    checked: set[tuple[Any, Any]] = set()
+    for room in dict.fromkeys(room for _, _, room in todo):
+        same = (room.programs, frozenset(room.pytest))
+        if same not in checked:
+            checked.add(same)
+            began = time.monotonic()
+            if why := tree.noticed(-1, room, 1 if arguments.built else 9):
+                raise SystemExit(f"the tests of {room.files[0]} fail without a mutant: {why}")
+            took = round(time.monotonic() - began)
+            print(f"{took:4} s without a mutant: {room.files[0]} and the like", flush=True)
+    part, parts = (int(each) for each in arguments.part.split("/"))
     for number, mutant, room in todo[part - 1 :: parts]:
-        if str(mutant) in known:
+        before = known.get(str(mutant))
+        if before and not (arguments.again and before["outcome"] != "killed"):
             continue
         began = time.monotonic()
         noticed = tree.noticed(number, room)
         outcome = "killed" if noticed else "survived"
-        seconds = round(time.monotonic() - began)
         known[str(mutant)] = {
             "mutant": str(mutant),
+            "text": mutant.without_line(),
             "rule": mutant.rule,
             "outcome": outcome,
             "by": noticed,
-            "seconds": seconds,
+            "seconds": round(time.monotonic() - began),
         }
-        with results.open("a") as file:
+        with (arguments.build / "mutants.jsonl").open("a") as file:
             file.write(json.dumps(known[str(mutant)]) + "\n")
-        print(f"{outcome:9} {seconds:4} s  {mutant}  {noticed}", flush=True)
-    counts = Counter(each["outcome"] for each in known.values())
-    print(f"{counts['killed']} of {len(known)} mutants were noticed")
+        print(f"{outcome:9} {known[str(mutant)]['seconds']:4} s  {mutant}  {noticed}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from devices import NAMED
+
 
 @dataclass(frozen=True)
 class Mutant:
@@ -22,19 +24,50 @@ class Mutant:
     end: int
     before: str
     text: str
+    name: str = ""
 
     def __str__(self) -> str:
-        was = " ".join(self.before.split())
-        return f"{self.file}:{self.line}: {self.rule}: {was[:100]}"
+        return f"{self.file}:{self.line}: {self.rule}: {self.short()}"
+
+    def without_line(self) -> str:
+        """Its name for as long as its text stays, wherever the lines go."""
+        return f"{self.file}: {self.rule}: {self.short()}"
+
+    def short(self) -> str:
+        return self.name or " ".join(self.before.split())[:100]
+
+    @property
+    def replaces(self) -> bool:
+        """Whether nothing of what stood there is left, so that no other mutant can lie within."""
+        return "{0}" not in self.text and "{1}" not in self.text
 
 
+# What each rule does, as docs/testing.md says it.
+RULES = {
+    "check": "a check: what it refuses or turns away goes on",
+    "branch": "a branch that is never taken",
+    "branch always": "a branch that is always taken",
+    "condition": "one of several conditions",
+    "new reference": "a reference that is returned (`Py_NewRef`)",
+    "borrowed": "a reference taken of what is borrowed",
+    "reference": "another reference that is counted up",
+    "ownership": "the passing on of a reference: it is given back as well",
+    "release": "a reference, a tensor or memory that is given back",
+    "error": "the handling of a failed call",
+    "guard": "a scope that holds the GIL, an error or a lock",
+    "wait": "a wait, or an order of streams",
+    "device": "a rule of devices, by name",
+}
 # Statements that are left out, by what they are.
 STATEMENTS = {
     "release": r"Py_X?DECREF\(|\w+(->|\.)give_back\(\)|managed->deleter\(|delete \w+;|PyMem_Free\(|"
     r"Py_CLEAR\(|detail::release\(|std::free\(|PyBuffer_Release\(|\w+->action\(",
     "reference": r"detail::retain\(|holder->users_\.fetch_add\(|c10::raw::intrusive_ptr::incref\(",
     "error": r"forget_error\(\);|PyErr_Clear\(\);|PyErr_Restore\(|checked\([^;]*\);",
-    "wait": r"drain_releases\(\);|\w+(\[\w+\])?\.join\(\);|Py_AddPendingCall\(",
+    "wait": r"drain_releases\(\);|\w+(\[\w+\])?\.join\(\);|Py_AddPendingCall\(|"
+    r"[\w.]*runtime_?(->|\.)(synchronise|wait)\(|(\w+(->|\.))+wait(_for_stream)?\(\);|wait\(\);|"
+    r"(detail::)?order(_streams)?\(|wait_for_\w+\(|settle_(pinned|device|location)\(|"
+    r"tensor = until_done_on\(|leaving = until_done_on\(",
     "condition": r"(source\.traits\.|\w+\.)?conditions\.add(_if)?\(|conditions\.add(_if)?\(|"
     r"\w+\.mark_\w+\(\);|storage\.set_resizable\(|tensor\.drop_\w+\(\);|add\(|add_if\(",
 }
@@ -75,11 +108,16 @@ def mutants_of(text: str, file: str) -> list[Mutant]:
     """All mutants of a file, none of them across another."""
     make = _python if file.endswith(".py") else _cxx
     found: list[Mutant] = []
+    for name, named_file, was, new in NAMED:
+        if named_file == file:
+            start = text.index(was)  # ValueError: the file has changed, and devices.py has to
+            line = text.count("\n", 0, start) + 1
+            found.append(Mutant(file, line, "device", start, start + len(was), was, new, name))
     for rule, start, end, new in make(text):
         # Inside of another one is fine; half inside is not.
         crossing = any(
             start < other.end and other.start < end
-            and not (other.start <= start and end <= other.end)
+            and not (other.start <= start and end <= other.end and not other.replaces)
             and not (start <= other.start and other.end <= end)
             for other in found
         )  # fmt: skip
