@@ -160,7 +160,7 @@ NAMED = (
     ),
     (
         "nothing on a device passes to the host as it is",
-        PLAN,
+        "lib/include/dlbridge/plan.hpp",
         "(!target.wants_host || here.host_accessible())",
         "(!target.wants_host || {on} || here.host_accessible())",
     ),
