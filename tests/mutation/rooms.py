@@ -84,7 +84,7 @@ def files(folder: str, names: str) -> tuple[str, ...]:
 
 ROOMS = (
     Room(
-        files(LIB, "managed_tensor.cpp plan.cpp layout.cpp live_count.cpp device.cpp dtype.cpp")
+        files(LIB, "managed_tensor.cpp plan.cpp layout.cpp device.cpp dtype.cpp")
         + files("lib/include/dlbridge/", "managed_tensor.hpp plan.hpp"),
         (CORE_TESTS, GUARDED_TESTS), CROSSINGS,
     ),
