@@ -178,15 +178,17 @@ format-check: $(READY) ## Check the format, change nothing
 	clang-format --dry-run -Werror $(CXX_FILES)
 	ruff format --check $(PY_DIRS)
 
-lint: $(READY) ## ruff and mypy
+# The mutants' rules name files and lines of code: whoever changes those hears of it here.
+lint: $(READY) ## ruff and mypy, and whether the mutants still find what they take out
 	ruff check $(PY_DIRS)
 	mypy
+	$(PY) tests/mutation/mutate.py --list --sample 100000 | tail -n 1
 
 docs: build ## Build the manual, warnings are errors
 	@PYTHONPATH=build/python sphinx-build -q -W --keep-going -b html docs build/docs
 	echo "the manual: build/docs/index.html"
 
-# Hours: not in CI. MUTANTS_ARGS="--sample 100"; goes on where it ended.
+# Takes long: not in CI. MUTANTS_ARGS="--sample 100"; goes on where it ended.
 mutants: $(READY) ## Take out one check, reference or wait after another, and see whether a test notices
 	@$(call debian,g++ libgtest-dev libgmock-dev)
 	env -u PYTHONDONTWRITEBYTECODE $(PY) tests/mutation/mutate.py $(MUTANTS_ARGS)

@@ -37,7 +37,9 @@ from rules import RULES, Mutant, mutants_of, with_switches
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-COPIED = ("CMakeLists.txt", "bridges", "cmake", "lib", "pyproject.toml", "tests", "examples")
+COPIED = (
+    "CMakeLists.txt", "bench", "bridges", "cmake", "examples", "lib", "pyproject.toml", "tests",
+)  # fmt: skip
 MODULES = (
     "dlbridge_python", "dlbridge_torch_companion", "dlbridge_probe", "dlbridge_guarded",
     "dlbridge_guarded_torch",
