@@ -93,13 +93,10 @@ class Pool {
     return best == kRoom ? nullptr : remove(best);
   }
 
-  /// Keeps the piece, if it can be kept; what has to go for it, or itself, is in `out`, null
+  /// Keeps the piece, if nobody else is here; what has to go for it, or itself, is in `out`, null
   /// behind the last.
   void keep(Piece* piece, Pieces& out) noexcept {
     out[0] = piece;
-    if (piece->capacity > limit()) {
-      return;
-    }
     const Entered entered(*this);
     if (!entered) {
       return;

@@ -144,6 +144,38 @@ TEST_P(failures, of_every_call_leave_nothing_behind) {
   }
 }
 
+using half_way = TransferTest;
+
+// Strided, into pinned memory: a kernel and a copy over the bus for each slice, no wait between.
+TEST_F(half_way, a_failure_is_told_once_the_device_writes_to_the_target_no_more) {
+  const std::int64_t step = 3;
+  OnDevice memory(device, {kMany * step});
+  DLTensor tensor = memory.tensor();
+  tensor.shape = const_cast<std::int64_t*>(&kMany);
+  tensor.strides = const_cast<std::int64_t*>(&step);
+  Source source;
+  describe(tensor, stream, source);
+  const ManagedTensor target = allocate_pinned(device, {kDLFloat, 32}, {{kMany}});
+  const Stream own = device.own_stream(0);
+  int failures = 0;
+  for (int nth = 1; nth < 100; ++nth) {
+    device.delay(static_cast<std::uint32_t>(nth), 2000);
+    device.fail(std::nullopt, nth);
+    try {
+      carry_out_into(to_host(source), source, target.tensor());
+    } catch (const DeviceError&) {
+      ++failures;
+      EXPECT_EQ(device.pending(0, stream) + device.pending(0, own), 0) << "call " << nth;
+    }
+    const bool came_through = !device.has_failed();
+    device.settle();
+    if (came_through) {
+      break;
+    }
+  }
+  EXPECT_GT(failures, 5);
+}
+
 INSTANTIATE_TEST_SUITE_P(as, failures,
                          ::testing::Values(Failure::kDeviceError, Failure::kOutOfMemory));
 
