@@ -53,9 +53,10 @@ class Exchange {
       end(place.exchange(nullptr));
     }
   }
-  /// Leaves the tensor, and releases what another thread left there.
+  /// Leaves the tensor, or nothing, and releases what another thread left there.
   void leave(std::size_t number, ManagedTensor tensor) {
-    end(places_[number % kPlaces].exchange(tensor.release(), std::memory_order_acq_rel));
+    DLManagedTensorVersioned* left = tensor ? tensor.release() : nullptr;
+    end(places_[number % kPlaces].exchange(left, std::memory_order_acq_rel));
   }
 
  private:
