@@ -64,7 +64,7 @@ TORCH_TESTS = ("dlbridge_torch_tests", "*")
 CROSSINGS = (
     "test_bad_capsules", "test_release", "test_managed_tensor", "test_exchange_table",
     "test_producers", "test_interfaces", "test_arguments", "test_trees", "test_registry",
-    "test_numpy_specials", "test_policy_capsules", "test_policy_torch_to_numpy",
+    "test_numpy_specials", "test_float4", "test_policy_capsules", "test_policy_torch_to_numpy",
     "test_policy_numpy_to_torch", "test_round_trip", "test_explain_and_refusal", "test_out",
     "test_hostile", "test_rules", "test_testing_kit", "test_ledger", "test_copies", "test_devices",
     "test_device_targets", "test_devices_torch", "test_threads", "test_failing_calls",
