@@ -18,9 +18,11 @@ from guarded_sources import (
     CHUNK,
     NAME,
     TYPE,
+    VALUES,
     Plain,
     by_table,
     registered,
+    same,
     settle,
     torch_backend,
     while_held,
@@ -32,7 +34,6 @@ import dlbridge
 pytest.importorskip("dlbridge_guarded_torch")
 torch = torch_backend()
 DEVICE = torch.device("guarded:0")
-VALUES = np.arange(12, dtype="f4").reshape(3, 4)
 
 
 @pytest.fixture(autouse=True)
@@ -55,11 +56,6 @@ def late(values: np.ndarray, stream: int) -> Any:
     torch.guarded.set_current_stream(stream)
     x.copy_(torch.from_numpy(values.copy()), non_blocking=True)
     return x
-
-
-def same(array: np.ndarray, expected: np.ndarray) -> None:
-    assert array.dtype == expected.dtype and array.shape == expected.shape
-    assert array.tobytes() == expected.tobytes()
 
 
 # --- the backend itself --------------------------------------------------------------------------
@@ -201,6 +197,13 @@ def test_strided_and_cast_from_the_host_cross_once() -> None:
     assert x.device == torch.device("guarded:1") and x.dtype is torch.int16
     same(dlbridge.to_numpy(x), np.ascontiguousarray(VALUES.T).astype("i2"))
     assert guarded.counts()["to_device"] == 24
+
+
+def test_a_sparse_tensor_is_made_dense_on_its_way() -> None:
+    sparse = torch.from_numpy(VALUES.copy()).to_sparse()
+    there = dlbridge.to_torch(sparse, device=NAME, policy=dlbridge.host.replace(layout="densify"))
+    assert there.device == DEVICE and there.layout is torch.strided
+    same(dlbridge.to_numpy(there), VALUES)
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5])
