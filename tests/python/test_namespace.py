@@ -17,6 +17,7 @@ import dlbridge
 from dlbridge._trees import leaves, mapped
 
 jax = pytest.importorskip("jax")
+pytestmark = pytest.mark.keeps_sources  # JAX keeps constants
 
 
 class Pair(NamedTuple):

@@ -19,6 +19,8 @@ import torch
 
 import dlbridge
 
+pytestmark = pytest.mark.keeps_sources  # JAX, imported here, keeps constants
+
 ROOT = Path(__file__).resolve().parents[2]
 MANUAL = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 

@@ -151,6 +151,7 @@ def test_arguments_hold_for_every_leaf(road: str) -> None:
     assert doubled["a"].dtype == torch.float32
 
 
+@pytest.mark.keeps_sources  # JAX, imported here, keeps constants
 def test_trees_go_to_any_library() -> None:
     jax = pytest.importorskip("jax")
     result = dlbridge.to({"a": np.ones(3, "f4"), "b": (np.zeros(2, "f4"), "x")}, jax)
