@@ -114,11 +114,11 @@ def mutants_of(text: str, file: str) -> list[Mutant]:
             line = text.count("\n", 0, start) + 1
             found.append(Mutant(file, line, "device", start, start + len(was), was, new, name))
     for rule, start, end, new in make(text):
-        # Inside of another one is fine; half inside is not.
+        # Inside of another one is fine; half inside is not, nor inside of what is replaced.
         crossing = any(
             start < other.end and other.start < end
             and not (other.start <= start and end <= other.end and not other.replaces)
-            and not (start <= other.start and other.end <= end)
+            and not (start <= other.start and other.end <= end and end - start > len(other.before))
             for other in found
         )  # fmt: skip
         if not crossing:
@@ -219,4 +219,7 @@ def with_switches(text: str, mutants: list[tuple[int, Mutant]], switch: str) -> 
             at = mutant.end
         return "".join([*parts, text[at:end]])
 
-    return render(0, len(text), mutants)
+    rendered = render(0, len(text), mutants)
+    if lost := [each for number, each in mutants if f"{switch}({number})" not in rendered]:
+        raise ValueError(f"lost in another mutant: {lost}")  # it would survive, not being there
+    return rendered
