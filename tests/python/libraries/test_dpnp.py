@@ -137,6 +137,7 @@ def test_read_only_memory_stays_so_on_its_device_and_is_copied_off_it() -> None:
     assert dlbridge.from_dlpack(x).readonly
     array = dlbridge.to_numpy(x)
     assert array.tolist() == VALUES.tolist()
+    assert array.flags.writeable  # a copy is nobody else's
     tensor = dlbridge.to_torch(x)
     tensor += 1
     assert x.asnumpy().tolist() == VALUES.tolist()
