@@ -191,6 +191,16 @@ def test_sizes_that_overflow_beside_a_zero_are_viewed_or_refused(
     assert probe.deletes(token) == 1
 
 
+@pytest.mark.parametrize("strides", [(2**62, 1), (-(2**62), 2**62)])
+def test_strides_beside_a_zero_may_be_anything_in_a_buffer(strides: tuple[int, ...]) -> None:
+    capsule, token = make_f32(shape=(0, 3), strides=strides)
+    view = memoryview(dlbridge.from_dlpack(capsule))
+    assert view.shape == (0, 3) and view.nbytes == 0
+    del view, capsule
+    settle()
+    assert probe.deletes(token) == 1
+
+
 @pytest.mark.parametrize("door", ["to_numpy", "to_torch", "from_dlpack"])
 def test_a_0d_capsule_may_have_no_shape_and_no_strides(road: str, door: str) -> None:
     capsule, token = make_f32(1, shape=(), null_shape=True)

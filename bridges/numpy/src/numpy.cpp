@@ -348,11 +348,8 @@ PyObject* NumPy::array_over(const DLTensor& tensor, bool readonly, PyObject* bas
     return nullptr;
   }
   std::array<npy_intp, kMaxDimensions> strides;
-  const auto itemsize = dtype.itemsize();
   for (int i = 0; i < tensor.ndim; ++i) {
-    // Unsigned: beside a size of zero a stride may be anything.
-    strides[static_cast<std::size_t>(i)] = static_cast<npy_intp>(
-        static_cast<std::uint64_t>(tensor.strides[i]) * static_cast<std::uint64_t>(itemsize));
+    strides[static_cast<std::size_t>(i)] = stride_bytes(tensor, i);
   }
   // Without data NumPy would allocate; an empty tensor may come without.
   void* data = tensor.data == nullptr ? static_cast<void*>(nothing) : tensor.data;

@@ -321,7 +321,7 @@ int get_buffer(PyObject* self, Py_buffer* view, int flags) {
         throw std::bad_alloc();
       }
       for (std::int32_t i = 0; i < tensor.ndim; ++i) {
-        strides[i] = tensor.strides[i] * itemsize;
+        strides[i] = stride_bytes(tensor, i);
       }
     }
     view->buf = tensor.data;

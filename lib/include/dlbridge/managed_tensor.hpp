@@ -45,6 +45,14 @@ inline constexpr DLPackVersion kVersion{DLPACK_MAJOR_VERSION, DLPACK_MINOR_VERSI
 /// Bytes of the elements themselves, packed as a copy would hold them.
 [[nodiscard]] std::int64_t byte_count(const DLTensor& tensor) noexcept;
 
+/// The stride of a dimension in bytes, for elements of whole bytes. Beside a size of zero a stride
+/// may be anything, so this wraps.
+[[nodiscard]] inline std::int64_t stride_bytes(const DLTensor& tensor,
+                                               std::int32_t dimension) noexcept {
+  return static_cast<std::int64_t>(static_cast<std::uint64_t>(tensor.strides[dimension]) *
+                                   static_cast<std::uint64_t>(DType(tensor.dtype).itemsize()));
+}
+
 /// Bytes of a tensor that is sound (`tensor_fault`) and plain at a glance: host memory in C order,
 /// with elements, of an integer, float, complex or bool type in whole bytes, strides filled and no
 /// byte offset. 0 where it takes a closer look.
