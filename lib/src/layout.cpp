@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "dlbridge/error.hpp"
 #include "dlbridge/managed_tensor.hpp"
 
 namespace dlbridge::detail {
@@ -82,6 +83,14 @@ bool has_negative_stride(const DLTensor& tensor) noexcept {
     negative = negative || (tensor.shape[i] > 1 && tensor.strides[i] < 0);
   }
   return negative;
+}
+
+std::size_t bytes_to_allocate(DLTensor tensor) {
+  tensor.data = &tensor;  // stands in for the memory that is not there yet
+  if (const auto fault = tensor_fault(tensor); !fault.empty()) {
+    throw MalformedTensor(fault);
+  }
+  return static_cast<std::size_t>(byte_count(tensor));
 }
 
 }  // namespace dlbridge::detail

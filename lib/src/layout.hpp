@@ -2,6 +2,8 @@
 
 #include <dlpack/dlpack.h>
 
+#include <cstddef>
+
 namespace dlbridge::detail {
 
 /// Whether two elements of the tensor share memory. Exact for tensors of moderate size; larger ones
@@ -10,5 +12,9 @@ namespace dlbridge::detail {
 
 /// Whether a dimension of more than one element runs backwards.
 [[nodiscard]] bool has_negative_stride(const DLTensor& tensor) noexcept;
+
+/// Bytes of new memory for a tensor of that shape and type; its data pointer is not looked at.
+/// Throws MalformedTensor for sizes that no memory has.
+[[nodiscard]] std::size_t bytes_to_allocate(DLTensor tensor);
 
 }  // namespace dlbridge::detail

@@ -7,6 +7,7 @@
 #include "block_memory.hpp"
 #include "dlbridge/error.hpp"
 #include "host_memory.hpp"
+#include "layout.hpp"
 
 namespace dlbridge {
 namespace {
@@ -261,13 +262,7 @@ ManagedTensor ManagedTensor::allocate(DType dtype, std::span<const std::int64_t>
   tensor.ndim = static_cast<std::int32_t>(shape.size());
   tensor.dtype = dtype.dl();
   tensor.shape = const_cast<std::int64_t*>(shape.data());
-  // Stands in for the memory while the sizes are checked, before any is asked for.
-  tensor.data = &tensor;
-  if (const auto fault = tensor_fault(tensor); !fault.empty()) {
-    throw MalformedTensor(fault);
-  }
-  const auto bytes = static_cast<std::size_t>(byte_count(tensor));
-  const detail::HostMemory memory = detail::take_host_memory(bytes);
+  const detail::HostMemory memory = detail::take_host_memory(detail::bytes_to_allocate(tensor));
   tensor.data = memory.data;
   return own_trusted(tensor, 0, memory.lease);
 }

@@ -8,6 +8,7 @@
 
 #include "device_copy.hpp"
 #include "dlbridge/copy.hpp"
+#include "layout.hpp"
 #include "pinned_pool.hpp"
 
 namespace dlbridge {
@@ -160,12 +161,8 @@ ManagedTensor allocate_on(DeviceRuntime& runtime, Device device, DType dtype,
   tensor.device = device.dl();
   tensor.strides = nullptr;
   tensor.byte_offset = 0;
-  tensor.data = &tensor;  // stands in for the memory while the sizes are checked
-  if (const auto fault = tensor_fault(tensor); !fault.empty()) {
-    throw MalformedTensor(fault);
-  }
+  const std::size_t bytes = detail::bytes_to_allocate(tensor);
   const Stream stream = runtime.own_stream(device.id);
-  const auto bytes = static_cast<std::size_t>(byte_count(tensor));
   auto held = std::make_unique<DeviceMemory>(DeviceMemory{runtime, device.id, stream, nullptr});
   if (bytes == 0) {
     tensor.data = nullptr;
@@ -308,17 +305,13 @@ ManagedTensor allocate_pinned(DeviceRuntime& runtime, DType dtype,
   tensor.ndim = static_cast<std::int32_t>(shape.size());
   tensor.dtype = dtype.dl();
   tensor.shape = const_cast<std::int64_t*>(shape.data());
-  tensor.data = &tensor;  // stands in for the memory while the sizes are checked
-  if (const auto fault = tensor_fault(tensor); !fault.empty()) {
-    throw MalformedTensor(fault);
-  }
+  const std::size_t bytes = detail::bytes_to_allocate(tensor);
   struct Held {
     detail::PinnedPool& pool;
     detail::PinnedBlock block;
   };
   auto& pool = detail::PinnedPool::of(runtime);
-  auto held = std::make_unique<Held>(Held{
-      pool, pool.take(std::max<std::size_t>(1, static_cast<std::size_t>(byte_count(tensor))))});
+  auto held = std::make_unique<Held>(Held{pool, pool.take(std::max<std::size_t>(1, bytes))});
   tensor.data = held->block.memory;
   return ManagedTensor::own(tensor, 0,
                             {held.release(), [](void* context) noexcept {
