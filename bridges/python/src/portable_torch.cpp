@@ -422,16 +422,7 @@ class PortableRoad final : public TorchRoad {
   }
 
  private:
-  Capabilities capabilities_{
-      .name = "torch",
-      .result = "torch.Tensor",
-      .devices = DeviceSet::of({kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged, kDLCUDA, kDLROCM,
-                                kDLOneAPI, kDLExtDev}),
-      .copies_to_device = true,
-      .readonly = ReadOnlySupport::kUnaware,
-      .guards_overlap = true,
-      .negative_strides = false,
-  };
+  Capabilities capabilities_ = torch_detail::capabilities_with({});
 };
 
 PortableRoad portable_road;

@@ -297,17 +297,8 @@ struct BasicTorch {
  private:
   static constexpr Library kDLPack{.name = "dlpack", .object = "DLPack managed tensor"};
 
-  static constexpr Capabilities kCapabilities{
-      .name = "torch",
-      .result = "torch.Tensor",
-      .devices = DeviceSet::of({kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged, kDLCUDA, kDLROCM,
-                                kDLOneAPI, kDLExtDev}),
-      .copies_to_device = true,
-      .dtypes = torch_detail::kTypesHere,
-      .readonly = ReadOnlySupport::kUnaware,
-      .guards_overlap = true,
-      .negative_strides = false,
-  };
+  static constexpr Capabilities kCapabilities =
+      torch_detail::capabilities_with(torch_detail::kTypesHere);
 
   // The bytes of what plan() lets through without a step, so that torch's own structs can be made
   // of it without a block of ours between; 0 where that takes a closer look.

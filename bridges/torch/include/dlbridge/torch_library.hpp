@@ -1,5 +1,6 @@
 #pragma once
 
+#include "dlbridge/capabilities.hpp"
 #include "dlbridge/source.hpp"
 
 namespace dlbridge::torch_detail {
@@ -28,5 +29,20 @@ inline constexpr Library kTorch{
         {Condition::kCastAsked, "x.to(...)"},
     }},
 };
+
+/// What torch can take, by whatever road it is reached.
+constexpr Capabilities capabilities_with(DTypeSet dtypes) {
+  return {
+      .name = "torch",
+      .result = "torch.Tensor",
+      .devices = DeviceSet::of({kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged, kDLCUDA, kDLROCM,
+                                kDLOneAPI, kDLExtDev}),
+      .copies_to_device = true,
+      .dtypes = dtypes,
+      .readonly = ReadOnlySupport::kUnaware,
+      .guards_overlap = true,
+      .negative_strides = false,
+  };
+}
 
 }  // namespace dlbridge::torch_detail
