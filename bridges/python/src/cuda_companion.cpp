@@ -19,21 +19,12 @@ DeviceRuntime* open_runtime() {
   }
 }
 
-PyModuleDef cuda_module = {PyModuleDef_HEAD_INIT,
-                           "_cuda",
-                           "dlbridge's runtime for CUDA devices.",
-                           -1,
-                           nullptr,
-                           nullptr,
-                           nullptr,
-                           nullptr,
-                           nullptr};
-
 }  // namespace
 }  // namespace dlbridge::python
 
 PyMODINIT_FUNC PyInit__cuda() {
   using namespace dlbridge::python;
   static DeviceCompanion companion{DeviceCompanion::kInterface, &open_runtime};
-  return companion_module(cuda_module, "runtime", &companion, kDeviceCapsule);
+  return companion_module("_cuda", "dlbridge's runtime for CUDA devices.", "runtime", &companion,
+                          kDeviceCapsule);
 }

@@ -116,21 +116,13 @@ const TorchRoad* open_road(void (*run_with_gil)(void* context, void (*action)(vo
 #define DLBRIDGE_JOINED_NAMES(prefix, name) prefix##name
 #define DLBRIDGE_JOINED(prefix, name) DLBRIDGE_JOINED_NAMES(prefix, name)
 
-PyModuleDef torch_module = {PyModuleDef_HEAD_INIT,
-                            DLBRIDGE_TEXT(DLBRIDGE_COMPANION_NAME),
-                            "dlbridge's linked road to one release of torch.",
-                            -1,
-                            nullptr,
-                            nullptr,
-                            nullptr,
-                            nullptr,
-                            nullptr};
-
 }  // namespace
 }  // namespace dlbridge::python
 
 PyMODINIT_FUNC DLBRIDGE_JOINED(PyInit_, DLBRIDGE_COMPANION_NAME)() {
   using namespace dlbridge::python;
   static Companion companion{Companion::kInterface, &open_road};
-  return companion_module(torch_module, "companion", &companion, kCompanionCapsule);
+  return companion_module(DLBRIDGE_TEXT(DLBRIDGE_COMPANION_NAME),
+                          "dlbridge's linked road to one release of torch.", "companion",
+                          &companion, kCompanionCapsule);
 }
