@@ -42,6 +42,24 @@ class Choices {
   std::mt19937 random_;
 };
 
+/// A hundred crossings on each thread, each of one of its own sources, which it drops at the end.
+/// Returns how many cross_one(choices, source) called wrong.
+template <typename Source, std::size_t Threads, typename CrossOne>
+int cross_on_threads(std::array<std::vector<Source>, Threads>& sources, int round,
+                     const CrossOne& cross_one) {
+  constexpr int kCount = static_cast<int>(Threads);
+  std::atomic<int> wrong{0};
+  on_threads(kCount, [&](int number) {
+    Choices choose(round * kCount + number);
+    auto& own = sources[static_cast<std::size_t>(number)];
+    for (int i = 0; i < 100; ++i) {
+      wrong += cross_one(choose, own[choose.below(own.size())]) ? 0 : 1;
+    }
+    own.clear();
+  });
+  return wrong;
+}
+
 /// Places where threads leave exports for each other to release.
 class Exchange {
  public:

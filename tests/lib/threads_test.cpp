@@ -24,6 +24,7 @@ namespace {
 using cases::as_type;
 using cases::kHostOnly;
 using doubles::Choices;
+using doubles::cross_on_threads;
 using doubles::Exchange;
 using doubles::Legacy;
 using doubles::on_threads;
@@ -121,7 +122,6 @@ bool do_one(Choices& choose, const ManagedTensor& source, Exchange& exports) {
 TEST(SixteenThreads, cross_export_and_drop_the_same_sources) {
   for (int round = 0; round < 10; ++round) {
     std::atomic<int> ended{0};
-    std::atomic<int> wrong{0};
     Versioned versioned;
     Legacy legacy;
     Exchange exports;
@@ -138,14 +138,10 @@ TEST(SixteenThreads, cross_export_and_drop_the_same_sources) {
         }
       }
     }
-    on_threads(kThreads, [&](int number) {
-      Choices choose(round * kThreads + number);
-      auto& own = sources[static_cast<std::size_t>(number)];
-      for (int i = 0; i < 100; ++i) {
-        wrong += do_one(choose, own[choose.below(own.size())], exports) ? 0 : 1;
-      }
-      own.clear();
-    });
+    const int wrong =
+        cross_on_threads(sources, round, [&](Choices& choose, const ManagedTensor& source) {
+          return do_one(choose, source, exports);
+        });
     ASSERT_EQ(wrong, 0);
     for (std::size_t place = 0; place < 8; ++place) {
       exports.leave(place, ManagedTensor());

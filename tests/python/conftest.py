@@ -38,6 +38,15 @@ def road(request: pytest.FixtureRequest) -> Iterator[str]:
     dlbridge._core.torch_road(before)
 
 
+@pytest.fixture
+def guarded_device() -> Iterator[None]:
+    """The guarded device, as a runtime of the module; nothing may be left on it."""
+    from guarded_sources import registered
+
+    with registered():
+        yield
+
+
 def pytest_configure() -> None:
     """pytest prints the arguments of what failed, and torch's own repr reads freed memory."""
 

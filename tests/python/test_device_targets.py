@@ -9,7 +9,6 @@ import asyncio
 import functools
 import gc
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import dlbridge_guarded as guarded
@@ -20,7 +19,6 @@ from guarded_sources import (
     VALUES,
     Plain,
     each_producer,
-    registered,
     same,
     settle,
     while_held,
@@ -29,11 +27,7 @@ from guarded_sources import (
 
 import dlbridge
 
-
-@pytest.fixture(autouse=True)
-def _device() -> Iterator[None]:
-    with registered():
-        yield
+pytestmark = pytest.mark.usefixtures("guarded_device")
 
 
 # --- out= ----------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import gc
-from collections.abc import Iterator
 from typing import Any
 
 import dlbridge_guarded as guarded
@@ -26,7 +25,6 @@ from guarded_sources import (
     by_table,
     each_producer,
     may_lose,
-    registered,
     same,
     settle,
     while_held,
@@ -35,11 +33,7 @@ from guarded_sources import (
 
 import dlbridge
 
-
-@pytest.fixture(autouse=True)
-def _device() -> Iterator[None]:
-    with registered():
-        yield
+pytestmark = pytest.mark.usefixtures("guarded_device")
 
 
 # --- the row "on a device, target on the host" ---------------------------------------------------

@@ -20,6 +20,7 @@ namespace {
 
 using doubles::Choices;
 using doubles::CountedMemory;
+using doubles::cross_on_threads;
 using doubles::Exchange;
 using doubles::on_threads;
 using doubles::values_of;
@@ -205,7 +206,6 @@ TEST(TorchThreads, sixteen_of_them_cross_export_and_drop_the_same_tensors) {
   for (int round = 0; round < 10; ++round) {
     CountedMemory memory;
     doubles::Versioned producer;
-    std::atomic<int> wrong{0};
     {
       Exchange exports;
       std::array<std::vector<Crossing>, kThreads> sources;
@@ -219,16 +219,11 @@ TEST(TorchThreads, sixteen_of_them_cross_export_and_drop_the_same_tensors) {
             {Torch::deliver(ManagedTensor::adopt(&producer.managed)), {0, 1, 2, 3, 4, 5}}};
         sources.fill(first);
       }
-      on_threads(kThreads, [&](int number) {
-        Choices choose(round * kThreads + number);
-        auto& own = sources[static_cast<std::size_t>(number)];
-        for (int i = 0; i < 100; ++i) {
-          wrong += do_one(choose, own[choose.below(own.size())], exports) ? 0 : 1;
-        }
-        own.clear();
-      });
+      const int wrong = cross_on_threads(
+          sources, round,
+          [&](Choices& choose, const Crossing& source) { return do_one(choose, source, exports); });
+      ASSERT_EQ(wrong, 0);
     }
-    ASSERT_EQ(wrong, 0);
     ASSERT_EQ(memory.freed(), 1);
     ASSERT_EQ(producer.deleted(), 1);
   }
