@@ -15,9 +15,11 @@
 namespace dlbridge::detail {
 namespace {
 
-// What one staging buffer holds. A bus moves it in some 40 us, ten times as long as it takes to ask
-// for it; and the host's copy of it stays on one thread.
+// What one staging buffer holds at most: a bus moves it in some 40 us, ten times as long as it
+// takes to ask for it, and the host's copy of it stays on one thread. Small copies go in smaller
+// pieces, down to the least, so that the bus and the processor are at work together there too.
 constexpr std::int64_t kStagingBytes = 2 * 1024 * 1024;
+constexpr std::int64_t kLeastStagingBytes = 512 * 1024;
 // Where host memory lies is asked for copies of this size; smaller ones are faster staged.
 constexpr std::int64_t kWorthLookingUp = 64 * 1024;
 // Threads that fill or empty staging buffers. More do not make the bus faster.
@@ -153,8 +155,9 @@ class Lane {
 
 // What a slice has at most.
 std::int64_t slice_bytes(const FlatJob& whole) {
-  return std::min(whole.bytes(),
-                  std::max(kStagingBytes, std::int64_t{whole.job.target_dtype.itemsize()}));
+  const std::int64_t bytes = whole.bytes();
+  const std::int64_t piece = std::clamp(bytes / 4, kLeastStagingBytes, kStagingBytes);
+  return std::min(bytes, std::max(piece, std::int64_t{whole.job.target_dtype.itemsize()}));
 }
 
 /// The slices of one copy, taken by several threads until none is left or one fails.
@@ -168,8 +171,8 @@ class Crew {
 
   /// Does it on as many threads as are worth it; throws what the first of them threw.
   void run(Work action) {
-    const auto threads = static_cast<int>(
-        std::clamp<std::int64_t>(slices_.count() / 2, 1, std::min(copy_threads(), kMostThreads)));
+    const auto threads = static_cast<int>(std::clamp<std::int64_t>(
+        crossing_.whole.bytes() / kStagingBytes, 1, std::min(copy_threads(), kMostThreads)));
     std::pair<Crew*, Work> context{this, action};
     run_in_parallel(
         threads, 1, threads,
@@ -255,7 +258,7 @@ void fetch_directly(const Crossing& crossing) {
     return;
   }
   DeviceScratch scratch(crossing, slice_bytes(whole));
-  const Slices slices(whole, kStagingBytes);
+  const Slices slices(whole, slice_bytes(whole));
   for (std::int64_t index = 0; index < slices.count(); ++index) {
     slices.cut(index, slice);
     fetch(crossing, slice, slice.job.target, scratch);
@@ -304,7 +307,7 @@ void copy_to_host(DeviceRuntime& runtime, int device, const CopyJob& job, Stream
     });
     return;
   }
-  const Slices slices(whole, kStagingBytes);
+  const Slices slices(whole, slice_bytes(whole));
   if (slices.count() == 1) {
     Lane lane(crossing, slice_bytes(whole));
     lane.begin_fetch(slices, 0);
@@ -339,7 +342,7 @@ void copy_to_device(DeviceRuntime& runtime, int device, const CopyJob& job, Stre
     });
     return;
   }
-  const Slices slices(whole, kStagingBytes);
+  const Slices slices(whole, slice_bytes(whole));
   if (slices.count() == 1) {
     Lane lane(crossing, slice_bytes(whole));
     lane.send(slices, 0);

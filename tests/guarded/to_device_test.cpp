@@ -108,7 +108,8 @@ TEST_P(sizes_to_device, leave_whole_from_every_other_element) {
 }
 
 INSTANTIATE_TEST_SUITE_P(around_the_chunks, sizes_to_device,
-                         ::testing::Values(0, 4, 64, kChunkBytes - 4, kChunkBytes, kChunkBytes + 4,
+                         ::testing::Values(0, 4, 64, kLeastChunkBytes, kLeastChunkBytes + 4,
+                                           kChunkBytes - 4, kChunkBytes, kChunkBytes + 4,
                                            2 * kChunkBytes, 5 * kChunkBytes + 12));
 
 TEST_F(to_device, pinned_memory_may_be_written_to_as_soon_as_the_call_returns) {

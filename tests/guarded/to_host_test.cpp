@@ -104,7 +104,8 @@ TEST_P(sizes, arrive_whole_from_every_other_element) {
 }
 
 INSTANTIATE_TEST_SUITE_P(around_the_chunks, sizes,
-                         ::testing::Values(0, 4, 64, kChunkBytes - 4, kChunkBytes, kChunkBytes + 4,
+                         ::testing::Values(0, 4, 64, kLeastChunkBytes, kLeastChunkBytes + 4,
+                                           kChunkBytes - 4, kChunkBytes, kChunkBytes + 4,
                                            2 * kChunkBytes, 5 * kChunkBytes + 12));
 
 TEST_F(to_host, a_transposed_matrix_is_turned_on_the_device) {

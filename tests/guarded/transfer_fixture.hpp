@@ -30,6 +30,7 @@ inline constexpr Capabilities kOnDevice{.name = "the device",
 
 /// What staging buffers hold (lib/src/device_copy.cpp): the borders that copies are tried around.
 inline constexpr std::int64_t kChunkBytes = std::int64_t{2} << 20;
+inline constexpr std::int64_t kLeastChunkBytes = kChunkBytes / 4;
 
 class TransferTest : public GuardedTest {
  protected:
