@@ -121,9 +121,7 @@ class Pass {
 DeviceRuntime& runtime_of(Device device) {
   DeviceRuntime* runtime = device_runtime(device.type);
   if (runtime == nullptr) {
-    const std::string place = to_string(device);
-    throw ConversionRefused("cannot copy memory on " + place + " with the processor",
-                            {"the memory is on " + place + ", and there is no runtime for it"});
+    refuse("cannot copy memory on " + to_string(device), "there is no runtime for its device");
   }
   return *runtime;
 }

@@ -124,6 +124,25 @@ TEST_F(to_device, pinned_memory_may_be_written_to_as_soon_as_the_call_returns) {
   EXPECT_TRUE(read_back<float>(copy) == expected);
 }
 
+TEST_F(to_device, pinned_memory_is_converted_on_the_way) {
+  const std::int64_t count = 100000;
+  const ManagedTensor pinned = allocate_pinned(device, {kDLFloat, 32}, {{count}});
+  std::iota(static_cast<float*>(pinned.data()), static_cast<float*>(pinned.data()) + count, 0.0F);
+  std::vector<std::int32_t> expected(static_cast<std::size_t>(count));
+  std::iota(expected.begin(), expected.end(), 0);
+  const ManagedTensor copy = cross(pinned.tensor(), 0, {}, DType{kDLInt, 32});
+  EXPECT_TRUE(read_back<std::int32_t>(copy) == expected);
+}
+
+TEST_F(to_device, a_full_pool_frees_no_buffer_before_it_is_read) {
+  constexpr std::int64_t kMostKept = std::int64_t{256} << 20;
+  (void)allocate_pinned(device, {kDLUInt, 8}, {{kMostKept}});
+  device.delay(24, 20000);
+  OnHost source({100});
+  const ManagedTensor copy = cross(source.tensor());
+  EXPECT_EQ(read_back<float>(copy), source.values);
+}
+
 TEST_F(to_device, staging_buffers_are_not_reused_before_they_are_read) {
   const Stream own = device.own_stream(0);
   device.hold(0, own);

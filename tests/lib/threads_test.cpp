@@ -3,6 +3,9 @@
 #include "lib/threads.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 #include <atomic>
@@ -234,6 +237,37 @@ TEST(HelpersOfACopy, write_what_one_thread_writes) {
           << to_string(from) << " to " << to_string(to) << (transposed ? ", transposed" : "");
     }
   }
+}
+
+// In a process of its own, since there is no memory for a stack from then on.
+TEST(HelpersOfACopy, are_done_without_where_none_can_begin) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer needs an address space of its own";
+#endif
+  constexpr std::int64_t kElements = std::int64_t{1} << 24;
+  const std::int64_t shape[] = {kElements};
+  const std::int64_t strides[] = {1};
+  const std::vector<std::uint8_t> source(kElements, 7);
+  CopyJob job;
+  job.ndim = 1;
+  job.shape = shape;
+  job.source = source.data();
+  job.source_strides_bytes = job.target_strides_bytes = strides;
+  job.source_dtype = job.target_dtype = {kDLUInt, 8};
+  std::vector<std::uint8_t> target(kElements);
+  job.target = target.data();
+  const pid_t child = fork();
+  if (child == 0) {
+    const rlimit none{0, 0};
+    setrlimit(RLIMIT_AS, &none);
+    set_copy_threads(64);  // more than there are stacks of threads that have ended
+    copy_elements(job);
+    _exit(target == source ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 }  // namespace

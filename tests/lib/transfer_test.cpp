@@ -293,9 +293,9 @@ TEST(CarryOut, refuses_memory_that_the_processor_cannot_read) {
   const Described described(spec);
   const Plan plan =
       dlbridge::plan(described.source(), managed_tensor_capabilities(), Policy::snapshot());
-  EXPECT_THAT(
-      [&] { (void)carry_out(plan, described.source()); },
-      ThrowsMessage<ConversionRefused>(StrEq("cannot copy memory on cuda:1 with the processor")));
+  EXPECT_THAT([&] { (void)carry_out(plan, described.source()); },
+              ThrowsMessage<ConversionRefused>(
+                  StrEq("cannot copy memory on cuda:1: there is no runtime for its device")));
 }
 
 TEST(CarryOut, copies_wide_vectors_of_lanes_as_they_are) {

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import dlbridge_probe
 import numpy as np
 import torch
 
@@ -97,6 +98,10 @@ def used_capsule() -> Any:
     return capsule
 
 
+def on_another_thread(source: Any) -> None:
+    dlbridge_probe.hold(dlbridge.capsule(source)).release_on_thread()
+
+
 def read_only(array: np.ndarray) -> np.ndarray:
     array.flags.writeable = False
     return array
@@ -161,6 +166,7 @@ def of_others() -> Iterator[Kind]:
         ("to_numpy(interface)", numpy_of, the_same(Interface(array)), 4),
         ("to_numpy(legacy producer)", numpy_of, the_same(LegacyProducer(array)), 4),
         ("to_numpy(tree)", numpy_of, the_same(tree), 4),
+        ("released without the GIL", on_another_thread, the_same(array), 1),
         ("refusal: own error", refused(from_dlpack, OwnError), the_same(RaisingProducer(array)), 2),
         ("refusal: lying device", refused(from_dlpack), the_same(LyingProducer(array)), 2),
         ("refusal: used capsule", refused(from_dlpack), the_same(used_capsule()), 2),

@@ -144,6 +144,13 @@ def test_a_crossing_that_fails_on_its_way_is_not_written_down(
     assert len(log) == 0
 
 
+def test_a_copy_that_fails_is_not_written_down(road: str) -> None:
+    endless = torch.zeros(1).expand(1 << 50)
+    with dlbridge.trace() as log, pytest.raises(MemoryError):
+        dlbridge.to_numpy(endless, copy=True)
+    assert len(log) == 0
+
+
 def test_the_line_is_the_users_own_and_not_a_librarys() -> None:
     """A crossing inside of torch's backward belongs to the line that called backward."""
 

@@ -370,3 +370,18 @@ def test_a_managed_tensor_of_something_in_a_graph_is_read_only(road: str) -> Non
     assert tensor.readonly and tensor.data_ptr == weight.data_ptr()
     assert not dlbridge.from_dlpack(weight, copy=True).readonly
     assert not dlbridge.from_dlpack(weight.detach()).readonly
+
+
+def test_a_copy_of_padded_elements_is_refused_by_its_plan() -> None:
+    tensor, _ = managed(dtype=(17, 4), flags=PADDED)
+    with pytest.raises(dlbridge.ConversionRefused, match="would be read as packed ones"):
+        tensor.__dlpack__(copy=True, max_version=(1, 3))
+
+
+def test_a_copy_of_memory_that_nobody_reaches_is_refused() -> None:
+    tensor, token = managed(device=(15, 0))
+    with pytest.raises(dlbridge.ConversionRefused, match="there is no runtime"):
+        tensor.__dlpack__(copy=True, max_version=(1, 3))
+    del tensor
+    settle()
+    assert probe.deletes(token) == 1

@@ -187,6 +187,20 @@ def test_an_entry_point_is_loaded_when_its_library_comes_by(
     assert loaded == ["load"]
 
 
+def test_an_entry_point_is_loaded_when_an_object_of_its_library_comes_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Thing(Grid):
+        pass
+
+    Thing.__module__ = "grid_that_comes_by.core"
+    row = grid(name="grid_that_comes_by", object="Thing")
+    monkeypatch.setattr(
+        _registry, "_entry_points", lambda: {row.name: lambda: lambda: dlbridge.register(row)}
+    )
+    assert dlbridge.to_numpy(Thing(VALUES)).tolist() == VALUES.tolist()
+
+
 def test_entry_points_are_found(tmp_path: Any) -> None:
     from dlb_support import run_child
 
