@@ -57,7 +57,7 @@ endfunction()
 
 dlbridge_test_program(lib LINK dlbridge)
 # Memory that ends: what our own code asks of these is asked of tests/lib/failing_memory.cpp.
-target_link_options(dlbridge_lib_tests PRIVATE LINKER:--wrap=malloc,--wrap=aligned_alloc)
+target_link_options(dlbridge_lib_tests PRIVATE LINKER:--wrap=malloc,--wrap=aligned_alloc,--wrap=mmap)
 dlbridge_test_program(guarded LINK dlbridge)
 
 if(TARGET LibTorch::torch)

@@ -1,5 +1,7 @@
 #include "lib/failing_memory.hpp"
 
+#include <sys/mman.h>
+
 #include <cstdlib>
 
 #include "dlbridge/memory_pool.hpp"
@@ -8,8 +10,10 @@
 extern "C" {
 void* __real_malloc(std::size_t size);
 void* __real_aligned_alloc(std::size_t alignment, std::size_t size);
+void* __real_mmap(void* at, std::size_t size, int access, int kind, int file, off_t offset);
 void* __wrap_malloc(std::size_t size);
 void* __wrap_aligned_alloc(std::size_t alignment, std::size_t size);
+void* __wrap_mmap(void* at, std::size_t size, int access, int kind, int file, off_t offset);
 }
 
 namespace dlbridge::doubles {
@@ -51,6 +55,10 @@ extern "C" void* __wrap_malloc(std::size_t size) {
 }
 extern "C" void* __wrap_aligned_alloc(std::size_t alignment, std::size_t size) {
   return fails_now() ? nullptr : __real_aligned_alloc(alignment, size);
+}
+extern "C" void* __wrap_mmap(void* at, std::size_t size, int access, int kind, int file,
+                             off_t offset) {
+  return fails_now() ? MAP_FAILED : __real_mmap(at, size, access, kind, file, offset);
 }
 
 void* operator new(std::size_t size) {

@@ -11,8 +11,8 @@
 
 namespace dlbridge::doubles {
 
-/// While it lives, allocation `at` of this thread fails, counted from 1: of malloc and
-/// aligned_alloc where our own code calls them, and of operator new wherever it is called.
+/// While it lives, allocation `at` of this thread fails, counted from 1: of malloc,
+/// aligned_alloc and mmap where our own code calls them, and of operator new wherever it is called.
 class MemoryEnds {
  public:
   explicit MemoryEnds(long at) noexcept;

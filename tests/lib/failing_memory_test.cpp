@@ -124,7 +124,7 @@ TEST(MemoryThatEnds, at_the_refusal_of_a_legacy_release_leaves_the_tensor) {
 }
 
 TEST(MemoryThatEnds, at_allocate_leaves_nothing) {
-  for (const std::int64_t size : {0, 7, 3 << 20}) {
+  for (const std::int64_t size : {0, 7, 1 << 19, 3 << 20}) {
     run_out_of_memory(
         [] { return 0; },
         [size](int) {

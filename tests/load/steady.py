@@ -42,8 +42,8 @@ class Bound:
         return self.each + self.once / crossings
 
 
-# The smallest block is 16 bytes of Python's and 32 of malloc's; resident memory comes by pages. What
-# is returned without a reference of its own takes one of None's away each time.
+# The smallest block is 16 bytes of Python's and 32 of malloc's; resident memory comes by pages. A
+# None that is returned without a reference of its own takes one of them away.
 BOUNDS = {
     "blocks": Bound(0.005, 500),
     "malloc": Bound(0.1, 16384),
