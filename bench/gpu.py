@@ -21,7 +21,7 @@ from measure import Line, machine, measure, print_table
 import dlbridge
 
 KB, MB, GB = 1 << 10, 1 << 20, 1 << 30
-SIZES = (KB, 4 * KB, 64 * KB, MB, 16 * MB, 64 * MB, 256 * MB, GB, 4 * GB)
+SIZES = (KB, 4 * KB, 64 * KB, MB, 4 * MB, 16 * MB, 64 * MB, 256 * MB, GB, 4 * GB)
 
 
 def named(size: int) -> str:

@@ -133,6 +133,16 @@ def test_an_array_interface_without_a_required_key_is_refused(missing: str) -> N
         dlbridge.to_numpy(Partial())
 
 
+def test_an_exception_of_the_read_only_flag_comes_through() -> None:
+    class Undecided:
+        def __bool__(self) -> bool:
+            raise KeyError("read-only?")
+
+    array = np.arange(3.0)
+    with pytest.raises(KeyError, match=r"read-only\?"):
+        dlbridge.to_numpy(Interface(array, data=(array.ctypes.data, Undecided())))
+
+
 def test_an_exception_of_the_interface_property_comes_through() -> None:
     error = OSError("mine")
 

@@ -151,6 +151,15 @@ def test_the_device_may_be_named_when_it_is_the_tensors_own() -> None:
             tensor.__dlpack__(dl_device=device, max_version=(1, 0))
 
 
+@pytest.mark.parametrize(
+    ("device", "stream"),
+    [((2, 0), 0), ((2, 0), -2), ((10, 0), 1), ((10, 0), 2), ((10, 0), -2)],
+)
+def test_numbers_that_are_no_stream_of_the_device(device: Any, stream: int) -> None:
+    with pytest.raises(ValueError, match=f"stream={stream} .DLPack gives that number no meaning"):
+        managed(device=device)[0].__dlpack__(stream=stream, max_version=(1, 0))
+
+
 @pytest.mark.parametrize("stream", [0, 1, 2, 12345, "x"])
 def test_the_cpu_has_no_streams(stream: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
