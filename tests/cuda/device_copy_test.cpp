@@ -15,6 +15,7 @@ namespace {
 
 using random_jobs::Bytes;
 using random_jobs::Generator;
+using random_jobs::Job;
 
 struct PutWord {
   template <class Word>
@@ -106,7 +107,7 @@ void run_on_host(const CopyJob& job, bool short_indices) {
   }
 }
 
-void expect_as_host(const random_jobs::Job& job, bool short_indices) {
+void expect_as_host(const Job& job, bool short_indices) {
   Bytes got = job.target.memory;
   run_on_host(job.at(job.source.memory.data(), got.data()), short_indices);
   if (!::testing::Test::HasFatalFailure()) {
@@ -115,40 +116,14 @@ void expect_as_host(const random_jobs::Job& job, bool short_indices) {
 }
 
 TEST(device_copy, every_pair_of_types_in_any_layout_is_as_on_the_host) {
-  Generator random(11);
-  for (const auto& from : kNamedDTypes) {
-    for (const auto& to : kNamedDTypes) {
-      if (!can_cast(from.dtype, to.dtype)) {
-        continue;
-      }
-      CopyJob plain;
-      plain.source_dtype = from.dtype;
-      plain.target_dtype = to.dtype;
-      expect_as_host(random.job(plain, 1, 1200, true), true);
-      for (int round = 0; round < 6; ++round) {
-        const CopyJob flags = random.flags(from.dtype, to.dtype);
-        expect_as_host(random.job(flags, 1 + round % 5, 400, round % 2 == 0), round % 3 != 0);
-      }
-      ASSERT_FALSE(HasFatalFailure());
-    }
-  }
+  random_jobs::of_every_pair_of_types(
+      11, 1200, {6, 400}, [](const Job& job, int round) { expect_as_host(job, round % 3 != 0); });
 }
 
 TEST(device_copy, every_width_in_any_layout_is_as_on_the_host) {
-  Generator random(12);
   runs = {};
-  for (const DType type : {DType{kDLUInt, 8}, DType{kDLInt, 16}, DType{kDLFloat, 32},
-                           DType{kDLComplex, 64}, DType{kDLComplex, 128}}) {
-    for (int round = 0; round < 300; ++round) {
-      CopyJob flags = random.flags(type, type);
-      if (round % 2 == 0) {
-        flags = CopyJob{};
-        flags.source_dtype = flags.target_dtype = type;
-      }
-      expect_as_host(random.job(flags, round % 9, 3000, round % 3 != 0), round % 5 != 0);
-      ASSERT_FALSE(HasFatalFailure());
-    }
-  }
+  random_jobs::of_every_width(
+      12, {300, 3000}, [](const Job& job, int round) { expect_as_host(job, round % 5 != 0); });
   EXPECT_GT(runs.tiled, 0);
   EXPECT_GT(runs.wide, 0);
   EXPECT_GT(runs.scattered, 0);
@@ -156,41 +131,20 @@ TEST(device_copy, every_width_in_any_layout_is_as_on_the_host) {
 }
 
 TEST(device_copy, elements_of_any_size_are_as_on_the_host) {
-  Generator random(13);
-  for (const DType type : random_jobs::types_without_numbers()) {
-    for (int round = 0; round < 60; ++round) {
-      CopyJob flags;
-      flags.source_dtype = flags.target_dtype = type;
-      flags.swap_bytes = round % 3 == 0;
-      expect_as_host(random.job(flags, round % 5, 300, round % 2 == 0), round % 4 != 0);
-      ASSERT_FALSE(HasFatalFailure());
-    }
-  }
+  random_jobs::of_any_size(13, {60, 300},
+                           [](const Job& job, int round) { expect_as_host(job, round % 4 != 0); });
 }
 
 TEST(device_copy, transposes_go_by_tiles_and_are_as_on_the_host) {
-  Generator random(14);
-  for (const auto& [from, to] : {std::pair<DType, DType>{{kDLUInt, 8}, {kDLUInt, 8}},
-                                 {{kDLBfloat, 16}, {kDLBfloat, 16}},
-                                 {{kDLFloat, 32}, {kDLFloat, 32}},
-                                 {{kDLFloat, 64}, {kDLFloat, 64}},
-                                 {{kDLComplex, 128}, {kDLComplex, 128}},
-                                 {{kDLUInt, 8}, {kDLFloat, 32}},
-                                 {{kDLFloat, 32}, {kDLBfloat, 16}},
-                                 {{kDLFloat, 64}, {kDLComplex, 128}}}) {
-    for (const auto& shape : std::vector<std::vector<std::int64_t>>{
-             {64, 64}, {65, 63}, {16, 200}, {200, 16}, {33, 1, 31}, {20, 3, 40}, {129, 2, 2, 70}}) {
-      CopyJob flags;
-      flags.source_dtype = from;
-      flags.target_dtype = to;
-      flags.negate = shape.size() == 3;
-      runs = {};
-      expect_as_host(random.transpose(flags, shape, true), true);
-      EXPECT_EQ(runs.tiled, 1) << ::testing::PrintToString(shape);
-      expect_as_host(random.transpose(flags, shape, false), true);
-      ASSERT_FALSE(HasFatalFailure());
-    }
-  }
+  random_jobs::transposed(
+      14, {{64, 64}, {65, 63}, {16, 200}, {200, 16}, {33, 1, 31}, {20, 3, 40}, {129, 2, 2, 70}},
+      [](const Job& job, int round) {
+        runs = {};
+        expect_as_host(job, true);
+        if (round == 0) {
+          EXPECT_EQ(runs.tiled, 1) << ::testing::PrintToString(job.shape);
+        }
+      });
 }
 
 TEST(device_copy, as_many_dimensions_as_dlpack_allows) {

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <numeric>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "dlbridge/copy.hpp"
@@ -211,14 +212,99 @@ inline void expect_same(const Job& job, const Bytes& wanted, Bytes got) {
       << " conj " << job.flags.conjugate << " neg " << job.flags.negate;
 }
 
-/// Types of elements of any size that no cast knows.
-inline std::vector<DType> types_without_numbers() {
-  return {{kDLUInt, 8, 3},          {kDLFloat, 64, 3},
-          {kDLFloat, 32, 4},        {99, 24},
-          {kDLFloat4_e2m1fn, 4, 2}, {kDLFloat, 128},
-          {kDLComplex, 64, 2},      {kDLFloat6_e2m3fn, 6, 4},
-          {kDLInt, 16, 31},         {kDLOpaqueHandle, 64},
-          {kDLFloat, 32, 3}};
+/// How many jobs of a kind, and of how many elements at most.
+struct Much {
+  int rounds;
+  std::int64_t elements;
+};
+
+// Each of these calls check(job, round) for its jobs, until one fails.
+
+/// A row of every pair of types that has a cast, and other layouts of it.
+template <typename Check>
+void of_every_pair_of_types(std::uint64_t seed, std::int64_t row, Much much, const Check& check) {
+  Generator random(seed);
+  for (const auto& from : kNamedDTypes) {
+    for (const auto& to : kNamedDTypes) {
+      if (!can_cast(from.dtype, to.dtype)) {
+        continue;
+      }
+      CopyJob plain;
+      plain.source_dtype = from.dtype;
+      plain.target_dtype = to.dtype;
+      check(random.job(plain, 1, row, true), 1);
+      for (int round = 0; round < much.rounds; ++round) {
+        const CopyJob flags = random.flags(from.dtype, to.dtype);
+        check(random.job(flags, 1 + round % 5, much.elements, round % 2 == 0), round);
+      }
+      if (::testing::Test::HasFatalFailure()) {
+        return;
+      }
+    }
+  }
+}
+
+/// Elements of every width that is moved as one word, in any layout.
+template <typename Check>
+void of_every_width(std::uint64_t seed, Much much, const Check& check) {
+  Generator random(seed);
+  for (const DType type : {DType{kDLUInt, 8}, DType{kDLInt, 16}, DType{kDLFloat, 32},
+                           DType{kDLComplex, 64}, DType{kDLComplex, 128}}) {
+    for (int round = 0; round < much.rounds && !::testing::Test::HasFatalFailure(); ++round) {
+      CopyJob flags = random.flags(type, type);
+      if (round % 2 == 0) {
+        flags = CopyJob{};
+        flags.source_dtype = flags.target_dtype = type;
+      }
+      check(random.job(flags, round % 9, much.elements, round % 3 != 0), round);
+    }
+  }
+}
+
+/// Elements of types that no cast knows, of any size.
+template <typename Check>
+void of_any_size(std::uint64_t seed, Much much, const Check& check) {
+  Generator random(seed);
+  for (const DType type :
+       {DType{kDLUInt, 8, 3}, DType{kDLFloat, 64, 3}, DType{kDLFloat, 32, 4}, DType{99, 24},
+        DType{kDLFloat4_e2m1fn, 4, 2}, DType{kDLFloat, 128}, DType{kDLComplex, 64, 2},
+        DType{kDLFloat6_e2m3fn, 6, 4}, DType{kDLInt, 16, 31}, DType{kDLOpaqueHandle, 64},
+        DType{kDLFloat, 32, 3}}) {
+    for (int round = 0; round < much.rounds && !::testing::Test::HasFatalFailure(); ++round) {
+      CopyJob flags;
+      flags.source_dtype = flags.target_dtype = type;
+      flags.swap_bytes = round % 3 == 0;
+      check(random.job(flags, round % 5, much.elements, round % 2 == 0), round);
+    }
+  }
+}
+
+/// These shapes turned over, as libraries make them (round 0) and at any byte (round 1).
+template <typename Check>
+void transposed(std::uint64_t seed, const std::vector<std::vector<std::int64_t>>& shapes,
+                const Check& check) {
+  Generator random(seed);
+  for (const auto& [from, to] : {std::pair<DType, DType>{{kDLUInt, 8}, {kDLUInt, 8}},
+                                 {{kDLBfloat, 16}, {kDLBfloat, 16}},
+                                 {{kDLFloat, 32}, {kDLFloat, 32}},
+                                 {{kDLFloat, 64}, {kDLFloat, 64}},
+                                 {{kDLComplex, 128}, {kDLComplex, 128}},
+                                 {{kDLUInt, 8}, {kDLFloat, 32}},
+                                 {{kDLFloat, 32}, {kDLBfloat, 16}},
+                                 {{kDLFloat, 64}, {kDLComplex, 128}}}) {
+    for (const auto& shape : shapes) {
+      CopyJob flags;
+      flags.source_dtype = from;
+      flags.target_dtype = to;
+      flags.negate = shape.size() == 3;
+      for (const int round : {0, 1}) {
+        check(random.transpose(flags, shape, round == 0), round);
+      }
+      if (::testing::Test::HasFatalFailure()) {
+        return;
+      }
+    }
+  }
 }
 
 }  // namespace dlbridge::random_jobs

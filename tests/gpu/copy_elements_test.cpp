@@ -42,6 +42,10 @@ class CopyElements : public GpuTest {
     expect_same(job, copied_by_host(job), on_host(target, job.target.memory.size(), stream));
   }
 
+  auto as_host() {
+    return [this](const Job& job, int /*round*/) { expect_as_host(job); };
+  }
+
   static constexpr std::size_t kRoom = std::size_t{64} << 20;
   Stream stream;
   std::byte* source = nullptr;
@@ -49,75 +53,21 @@ class CopyElements : public GpuTest {
 };
 
 TEST_F(CopyElements, of_every_pair_of_types_in_any_layout) {
-  Generator random(21);
-  for (const auto& from : kNamedDTypes) {
-    for (const auto& to : kNamedDTypes) {
-      if (!can_cast(from.dtype, to.dtype)) {
-        continue;
-      }
-      CopyJob plain;
-      plain.source_dtype = from.dtype;
-      plain.target_dtype = to.dtype;
-      expect_as_host(random.job(plain, 1, 5000, true));
-      for (int round = 0; round < 4; ++round) {
-        const CopyJob flags = random.flags(from.dtype, to.dtype);
-        expect_as_host(random.job(flags, 1 + round, 2000, round % 2 == 0));
-      }
-      ASSERT_FALSE(HasFatalFailure());
-    }
-  }
+  random_jobs::of_every_pair_of_types(21, 5000, {4, 2000}, as_host());
 }
 
 TEST_F(CopyElements, of_every_width_in_any_layout) {
-  Generator random(22);
-  for (const DType type : {DType{kDLUInt, 8}, DType{kDLInt, 16}, DType{kDLFloat, 32},
-                           DType{kDLComplex, 64}, DType{kDLComplex, 128}}) {
-    for (int round = 0; round < 150; ++round) {
-      CopyJob flags = random.flags(type, type);
-      if (round % 2 == 0) {
-        flags = CopyJob{};
-        flags.source_dtype = flags.target_dtype = type;
-      }
-      expect_as_host(random.job(flags, round % 9, 20000, round % 3 != 0));
-      ASSERT_FALSE(HasFatalFailure());
-    }
-  }
+  random_jobs::of_every_width(22, {150, 20000}, as_host());
 }
 
 TEST_F(CopyElements, of_any_size) {
-  Generator random(23);
-  for (const DType type : random_jobs::types_without_numbers()) {
-    for (int round = 0; round < 30; ++round) {
-      CopyJob flags;
-      flags.source_dtype = flags.target_dtype = type;
-      flags.swap_bytes = round % 3 == 0;
-      expect_as_host(random.job(flags, round % 5, 1000, round % 2 == 0));
-      ASSERT_FALSE(HasFatalFailure());
-    }
-  }
+  random_jobs::of_any_size(23, {30, 1000}, as_host());
 }
 
 TEST_F(CopyElements, transposed) {
-  Generator random(24);
-  for (const auto& [from, to] : {std::pair<DType, DType>{{kDLUInt, 8}, {kDLUInt, 8}},
-                                 {{kDLBfloat, 16}, {kDLBfloat, 16}},
-                                 {{kDLFloat, 32}, {kDLFloat, 32}},
-                                 {{kDLFloat, 64}, {kDLFloat, 64}},
-                                 {{kDLComplex, 128}, {kDLComplex, 128}},
-                                 {{kDLUInt, 8}, {kDLFloat, 32}},
-                                 {{kDLFloat, 32}, {kDLBfloat, 16}},
-                                 {{kDLFloat, 64}, {kDLComplex, 128}}}) {
-    for (const auto& shape : std::vector<std::vector<std::int64_t>>{
-             {512, 512}, {500, 333}, {65, 4000}, {16, 200}, {129, 2, 2, 70}, {30, 30, 30}}) {
-      CopyJob flags;
-      flags.source_dtype = from;
-      flags.target_dtype = to;
-      flags.negate = shape.size() == 3;
-      expect_as_host(random.transpose(flags, shape, true));
-      expect_as_host(random.transpose(flags, shape, false));
-      ASSERT_FALSE(HasFatalFailure());
-    }
-  }
+  random_jobs::transposed(
+      24, {{512, 512}, {500, 333}, {65, 4000}, {16, 200}, {129, 2, 2, 70}, {30, 30, 30}},
+      as_host());
 }
 
 // More words than 32-bit indices reach: every second byte of 4.5 GiB.

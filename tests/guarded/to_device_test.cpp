@@ -107,10 +107,7 @@ TEST_P(sizes_to_device, leave_whole_from_every_other_element) {
   EXPECT_EQ(device.counts().to_device, 4 * count) << "only the target's bytes may cross";
 }
 
-INSTANTIATE_TEST_SUITE_P(around_the_chunks, sizes_to_device,
-                         ::testing::Values(0, 4, 64, kLeastChunkBytes, kLeastChunkBytes + 4,
-                                           kChunkBytes - 4, kChunkBytes, kChunkBytes + 4,
-                                           2 * kChunkBytes, 5 * kChunkBytes + 12));
+INSTANTIATE_TEST_SUITE_P(around_the_chunks, sizes_to_device, ::testing::ValuesIn(kSizes));
 
 TEST_F(to_device, pinned_memory_may_be_written_to_as_soon_as_the_call_returns) {
   const std::int64_t count = 100000;

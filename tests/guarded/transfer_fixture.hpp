@@ -31,6 +31,16 @@ inline constexpr Capabilities kOnDevice{.name = "the device",
 /// What staging buffers hold (lib/src/device_copy.cpp): the borders that copies are tried around.
 inline constexpr std::int64_t kChunkBytes = std::int64_t{2} << 20;
 inline constexpr std::int64_t kLeastChunkBytes = kChunkBytes / 4;
+inline constexpr std::int64_t kSizes[] = {0,
+                                          4,
+                                          64,
+                                          kLeastChunkBytes,
+                                          kLeastChunkBytes + 4,
+                                          kChunkBytes - 4,
+                                          kChunkBytes,
+                                          kChunkBytes + 4,
+                                          2 * kChunkBytes,
+                                          5 * kChunkBytes + 12};
 
 class TransferTest : public GuardedTest {
  protected:
