@@ -56,7 +56,7 @@ class Round:
 
 SRC, PYTHON, LIB = "bridges/python/src/", "bridges/python/dlbridge/", "lib/src/"
 CORE_TESTS = ("dlbridge_lib_tests", "-Copy*:*andom*")
-COPY_TESTS = ("dlbridge_lib_tests", "C*:Fork*:Memory*:Threads*")
+COPY_TESTS = ("dlbridge_lib_tests", "C*:Fork*:Helpers*:Memory*:Threads*")
 GUARDED_TESTS = ("dlbridge_guarded_tests", "*")
 NUMPY_TESTS = ("dlbridge_numpy_tests", "*")
 TORCH_TESTS = ("dlbridge_torch_tests", "*")
@@ -68,12 +68,14 @@ CROSSINGS = (
     "test_policy_numpy_to_torch", "test_round_trip", "test_explain_and_refusal", "test_out",
     "test_hostile", "test_rules", "test_testing_kit", "test_ledger", "test_copies", "test_devices",
     "test_device_targets", "test_devices_torch", "test_threads", "test_failing_calls",
-    "test_buffer_lifetime", "test_torch_lifetime",
+    "test_buffer_lifetime", "test_torch_lifetime", "test_loading", "test_functions", "test_borrow",
+    "test_peer_cases", "test_load",
 )  # fmt: skip
 TO_TORCH = (
     "test_policy_torch_to_numpy", "test_policy_numpy_to_torch", "test_round_trip", "test_release",
     "test_explain_and_refusal", "test_devices_torch", "test_threads", "test_rules",
-    "test_torch_lifetime", "test_failing_calls", "test_numpy_specials",
+    "test_torch_lifetime", "test_failing_calls", "test_numpy_specials", "test_functions",
+    "test_load",
 )  # fmt: skip
 DEVICES = ("test_devices", "test_device_targets", "test_devices_torch", "test_out")
 

@@ -238,6 +238,13 @@ def registered() -> str:
     return name
 
 
+def borrowing_tensor() -> Any:
+    """Over memory whose deleter tells whether everybody gave it back."""
+    import torch
+
+    return torch.from_dlpack(make_f32()[0])
+
+
 def in_graph() -> Any:
     return tensor().requires_grad_()
 
@@ -266,6 +273,7 @@ CASES: dict[str, Case] = {
     "array copied": Case(lambda: np.arange(6.0), partial(to_numpy, copy=True)),
     "array cast": Case(lambda: np.arange(6.0), partial(to_numpy, dtype="float32")),
     "array swapped": Case(lambda: np.arange(6.0).astype(">f8"), from_dlpack),
+    "array into out": Case(lambda: np.arange(6.0), lambda x: to_numpy(x, out=np.zeros(6))),
     "array to managed": Case(lambda: np.arange(6.0), from_dlpack),
     "scalar": Case(lambda: np.float32(4), from_dlpack, values=4.0),
     "array to tensor": Case(lambda: np.arange(6.0), to_torch, torch=True),
@@ -276,6 +284,7 @@ CASES: dict[str, Case] = {
         lambda: np.arange(6.0)[::-1], to_torch, values=(5, 4, 3, 2, 1, 0), torch=True
     ),
     "tensor to array": Case(tensor, to_numpy, torch=True),
+    "tensor of a producer to array": Case(borrowing_tensor, to_numpy, torch=True),
     "tensor in a graph": Case(in_graph, to_numpy, torch=True),
     "tensor to managed": Case(tensor, from_dlpack, torch=True),
     "tensor copied": Case(tensor, partial(to_torch, copy=True), torch=True),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -140,6 +141,12 @@ def test_the_ledger_has_a_line_for_the_batch() -> None:
     assert crossing.steps == ("gather",) and crossing.shape == (2, 4)
 
 
+@pytest.mark.parametrize("dtype", [ml_dtypes.int4, ml_dtypes.uint2, "M8[s]", object, "U3", "V8"])
+def test_a_type_that_torch_has_not_is_refused(dtype: Any) -> None:
+    with pytest.raises(dlbridge.ConversionRefused, match="as torch"):
+        dlbridge.collate([np.zeros(3, dtype)] * 2)
+
+
 def test_gather_checks_what_it_is_given() -> None:
     gather = dlbridge._core.gather
     target = np.zeros((2, 3))
@@ -148,6 +155,9 @@ def test_gather_checks_what_it_is_given() -> None:
             gather(target, wrong)
     with pytest.raises(TypeError, match="NumPy"):
         gather(target, [np.ones(3), [1, 2, 3]])
+    for dtype in ("M8[s]", object, "V3", ml_dtypes.int4, ml_dtypes.float4_e2m1fn):
+        with pytest.raises(ValueError, match="rows"):
+            gather(np.zeros((2, 3), dtype), [np.zeros(3, dtype)] * 2)
     gather(target, [np.arange(3.0), np.arange(3.0)[::-1]])
     assert target.tolist() == [[0, 1, 2], [2, 1, 0]]
 

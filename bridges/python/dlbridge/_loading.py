@@ -21,6 +21,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from dlbridge import _core, _ledger
 from dlbridge._plan import Plan
+from dlbridge._targets import explain
 from dlbridge._trees import is_array
 
 
@@ -95,11 +96,13 @@ def _stacked(items: list[Any]) -> torch.Tensor:
     return batch
 
 
+@functools.cache
 def _torch_dtype(dtype: Any) -> torch.dtype:
-    """Torch's type of the same name, as all are that both have."""
-    found = getattr(torch, dtype.name, None)
-    if not isinstance(found, torch.dtype):
-        _core.to_torch(np.empty(0, dtype))  # refuses it, and says why
+    """Torch's type of the same name. Names alone do not do: its int4 is another than ml_dtypes'."""
+    sample = np.empty(0, dtype)
+    if explain(sample, "torch", policy="zero_copy").refused:
+        _core.to_torch(sample, policy="zero_copy")  # says why
+    found = getattr(torch, dtype.name)
     assert isinstance(found, torch.dtype)
     return found
 

@@ -48,7 +48,7 @@ Layout layout_of(PyObject* object) {
 }
 
 bool fits(const Layout& row, const Layout& target) {
-  return row.ndim + 1 == target.ndim && row.dtype == target.dtype && row.dtype.bits % 8 == 0 &&
+  return row.ndim + 1 == target.ndim && row.dtype == target.dtype && row.dtype.whole_bytes() &&
          std::equal(row.shape.begin(), row.shape.begin() + row.ndim, target.shape.begin() + 1);
 }
 

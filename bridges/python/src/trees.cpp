@@ -179,9 +179,8 @@ void add_place(const std::string& place) {
   PyErr_NormalizeException(&type, &value, &traceback);
   if (value != nullptr && PyObject_HasAttrString(value, "add_note") != 0) {
     const Ref noted(PyObject_CallMethod(value, "add_note", "s", ("at " + place).c_str()));
-    PyErr_Clear();
   }
-  PyErr_Restore(type, value, traceback);
+  PyErr_Restore(type, value, traceback);  // in place of what may have failed meanwhile
 }
 
 }  // namespace
