@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import struct
+from typing import Any
+
 import dlbridge_probe as probe
 import numpy as np
 import pytest
@@ -184,3 +188,34 @@ def test_a_tensor_of_the_table_may_be_released_on_another_thread() -> None:
     settle()
     array.resize(12, refcheck=True)  # nothing refers to it any more
     assert array.shape == (12,)
+
+
+def capsule_pointer(capsule: Any, name: bytes) -> int:
+    pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer_of.restype, pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    found = pointer_of(capsule, name)
+    assert isinstance(found, int)
+    return found
+
+
+def test_an_allocation_fails_in_silence_where_nobody_wants_to_know_why() -> None:
+    at = capsule_pointer(dlbridge.ManagedTensor.__dlpack_c_exchange_api__, b"dlpack_exchange_api")
+    slot = ctypes.c_void_p.from_address(at + 16).value  # the first, behind version and prev_api
+    assert slot is not None
+    pointer = ctypes.c_void_p
+    allocate = ctypes.CFUNCTYPE(ctypes.c_int, pointer, pointer, pointer, pointer)(slot)
+    out = pointer()
+    assert allocate(None, ctypes.byref(out), None, None) == -1
+
+
+def test_a_device_runtime_of_another_release_is_not_taken() -> None:
+    struct_of_another = ctypes.create_string_buffer(struct.pack("@iP", 999, 0))
+    make = ctypes.pythonapi.PyCapsule_New
+    make.restype, make.argtypes = (
+        ctypes.py_object,
+        [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p],
+    )
+    name = b"dlbridge.device_runtime"
+    capsule = make(ctypes.addressof(struct_of_another), name, None)
+    with pytest.raises(ImportError, match="another release"):
+        dlbridge._core.register_device_runtime(15, capsule)
