@@ -338,6 +338,7 @@ TEST_F(Finalisation, runs_a_foreign_deleter_for_who_certainly_holds_the_gil) {
         first = ManagedTensor();
         {
           const HoldsGil gil;
+          { const HoldsGil once_more; }
           second = ManagedTensor();
         }
         leave(kept.deleted() == 0 && ended.deleted() == 1);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import weakref
 from typing import Any
 
@@ -394,3 +395,30 @@ def test_a_copy_of_memory_that_nobody_reaches_is_refused() -> None:
     del tensor
     settle()
     assert probe.deletes(token) == 1
+
+
+STRIDES, C_ORDER, FORTRAN, EITHER = 0x18, 0x38, 0x58, 0x98  # as CPython's object.h has them
+
+
+@pytest.mark.parametrize(
+    ("array", "granted"),
+    [
+        (np.zeros((2, 3)), {STRIDES, C_ORDER, EITHER, 0}),
+        (np.zeros((2, 3), order="F"), {STRIDES, FORTRAN, EITHER}),
+        (np.zeros(3), {STRIDES, C_ORDER, FORTRAN, EITHER, 0}),
+        (np.zeros((2, 6))[:, ::2], {STRIDES}),
+    ],
+    ids=["in C's order", "in Fortran's", "a row", "with gaps"],
+)
+def test_a_buffer_has_the_layout_that_was_asked_for(array: np.ndarray, granted: set[int]) -> None:
+    tensor = dlbridge.from_dlpack(array)
+    for flags in (STRIDES, C_ORDER, FORTRAN, EITHER, 0):
+        view = ctypes.create_string_buffer(256)
+        asked = (ctypes.py_object(tensor), view, flags)
+        if flags in granted:
+            assert ctypes.pythonapi.PyObject_GetBuffer(*asked) == 0
+            assert ctypes.c_void_p.from_buffer(view).value == address(array)
+            ctypes.pythonapi.PyBuffer_Release(view)
+        else:
+            with pytest.raises(BufferError, match="contiguous"):
+                ctypes.pythonapi.PyObject_GetBuffer(*asked)
