@@ -178,7 +178,7 @@ WORDS = {
     "nested strided": "nested",
     "nested jagged": "nested|jagged",
     "meta": "meta",
-    "fake": "[Ff]ake",
+    "fake": "that is a FakeTensor",
     "functionalised": "functional",
     "wrapper subclass": "Wrapper|subclass|storage",
     "subclass with __torch_dispatch__": "__torch_dispatch__",

@@ -3,8 +3,12 @@ safe while the interpreter ends and after it has ended."""
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import threading
 import weakref
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import dlbridge_probe as probe
@@ -174,6 +178,47 @@ def test_a_copy_lets_go_of_its_source_at_once() -> None:
     settle()
     assert probe.deletes(token) == 1
     assert copied.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_what_lives_on_has_as_many_references_as_before(road: str) -> None:
+    """A reference too few of them shows only after many crossings, and one too many never."""
+    tensor, array = torch.ones(3, requires_grad=True), np.ones(3)
+    masked = np.ma.masked_array([1.0], [True])
+    shapeless = SimpleNamespace(__array_interface__={"shape": (3,), "version": 3})
+
+    def refused(source: Any, **keywords: Any) -> None:
+        with pytest.raises(dlbridge.ConversionRefused):
+            dlbridge.to_numpy(source, **keywords)
+
+    doors: dict[str, Callable[[], Any]] = {
+        "view": lambda: dlbridge.to_numpy(tensor),
+        "back": lambda: dlbridge.to_torch(array),
+        "tree": lambda: dlbridge.to_numpy({"a": [tensor, None]}),
+        "explained": lambda: dlbridge.explain(tensor, "numpy"),
+        "of no known shape": lambda: dlbridge.explain(shapeless, "numpy"),
+        "refused with a fix": lambda: refused(tensor, policy="strict"),
+        "refused without one": lambda: refused(torch.ones(3, device="meta")),
+        "masked": lambda: refused(masked),
+        "already there": lambda: asyncio.run(awaited(dlbridge.to_numpy(array, async_=True))),
+        "mapped to None": lambda: dlbridge._core.map_tree([array], lambda leaf: None),
+        "without a leaf": lambda: dlbridge._core.map_tree(array, lambda leaf: None),
+    }
+
+    async def awaited(pending: Any) -> Any:
+        return await pending
+
+    lasting = (None, tensor, array, masked, np.ma, np.ma.MaskedArray, np.ndarray, np.dtype("f8"))
+    lasting += (torch, torch.Tensor, dlbridge.ManagedTensor, dlbridge.ConversionRefused)
+    for name, cross in doors.items():
+        for _ in range(3):
+            cross()
+        settle()
+        before = [sys.getrefcount(each) for each in lasting]
+        for _ in range(60):
+            cross()
+        settle()
+        changes = [sys.getrefcount(each) - was for each, was in zip(lasting, before, strict=True)]
+        assert all(abs(change) < 50 for change in changes), (name, changes)
 
 
 def test_threads_that_convert_and_drop_at_once_end_with_nothing_alive(road: str) -> None:

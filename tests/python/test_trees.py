@@ -184,6 +184,12 @@ def test_an_empty_tree_stays_one(tree: Any) -> None:
         assert type(convert(tree)) is type(tree)
 
 
+@pytest.mark.parametrize("arguments", [(), ([],), ([], len, 1)])
+def test_a_tree_is_mapped_by_one_function(arguments: Any) -> None:
+    with pytest.raises(TypeError, match="takes a tree and a function"):
+        dlbridge._core.map_tree(*arguments)
+
+
 def test_a_tree_that_contains_itself_ends() -> None:
     tree: list[Any] = [tensor()]
     tree.append(tree)
