@@ -149,6 +149,12 @@ def test_what_read_raises_reaches_the_caller() -> None:
         dlbridge.to_numpy(Grid(VALUES))
 
 
+def test_what_read_gives_has_to_be_an_array() -> None:
+    dlbridge.register(grid(read=lambda x: 5))
+    with pytest.raises(TypeError, match="expected an array or tensor, not "):
+        dlbridge.to_numpy(Grid(VALUES))
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
