@@ -52,10 +52,9 @@ Managed* pointer_in(PyObject* capsule, const char* name) {
 
 }  // namespace
 
-CapsuleKind capsule_kind(PyObject* object) noexcept {
-  const char* name = PyCapsule_GetName(object);
-  if (name == nullptr) {
-    PyErr_Clear();
+CapsuleKind capsule_kind(PyObject* capsule) noexcept {
+  const char* name = PyCapsule_GetName(capsule);
+  if (name == nullptr) {  // it may have none
     return CapsuleKind::kNone;
   }
   if (std::strcmp(name, kVersionedName) == 0) {

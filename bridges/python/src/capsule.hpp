@@ -7,7 +7,7 @@ namespace dlbridge::python {
 /// What a capsule's name says is in it.
 enum class CapsuleKind { kNone, kVersioned, kLegacy, kUsed };
 
-[[nodiscard]] CapsuleKind capsule_kind(PyObject* object) noexcept;
+[[nodiscard]] CapsuleKind capsule_kind(PyObject* capsule) noexcept;
 
 /// Takes the managed tensor out of a capsule, which is renamed: it cannot be taken twice. Throws
 /// MalformedTensor, after the deleter has run, or ConversionRefused for a capsule that has none.
