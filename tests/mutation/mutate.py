@@ -388,7 +388,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="those whose description has this text")
     parser.add_argument("--part", default="1/1", help="of several at a time, which one this is")
     parser.add_argument("--built", action="store_true", help="go on with what was built and passed")
-    parser.add_argument("--again", action="store_true", help="ask again what survived before")
+    parser.add_argument("--again", action="store_true", help="ask again what survived unexplained")
     parser.add_argument("--processes", action="store_true", help="ask the slowest tests as well")
     parser.add_argument("--list", action="store_true", help="name them, and build nothing")
     parser.add_argument("--table", action="store_true", help="show what is known, and run nothing")
@@ -439,10 +439,12 @@ def run(
                 raise SystemExit(f"the tests of {room.files[0]} fail without a mutant: {why}")
             took = round(time.monotonic() - began)
             print(f"{took:4} s without a mutant: {room.files[0]} and the like", flush=True)
+    reasons = survivors()
     part, parts = (int(each) for each in arguments.part.split("/"))
     for number, mutant, room in todo[part - 1 :: parts]:
         before = known.get(str(mutant))
-        if before and not (arguments.again and before["outcome"] != "killed"):
+        lives = before and before["outcome"] != "killed" and before["text"] not in reasons
+        if before and not (arguments.again and lives):
             continue
         began = time.monotonic()
         noticed = tree.noticed(number, room)
