@@ -12,6 +12,7 @@
 
 #include "dlbridge/convert.hpp"
 #include "dlbridge/copy.hpp"
+#include "dlbridge/memory_pool.hpp"
 #include "dlbridge/transfer.hpp"
 #include "lib/plan_cases.hpp"
 
@@ -20,6 +21,7 @@ namespace {
 
 using cases::kHostOnly;
 using doubles::Legacy;
+using doubles::MemoryEnds;
 using doubles::run_out_of_memory;
 using doubles::Versioned;
 
@@ -132,6 +134,29 @@ TEST(MemoryThatEnds, at_allocate_leaves_nothing) {
         },
         [](int, const std::string&) {});
   }
+}
+
+TEST(MemoryThatEnds, is_taken_from_the_pool_before_it_is_told) {
+  const auto allocate = [](std::int64_t megabytes) {
+    const std::int64_t bytes = megabytes << 20;
+    return ManagedTensor::allocate({kDLUInt, 8}, {&bytes, 1});
+  };
+  for (const std::int64_t megabytes : {2, 6}) {
+    int rescued = 0;
+    for (long at = 1; at < 20; ++at) {
+      const MemoryEnds ends(at);
+      try {
+        (void)allocate(1);
+        const std::size_t kept = pooled_bytes();
+        const bool before = MemoryEnds::has_ended();
+        const ManagedTensor tensor = allocate(megabytes);
+        rescued += kept != 0 && !before && MemoryEnds::has_ended() ? 1 : 0;
+      } catch (const std::bad_alloc&) {  // of another call than the one for the memory
+      }
+    }
+    EXPECT_EQ(rescued, 1) << megabytes << " MB";
+  }
+  release_pool();
 }
 
 // Everything that plan() and carry_out() do to host memory, and each refusal in words.

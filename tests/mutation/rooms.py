@@ -69,7 +69,7 @@ CROSSINGS = (
     "test_hostile", "test_rules", "test_testing_kit", "test_ledger", "test_copies", "test_devices",
     "test_device_targets", "test_devices_torch", "test_threads", "test_failing_calls",
     "test_buffer_lifetime", "test_torch_lifetime", "test_loading", "test_functions", "test_borrow",
-    "test_peer_cases", "test_load",
+    "test_peer_cases", "test_import_and_warnings", "test_load",
 )  # fmt: skip
 TO_TORCH = (
     "test_policy_torch_to_numpy", "test_policy_numpy_to_torch", "test_round_trip", "test_release",

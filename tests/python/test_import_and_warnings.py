@@ -87,6 +87,28 @@ def test_torch_may_be_imported_before_or_after() -> None:
         assert out == "3.0\n"
 
 
+def test_without_torch_its_own_absence_is_told_and_the_rest_works() -> None:
+    out = run_python(
+        "-c",
+        """
+import sys
+sys.modules["torch"] = None  # as if it were not installed
+import dlbridge, numpy as np
+doors = [dlbridge.to_torch, lambda x: dlbridge.to_torch([x]), lambda x: dlbridge.to(x, "torch")]
+doors += [lambda x: dlbridge.explain(x, "torch"), lambda x: dlbridge.collate([x])]
+for door in doors * 2:
+    try:
+        door(np.ones(3))
+    except ModuleNotFoundError as error:
+        assert "torch" in str(error)
+    else:
+        raise AssertionError
+print(dlbridge.to_numpy(dlbridge.from_dlpack(b"abc")))
+""",
+    )
+    assert out == "[97 98 99]\n"
+
+
 def test_everything_is_silent_when_warnings_are_errors() -> None:
     out = run_python("-W", "error", "-c", "import dlbridge; print(dlbridge.to_numpy(b'abc'))")
     assert out == "[97 98 99]\n"
