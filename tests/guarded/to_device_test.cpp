@@ -134,9 +134,10 @@ TEST_F(to_device, pinned_memory_is_converted_on_the_way) {
 TEST_F(to_device, a_full_pool_frees_no_buffer_before_it_is_read) {
   constexpr std::int64_t kMostKept = std::int64_t{256} << 20;
   (void)allocate_pinned(device, {kDLUInt, 8}, {{kMostKept}});
-  device.delay(24, 20000);
+  const Stream own = device.own_stream(0);
   OnHost source({100});
-  const ManagedTensor copy = cross(source.tensor());
+  const ManagedTensor copy = while_held(0, own, [&] { return cross(source.tensor()); });
+  EXPECT_EQ(device.pending(0, own), 0);
   EXPECT_EQ(read_back<float>(copy), source.values);
 }
 
