@@ -16,6 +16,7 @@ from dlb_support import (
     IS_COPIED,
     PADDED,
     READ_ONLY,
+    Producer,
     address,
     make_f32,
     producer_f32,
@@ -395,6 +396,20 @@ def test_a_copy_of_memory_that_nobody_reaches_is_refused() -> None:
     del tensor
     settle()
     assert probe.deletes(token) == 1
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_of_nothing_any_address_is_a_copy(count: int) -> None:
+    class Elsewhere(Producer):
+        device = (15, 0)  # which nothing here reaches: it is asked to copy there
+
+    producer = Elsewhere(data=bytes(12), shape=(count,), device=(15, 0))
+    if count == 0:
+        assert dlbridge.from_dlpack(producer, copy=True).shape == (0,)
+    else:
+        with pytest.raises(dlbridge.ConversionRefused, match="and did not copy"):
+            dlbridge.from_dlpack(producer, copy=True)
+    assert producer.calls[-1]["copy"] is True
 
 
 STRIDES, C_ORDER, FORTRAN, EITHER = 0x18, 0x38, 0x58, 0x98  # as CPython's object.h has them
