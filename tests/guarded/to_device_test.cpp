@@ -141,6 +141,15 @@ TEST_F(to_device, a_full_pool_frees_no_buffer_before_it_is_read) {
   EXPECT_EQ(read_back<float>(copy), source.values);
 }
 
+TEST_F(to_device, no_buffer_is_released_before_it_is_read) {
+  const Stream own = device.own_stream(0);
+  device.hold(0, own);
+  OnHost source({100});
+  const ManagedTensor copy = cross(source.tensor());
+  while_held(0, own, [&] { release_pinned_memory(device); });
+  EXPECT_EQ(read_back<float>(copy), source.values);
+}
+
 TEST_F(to_device, staging_buffers_are_not_reused_before_they_are_read) {
   const Stream own = device.own_stream(0);
   device.hold(0, own);
