@@ -233,17 +233,18 @@ inline void reference_element(const CopyJob& job, const std::byte* source, std::
   const auto itemsize = static_cast<std::size_t>(from.itemsize());
   std::memcpy(item.data(), source, itemsize);
   if (from.bits % 8 == 0) {
-    const bool complex = from.is(kDLComplex);
+    const bool complex = from.is(kDLComplex) && from.bits % 16 == 0;
     const auto width = from.bits / (complex ? 16U : 8U);
+    const bool has_sign = width == 1 || width == 2 || width == 4 || width == 8;
     for (std::size_t at = 0; at < itemsize; at += width) {
       std::byte* number = item.data() + at;
       if (job.swap_bytes) {
         std::reverse(number, number + width);
       }
-      if (job.negate) {
+      if (job.negate && has_sign) {
         negate(part_of(from), number);
       }
-      if (job.conjugate && complex && at / width % 2 == 1) {
+      if (job.conjugate && has_sign && complex && at / width % 2 == 1) {
         negate(part_of(from), number);
       }
     }
