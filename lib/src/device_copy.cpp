@@ -153,11 +153,13 @@ class Lane {
   bool begun_ = false;
 };
 
-// What a slice has at most.
-std::int64_t slice_bytes(const FlatJob& whole) {
-  const std::int64_t bytes = whole.bytes();
-  const std::int64_t piece = std::clamp(bytes / 4, kLeastStagingBytes, kStagingBytes);
-  return std::min(bytes, std::max(piece, std::int64_t{whole.job.target_dtype.itemsize()}));
+// What a slice has at most, of pieces of that size: no less than an element.
+std::int64_t slice_bytes(const FlatJob& whole, std::int64_t piece) {
+  return std::min(whole.bytes(), std::max(piece, std::int64_t{whole.job.target_dtype.itemsize()}));
+}
+
+std::int64_t staged_bytes(const FlatJob& whole) {
+  return slice_bytes(whole, std::clamp(whole.bytes() / 4, kLeastStagingBytes, kStagingBytes));
 }
 
 /// The slices of one copy, taken by several threads until none is left or one fails.
@@ -197,7 +199,7 @@ class Crew {
   void work(Work action) noexcept {
     try {
       if (const std::int64_t index = next(); index >= 0) {
-        const std::int64_t bytes = slice_bytes(crossing_.whole);
+        const std::int64_t bytes = staged_bytes(crossing_.whole);
         Lane first(crossing_, bytes);
         Lane second(crossing_, bytes);
         action(*this, index, first, second);
@@ -257,8 +259,9 @@ void fetch_directly(const Crossing& crossing) {
     fetch(crossing, slice, slice.job.target, unused);
     return;
   }
-  DeviceScratch scratch(crossing, slice_bytes(whole));
-  const Slices slices(whole, slice_bytes(whole));
+  const std::int64_t most = slice_bytes(whole, kStagingBytes);
+  DeviceScratch scratch(crossing, most);
+  const Slices slices(whole, most);
   for (std::int64_t index = 0; index < slices.count(); ++index) {
     slices.cut(index, slice);
     fetch(crossing, slice, slice.job.target, scratch);
@@ -307,9 +310,9 @@ void copy_to_host(DeviceRuntime& runtime, int device, const CopyJob& job, Stream
     });
     return;
   }
-  const Slices slices(whole, slice_bytes(whole));
+  const Slices slices(whole, staged_bytes(whole));
   if (slices.count() == 1) {
-    Lane lane(crossing, slice_bytes(whole));
+    Lane lane(crossing, staged_bytes(whole));
     lane.begin_fetch(slices, 0);
     lane.wait_for_stream();
     lane.unload();
@@ -342,9 +345,9 @@ void copy_to_device(DeviceRuntime& runtime, int device, const CopyJob& job, Stre
     });
     return;
   }
-  const Slices slices(whole, slice_bytes(whole));
+  const Slices slices(whole, staged_bytes(whole));
   if (slices.count() == 1) {
-    Lane lane(crossing, slice_bytes(whole));
+    Lane lane(crossing, staged_bytes(whole));
     lane.send(slices, 0);
     return;
   }
