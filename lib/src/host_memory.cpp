@@ -25,6 +25,11 @@ namespace {
 constexpr std::size_t kAlignment = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kHugeFrom = std::size_t{4} << 20;
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kMaps = false;  // it sees who writes past the end only of what malloc gives
+#else
+constexpr bool kMaps = true;
+#endif
 // What is smaller the C library keeps by itself, and it costs little to touch.
 constexpr std::size_t kPooledFrom = std::size_t{1} << 20;
 constexpr std::size_t kDefaultLimit = std::size_t{256} << 20;
@@ -97,7 +102,7 @@ bool has_huge_pages() noexcept {
 
 void* new_memory(std::size_t bytes) noexcept {
 #ifdef __linux__
-  if (bytes >= kHugeFrom) {
+  if (kMaps && bytes >= kHugeFrom) {
     return map(bytes);
   }
 #endif
@@ -106,7 +111,7 @@ void* new_memory(std::size_t bytes) noexcept {
 
 void end_memory(void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
 #ifdef __linux__
-  if (bytes >= kHugeFrom) {
+  if (kMaps && bytes >= kHugeFrom) {
     munmap(memory, bytes);
     return;
   }
@@ -116,7 +121,7 @@ void end_memory(void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
 
 void offer_to_system([[maybe_unused]] const Piece& piece) noexcept {
 #ifdef __linux__
-  static const bool worth_it = has_huge_pages();
+  static const bool worth_it = kMaps && has_huge_pages();
   if (worth_it && piece.capacity >= kHugeFrom) {
     // A microsecond or two for a huge page; with small ones, half of what a new page costs. What is
     // written again is not taken.
