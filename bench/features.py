@@ -1,19 +1,15 @@
-"""What the ledger, borrow, functions and loading cost, each held against the way without them."""
+"""What the ledger, borrow and functions cost, each held against the way without them."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from measure import Line
 from scipy import ndimage
-from sklearn.datasets import load_sample_image
-from torch.utils.data import DataLoader, default_collate
 
 import dlbridge
 
@@ -27,66 +23,6 @@ def pair(
     calls: int = 200,
 ) -> Line:
     return Line("features", name, against, ours, peer, goal, calls)
-
-
-def photographs() -> list[Any]:
-    """32 crops of 224 x 224 x 3 out of the two photographs that scikit-learn brings."""
-    random = np.random.default_rng(0)
-    both = [load_sample_image(name) for name in ("china.jpg", "flower.jpg")]
-    crops = []
-    for i in range(32):
-        photograph = both[i % 2]
-        top, left = (random.integers(0, length - 224) for length in photograph.shape[:2])
-        crops.append(photograph[top : top + 224, left : left + 224])
-    return crops
-
-
-def loading() -> list[Line]:
-    crops = photographs()
-    whole = [np.ascontiguousarray(crop) for crop in crops]
-    sets = {
-        "arrays": whole,
-        "crops, as views": crops,
-        "channels first, as views": [image.transpose(2, 0, 1) for image in whole],
-        "tensors": [torch.from_numpy(image) for image in whole],
-        "float32": [image.astype("f4") for image in whole],
-    }
-    return [
-        pair(
-            f"collate, 32 photographs: {name}",
-            "default_collate",
-            lambda items=items: dlbridge.collate(items),  # type: ignore[misc]
-            lambda items=items: default_collate(items),  # type: ignore[misc]
-            0.5 if name != "float32" else None,
-            4,
-        )
-        for name, items in sets.items()
-    ]
-
-
-def data_loader() -> list[Line]:
-    """One batch after another, out of a file of 320 photographs that is mapped."""
-    path = Path(tempfile.mkdtemp(), "photographs.npy")
-    np.save(path, np.stack(photographs() * 10))
-    dataset = dlbridge.ArrayDataset(path)
-
-    def all_batches(collate: Callable[..., Any]) -> Callable[[], None]:
-        def run() -> None:
-            for _ in DataLoader(dataset, batch_size=32, collate_fn=collate):
-                pass
-
-        return run
-
-    return [
-        pair(
-            "a DataLoader over a file, 10 such batches",
-            "the same with default_collate",
-            all_batches(dlbridge.collate),
-            all_batches(default_collate),
-            0.5,
-            1,
-        )
-    ]
 
 
 def ledger() -> list[Line]:
@@ -182,4 +118,4 @@ def functions() -> list[Line]:
 
 
 def lines() -> list[Line]:
-    return [*ledger(), *borrowing(), *functions(), *loading(), *data_loader()]
+    return [*ledger(), *borrowing(), *functions()]

@@ -30,7 +30,6 @@ set(module_sources
   exchange.cpp
   extension.cpp
   float4.cpp
-  gather.cpp
   generic.cpp
   incoming.cpp
   interfaces.cpp

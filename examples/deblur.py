@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 from scipy import ndimage
 from sklearn.datasets import load_sample_image
@@ -75,8 +76,15 @@ def main() -> None:
     print(f"blurred: {before:.1f} dB; made sharp again: {after:.1f} dB")
     Console(width=150).print(log)
     PICTURE.parent.mkdir(exist_ok=True)
-    images = [truth, blurred, sharp]
-    dlbridge.show(images, columns=3, titles=["photograph", "blurred", "sharp"], path=PICTURE)
+    figure = Figure(figsize=(12, 3.2), layout="constrained")
+    titles = ["photograph", "blurred", "sharp"]
+    for axes, title, image in zip(
+        figure.subplots(1, 3), titles, (truth, blurred, sharp), strict=True
+    ):
+        axes.imshow(dlbridge.to_numpy(image), cmap="gray")
+        axes.set_title(title)
+        axes.set_axis_off()
+    figure.savefig(PICTURE)
     print(f"drawn to {PICTURE}")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 from scipy import ndimage
 from sklearn.datasets import load_digits
@@ -77,7 +78,12 @@ def main() -> None:
     print(f"{watched.alive[-1]:.0%}; pieces by filter {np.round(seen, 1).tolist()}")
     Console(width=150).print(log)
     PICTURE.parent.mkdir(exist_ok=True)
-    dlbridge.show(watched.features[:4], columns=12, path=PICTURE)
+    maps = watched.features[:4].reshape(-1, *watched.features.shape[2:])
+    figure = Figure(figsize=(12, 12 * len(maps) / 144), layout="constrained")
+    for axes, features in zip(figure.subplots(len(maps) // 12, 12).flat, maps, strict=False):
+        axes.imshow(features, cmap="gray")
+        axes.set_axis_off()
+    figure.savefig(PICTURE)
     print(f"drawn to {PICTURE}")
 
 

@@ -68,7 +68,7 @@ CROSSINGS = (
     "test_policy_numpy_to_torch", "test_round_trip", "test_explain_and_refusal", "test_out",
     "test_hostile", "test_rules", "test_testing_kit", "test_ledger", "test_copies", "test_devices",
     "test_device_targets", "test_devices_torch", "test_threads", "test_failing_calls",
-    "test_buffer_lifetime", "test_torch_lifetime", "test_loading", "test_functions", "test_borrow",
+    "test_buffer_lifetime", "test_torch_lifetime", "test_functions", "test_borrow",
     "test_peer_cases", "test_import_and_warnings", "test_load",
 )  # fmt: skip
 TO_TORCH = (
@@ -110,7 +110,7 @@ ROOMS = (
         (), CROSSINGS,
     ),
     Room(
-        files(SRC, "devices.cpp incoming.cpp arrival.cpp gather.cpp"), (), (*DEVICES, *CROSSINGS),
+        files(SRC, "devices.cpp incoming.cpp arrival.cpp"), (), (*DEVICES, *CROSSINGS),
     ),
     Room(
         (SRC + "portable_torch.cpp", SRC + "torch_companion.cpp", PYTHON + "_torch.py"),

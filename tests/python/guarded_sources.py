@@ -21,7 +21,7 @@ from dlbridge import _core
 
 TYPE = guarded.DEVICE_TYPE
 NAME = "ext_dev"
-CHUNK = 2 << 20  # bytes of a staging buffer (lib/src/device_copy.cpp)
+CHUNK = 2 << 20  # bytes of a staging buffer (lib/src/device/staging.cpp)
 _CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 _DEFAULT_STREAM = 1  # DLPack's number for it
 

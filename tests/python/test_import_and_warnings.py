@@ -39,9 +39,6 @@ SURFACE = [
     "accepts",
     "as_namespace",
     "returns_like",
-    "collate",
-    "ArrayDataset",
-    "show",
 ]
 
 
@@ -95,7 +92,7 @@ import sys
 sys.modules["torch"] = None  # as if it were not installed
 import dlbridge, numpy as np
 doors = [dlbridge.to_torch, lambda x: dlbridge.to_torch([x]), lambda x: dlbridge.to(x, "torch")]
-doors += [lambda x: dlbridge.explain(x, "torch"), lambda x: dlbridge.collate([x])]
+doors += [lambda x: dlbridge.explain(x, "torch")]
 for door in doors * 2:
     try:
         door(np.ones(3))

@@ -30,29 +30,23 @@ if TYPE_CHECKING:
     from dlbridge._arrival import PendingArray, pinned_empty
     from dlbridge._borrow import borrow
     from dlbridge._functions import NotDifferentiable, gradcheck, numpy_function, torch_function
-    from dlbridge._loading import ArrayDataset, collate
     from dlbridge._namespace import accepts, as_namespace, returns_like
-    from dlbridge._show import show
 
 # What a crossing does not need is imported when it is first asked for; some of it imports torch.
 _LATER = {
-    "ArrayDataset": "_loading",
     "NotDifferentiable": "_functions",
     "PendingArray": "_arrival",
     "accepts": "_namespace",
     "as_namespace": "_namespace",
     "borrow": "_borrow",
-    "collate": "_loading",
     "gradcheck": "_functions",
     "numpy_function": "_functions",
     "pinned_empty": "_arrival",
     "returns_like": "_namespace",
-    "show": "_show",
     "torch_function": "_functions",
 }
 
 __all__ = [
-    "ArrayDataset",
     "Capabilities",
     "ConversionRefused",
     "Ledger",
@@ -68,7 +62,6 @@ __all__ = [
     "as_namespace",
     "borrow",
     "capsule",
-    "collate",
     "explain",
     "from_dlpack",
     "gradcheck",
@@ -81,7 +74,6 @@ __all__ = [
     "register",
     "release_pool",
     "returns_like",
-    "show",
     "snapshot",
     "stats",
     "strict",

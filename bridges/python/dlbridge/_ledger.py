@@ -325,11 +325,6 @@ def was_refused(plan: Plan) -> None:
     write_down(plan, time.perf_counter_ns(), None)
 
 
-def is_open() -> bool:
-    """Whether a ledger of this context, or of all threads, is open."""
-    return bool(_of_context.get() or _of_all_threads)
-
-
 def write_down(plan: Plan, began: int, nanoseconds: int | None) -> None:
     """A crossing that the package's own Python carried out."""
     ledgers = (*_of_context.get(), *_of_all_threads)

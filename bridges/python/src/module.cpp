@@ -10,7 +10,6 @@
 #include "dlbridge/memory_pool.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "extension.hpp"
-#include "gather.hpp"
 #include "ledger.hpp"
 #include "managed_tensor_type.hpp"
 #include "registry.hpp"
@@ -314,8 +313,6 @@ PyMethodDef functions[] = {
     {"release_pool", give_back_pool, METH_NOARGS,
      "release_pool()\n--\n\n"
      "Gives the memory that is kept for the next copies back to the system; how many bytes."},
-    {"gather", as_function(gather), METH_FASTCALL,
-     "gather(target, arrays, /)\n--\n\nWrites the arrays into the rows of the target."},
     {"count_blocks", count_blocks, METH_O,
      "count_blocks(change, /)\n--\n\nOpens a block that crossings have to ask (1), or closes one."},
     {"tallies", tallies_by_target, METH_NOARGS,

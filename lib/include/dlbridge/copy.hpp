@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 #include "dlbridge/dtype.hpp"
 
@@ -36,9 +35,5 @@ struct CopyJob {
 /// Precondition: can_cast(source_dtype, target_dtype), and whole-byte types.
 /// Runs on the calling thread and, above a measured size, on helpers that end before it returns.
 void copy_elements(const CopyJob& job);
-
-/// Carries out all of the jobs, whose targets must not overlap either, on as many threads as their
-/// bytes together are worth.
-void copy_all(std::span<const CopyJob> jobs);
 
 }  // namespace dlbridge
