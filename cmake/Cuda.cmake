@@ -36,11 +36,11 @@ enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
 
 add_library(dlbridge_cuda
-  bridges/cuda/src/calls.cpp
-  bridges/cuda/src/device_copy.cpp
-  bridges/cuda/src/devices.cpp
-  bridges/cuda/src/kernels.cu
-  bridges/cuda/src/runtime.cpp)
+  bridges/cuda/src/cuda.cpp
+  bridges/cuda/src/cuda_calls.cpp
+  bridges/cuda/src/cuda_devices.cpp
+  bridges/cuda/src/gpu_copy.cpp
+  bridges/cuda/src/gpu_copy_kernels.cu)
 add_library(dlbridge::cuda ALIAS dlbridge_cuda)
 target_include_directories(dlbridge_cuda
   PUBLIC

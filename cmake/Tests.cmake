@@ -68,7 +68,7 @@ endif()
 dlbridge_test_program(cuda LINK dlbridge)
 if(TARGET dlbridge_cuda_tests)
   target_sources(dlbridge_cuda_tests PRIVATE
-    "${PROJECT_SOURCE_DIR}/bridges/cuda/src/device_copy.cpp")
+    "${PROJECT_SOURCE_DIR}/bridges/cuda/src/gpu_copy.cpp")
   target_include_directories(dlbridge_cuda_tests PRIVATE
     "${PROJECT_SOURCE_DIR}/bridges/cuda/src" "${PROJECT_SOURCE_DIR}/lib/src")
 endif()

@@ -1,0 +1,219 @@
+// From a job to loops over words that the device copies well.
+
+#include "gpu_copy.hpp"
+
+#include <algorithm>
+#include <bit>
+
+#include "copy/loops.hpp"
+#include "copy/recipe.hpp"
+
+namespace dlbridge::cuda {
+namespace {
+
+// Below this most lanes of a tile would be idle.
+constexpr std::uint64_t kShortestTileSide = 16;
+
+Number number_of(DType dtype) {
+  const int bits = dtype.is(kDLComplex) ? dtype.bits / 2 : dtype.bits;
+  const auto sized = [bits](Number of_8_bits) {
+    const int doublings = std::countr_zero(static_cast<unsigned>(bits)) - 3;
+    return static_cast<Number>(static_cast<int>(of_8_bits) + doublings);
+  };
+  switch (dtype.code) {
+    case kDLInt:
+      return sized(Number::kInt8);
+    case kDLUInt:
+      return sized(Number::kUint8);
+    case kDLFloat:
+    case kDLComplex:
+      return bits == 16 ? Number::kFloat16 : bits == 32 ? Number::kFloat32 : Number::kFloat64;
+    case kDLBfloat:
+      return Number::kBfloat16;
+    case kDLFloat8_e3m4:
+      return Number::kFloat8E3M4;
+    case kDLFloat8_e4m3:
+      return Number::kFloat8E4M3;
+    case kDLFloat8_e4m3b11fnuz:
+      return Number::kFloat8E4M3B11Fnuz;
+    case kDLFloat8_e4m3fn:
+      return Number::kFloat8E4M3Fn;
+    case kDLFloat8_e4m3fnuz:
+      return Number::kFloat8E4M3Fnuz;
+    case kDLFloat8_e5m2:
+      return Number::kFloat8E5M2;
+    case kDLFloat8_e5m2fnuz:
+      return Number::kFloat8E5M2Fnuz;
+    case kDLFloat8_e8m0fnu:
+      return Number::kFloat8E8M0;
+    default:
+      return Number::kTruth;
+  }
+}
+
+Sign negation_of(DType dtype) {
+  switch (dtype.code) {
+    case kDLInt:
+    case kDLUInt:
+      return Sign::kMinus;
+    case kDLFloat:
+    case kDLBfloat:
+    case kDLComplex:
+    case kDLFloat8_e3m4:
+    case kDLFloat8_e4m3:
+    case kDLFloat8_e4m3fn:
+    case kDLFloat8_e5m2:
+      return Sign::kFlip;
+    case kDLFloat8_e4m3b11fnuz:
+    case kDLFloat8_e4m3fnuz:
+    case kDLFloat8_e5m2fnuz:
+      return Sign::kFlipUnlessZero;
+    case kDLFloat8_e8m0fnu:
+      return Sign::kNan;
+    default:
+      return Sign::kKeep;
+  }
+}
+
+ElementChange change_of(const CopyJob& job) {
+  const DType from = job.source_dtype;
+  const DType to = job.target_dtype;
+  ElementChange change;
+  change.source_numbers = from.is(kDLComplex) ? 2 : 1;
+  change.source_width = static_cast<std::uint8_t>(from.bits / 8 / change.source_numbers);
+  change.target_numbers = to.is(kDLComplex) ? 2 : 1;
+  change.target_width = static_cast<std::uint8_t>(to.bits / 8 / change.target_numbers);
+  change.swap_bytes = job.swap_bytes;
+  change.real = job.negate ? negation_of(from) : Sign::kKeep;
+  // Conjugated and negated the imaginary part is as it was.
+  change.imaginary = job.negate != job.conjugate ? negation_of(from) : Sign::kKeep;
+  if (from != to) {
+    change.from = number_of(from);
+    change.to = number_of(to);
+    change.cast = change.from != change.to;
+  }
+  return change;
+}
+
+std::uint64_t address_of(const void* memory) {
+  return reinterpret_cast<std::uintptr_t>(memory);
+}
+
+// The bits in which an address may differ from a multiple of a power of two.
+std::uint64_t source_residue(const DeviceCopy& copy) {
+  std::uint64_t residue = address_of(copy.source);
+  for (int i = 0; i < copy.loops; ++i) {
+    residue |= static_cast<std::uint64_t>(copy.loop[i].source_stride);
+  }
+  return residue;
+}
+
+std::uint64_t target_residue(const DeviceCopy& copy) {
+  std::uint64_t residue = address_of(copy.target);
+  for (int i = 0; i < copy.loops; ++i) {
+    residue |= static_cast<std::uint64_t>(copy.loop[i].target_stride);
+  }
+  return residue;
+}
+
+// The widest words that rows are made of and both sides are aligned to.
+void choose_words(DeviceCopy& copy) {
+  const auto width = static_cast<std::int64_t>(copy.source_width);
+  std::uint64_t row = copy.source_width;
+  if (copy.loops > 0) {
+    const DeviceLoop& inner = copy.loop[copy.loops - 1];
+    if (inner.source_stride == width && inner.target_stride == width) {
+      row *= inner.extent;
+      --copy.loops;
+    }
+  }
+  const std::uint64_t residue = row | source_residue(copy) | target_residue(copy);
+  const std::uint64_t word = std::min<std::uint64_t>(16, residue & (~residue + 1));
+  copy.contiguous = copy.loops == 0;
+  if (row != word) {
+    copy.loop[copy.loops++] =
+        device_loop(row / word, static_cast<std::int64_t>(word), static_cast<std::int64_t>(word));
+  }
+  copy.source_width = copy.target_width = static_cast<std::uint32_t>(word);
+}
+
+std::uint64_t distance(std::int64_t stride) {
+  return stride < 0 ? 0 - static_cast<std::uint64_t>(stride) : static_cast<std::uint64_t>(stride);
+}
+
+// Tiles are for a source that is closest along another loop than the target's innermost.
+void choose_tiles(DeviceCopy& copy) {
+  if (copy.loops < 2 || !copy.source_aligned) {
+    return;
+  }
+  const int inner = copy.loops - 1;
+  const auto source_distance = [&copy](int i) { return distance(copy.loop[i].source_stride); };
+  int closest = inner;
+  for (int i = 0; i < inner; ++i) {
+    if (source_distance(i) != 0 && source_distance(i) < source_distance(closest)) {
+      closest = i;
+    }
+  }
+  if (closest == inner || source_distance(inner) < 4 * std::uint64_t{copy.source_width} ||
+      copy.loop[inner].extent < kShortestTileSide ||
+      copy.loop[closest].extent < kShortestTileSide) {
+    return;
+  }
+  copy.tiled = true;
+  copy.columns = copy.loop[inner];
+  copy.rows = copy.loop[closest];
+  std::move(copy.loop + closest + 1, copy.loop + inner, copy.loop + closest);
+  copy.loops -= 2;
+}
+
+}  // namespace
+
+DeviceLoop device_loop(std::uint64_t extent, std::int64_t source_stride,
+                       std::int64_t target_stride) noexcept {
+  DeviceLoop loop{source_stride, target_stride, extent, 1, 0};
+  if (extent < (std::uint64_t{1} << 31)) {
+    loop.shift = static_cast<std::uint32_t>(std::bit_width(extent - 1));
+    const std::uint64_t power = std::uint64_t{1} << loop.shift;
+    loop.magic = static_cast<std::uint32_t>(((power - extent) << 32) / extent + 1);
+  }
+  return loop;
+}
+
+DeviceCopy cut_for_device(const CopyJob& job) noexcept {
+  // The core knows which elements are words of their own and which are rows of words, and how few
+  // loops do. Its stages are for the host's vector units; here they only say that something
+  // changes.
+  detail::Recipe recipe = detail::make_recipe(job);
+  detail::LoopNest nest;
+  detail::make_loop_nest(job, recipe, nest);
+  DeviceCopy copy;
+  if (nest.empty) {
+    return copy;
+  }
+  copy.source = nest.source;
+  copy.target = nest.target;
+  copy.source_width = static_cast<std::uint32_t>(recipe.source_width);
+  copy.target_width = static_cast<std::uint32_t>(recipe.target_width);
+  copy.loops = nest.loops;
+  for (int i = 0; i < nest.loops; ++i) {
+    const detail::Loop& loop = nest.loop[static_cast<std::size_t>(i)];
+    copy.loop[i] = device_loop(static_cast<std::uint64_t>(loop.extent), loop.source_stride,
+                               loop.target_stride);
+  }
+  if (recipe.stages == 0) {
+    choose_words(copy);
+  } else {
+    copy.changes = true;
+    copy.change = change_of(job);
+    copy.source_aligned = source_residue(copy) % copy.source_width == 0;
+    copy.target_aligned = target_residue(copy) % copy.target_width == 0;
+  }
+  copy.words = 1;
+  for (int i = 0; i < copy.loops; ++i) {
+    copy.words *= copy.loop[i].extent;
+  }
+  choose_tiles(copy);
+  return copy;
+}
+
+}  // namespace dlbridge::cuda

@@ -1,0 +1,264 @@
+#pragma once
+
+// What happens to one element on its way, for the device and, compiled from the same source, for
+// tests on the host. The values are those of copy_elements(): bits of a NaN aside, exactly.
+
+#include <bit>
+#include <cstdint>
+#include <type_traits>
+
+#include "copy/float_formats.hpp"
+
+#ifdef __CUDACC__
+#define DLBRIDGE_BOTH __host__ __device__
+#else
+#define DLBRIDGE_BOTH
+#endif
+
+namespace dlbridge::cuda {
+
+/// How a number is held. Complex types have two of them.
+enum class Number : std::uint8_t {
+  kTruth,
+  kInt8,
+  kInt16,
+  kInt32,
+  kInt64,
+  kUint8,
+  kUint16,
+  kUint32,
+  kUint64,
+  kFloat32,
+  kFloat64,
+  kFloat16,
+  kBfloat16,
+  kFloat8E3M4,
+  kFloat8E4M3,
+  kFloat8E4M3B11Fnuz,
+  kFloat8E4M3Fn,
+  kFloat8E4M3Fnuz,
+  kFloat8E5M2,
+  kFloat8E5M2Fnuz,
+  kFloat8E8M0,
+};
+
+/// What negation does to a number's bits.
+enum class Sign : std::uint8_t {
+  kKeep,
+  kFlip,            // the top bit
+  kMinus,           // integers
+  kFlipUnlessZero,  // where negative zero is NaN's code: neither has a sign
+  kNan,             // no negative values
+};
+
+/// What happens to one element: swap bytes, flip signs, cast.
+struct ElementChange {
+  bool swap_bytes = false;
+  bool cast = false;
+  Sign real = Sign::kKeep;  // of every number that is not an imaginary part
+  Sign imaginary = Sign::kKeep;
+  Number from = Number::kTruth;  // only read where `cast`
+  Number to = Number::kTruth;
+  std::uint8_t source_numbers = 1;  // 2: complex
+  std::uint8_t target_numbers = 1;  // 2 with one of the source: an imaginary zero is added
+  std::uint8_t source_width = 1;    // bytes of a number: 1, 2, 4 or 8
+  std::uint8_t target_width = 1;
+};
+
+/// An element of up to 16 bytes, the first byte lowest. The machine is little-endian.
+struct alignas(16) Lane {
+  std::uint64_t low = 0;
+  std::uint64_t high = 0;
+};
+
+DLBRIDGE_BOTH constexpr std::uint64_t low_bytes(std::uint64_t bits, unsigned width) {
+  return width == 8 ? bits : bits & ((std::uint64_t{1} << (8 * width)) - 1);
+}
+
+DLBRIDGE_BOTH constexpr std::uint64_t number_of(const Lane& lane, unsigned index, unsigned width) {
+  if (width == 8) {
+    return index == 0 ? lane.low : lane.high;
+  }
+  return low_bytes(lane.low >> (8 * width * index), width);
+}
+
+DLBRIDGE_BOTH constexpr void add_number(Lane& lane, unsigned index, unsigned width,
+                                        std::uint64_t bits) {
+  if (width == 8 && index == 1) {
+    lane.high = bits;
+  } else {
+    lane.low |= low_bytes(bits, width) << (8 * width * index);
+  }
+}
+
+DLBRIDGE_BOTH constexpr std::uint64_t swapped(std::uint64_t bits, unsigned width) {
+  std::uint64_t result = 0;
+  for (unsigned i = 0; i < 8; ++i) {
+    result = (result << 8) | ((bits >> (8 * i)) & 0xff);
+  }
+  return result >> (64 - 8 * width);
+}
+
+DLBRIDGE_BOTH constexpr std::uint64_t with_sign(std::uint64_t bits, unsigned width, Sign sign) {
+  const std::uint64_t top = std::uint64_t{1} << (8 * width - 1);
+  switch (sign) {
+    case Sign::kKeep:
+      return bits;
+    case Sign::kFlip:
+      return bits ^ top;
+    case Sign::kMinus:
+      return 0 - bits;  // only the low bytes are stored
+    case Sign::kFlipUnlessZero:
+      return (bits & (top - 1)) != 0 ? bits ^ top : bits;
+    case Sign::kNan:
+      return detail::Float8E8M0::kNan;
+  }
+  return bits;
+}
+
+/// What does not fit wraps from int64, and NaN becomes the smallest int64; as in copy_elements().
+template <class From>
+DLBRIDGE_BOTH constexpr std::uint64_t integer_of(From value, bool to_uint64) {
+  if constexpr (std::is_floating_point_v<From>) {
+    constexpr From kTwoTo63 = 9223372036854775808.0F;
+    if (to_uint64 && value >= kTwoTo63 && value < 2 * kTwoTo63) {
+      return static_cast<std::uint64_t>(value - kTwoTo63) + (std::uint64_t{1} << 63);
+    }
+    const bool fits = value >= -kTwoTo63 && value < kTwoTo63;
+    return fits ? static_cast<std::uint64_t>(static_cast<std::int64_t>(value))
+                : std::uint64_t{1} << 63;
+  } else {
+    return static_cast<std::uint64_t>(value);
+  }
+}
+
+DLBRIDGE_BOTH constexpr std::uint64_t small_float_code(Number to, float value) {
+  switch (to) {
+    case Number::kFloat16:
+      return detail::Float16::encode(value);
+    case Number::kBfloat16:
+      return detail::Bfloat16::encode(value);
+    case Number::kFloat8E3M4:
+      return detail::Float8E3M4::encode(value);
+    case Number::kFloat8E4M3:
+      return detail::Float8E4M3::encode(value);
+    case Number::kFloat8E4M3B11Fnuz:
+      return detail::Float8E4M3B11Fnuz::encode(value);
+    case Number::kFloat8E4M3Fn:
+      return detail::Float8E4M3Fn::encode(value);
+    case Number::kFloat8E4M3Fnuz:
+      return detail::Float8E4M3Fnuz::encode(value);
+    case Number::kFloat8E5M2:
+      return detail::Float8E5M2::encode(value);
+    case Number::kFloat8E5M2Fnuz:
+      return detail::Float8E5M2Fnuz::encode(value);
+    default:
+      return detail::Float8E8M0::encode(value);
+  }
+}
+
+DLBRIDGE_BOTH constexpr float small_float_value(Number from, std::uint32_t code) {
+  switch (from) {
+    case Number::kFloat16:
+      return detail::Float16::decode(code);
+    case Number::kBfloat16:
+      return detail::Bfloat16::decode(code);
+    case Number::kFloat8E3M4:
+      return detail::Float8E3M4::decode(code);
+    case Number::kFloat8E4M3:
+      return detail::Float8E4M3::decode(code);
+    case Number::kFloat8E4M3B11Fnuz:
+      return detail::Float8E4M3B11Fnuz::decode(code);
+    case Number::kFloat8E4M3Fn:
+      return detail::Float8E4M3Fn::decode(code);
+    case Number::kFloat8E4M3Fnuz:
+      return detail::Float8E4M3Fnuz::decode(code);
+    case Number::kFloat8E5M2:
+      return detail::Float8E5M2::decode(code);
+    case Number::kFloat8E5M2Fnuz:
+      return detail::Float8E5M2Fnuz::decode(code);
+    default:
+      return detail::Float8E8M0::decode(code);
+  }
+}
+
+/// The bits of the target's number, in the low bytes.
+template <class From>
+DLBRIDGE_BOTH constexpr std::uint64_t bits_of(From value, Number to) {
+  switch (to) {
+    case Number::kTruth:
+      return value != From{0} ? 1 : 0;
+    case Number::kInt8:
+    case Number::kInt16:
+    case Number::kInt32:
+    case Number::kInt64:
+    case Number::kUint8:
+    case Number::kUint16:
+    case Number::kUint32:
+      return integer_of(value, false);
+    case Number::kUint64:
+      return integer_of(value, true);
+    case Number::kFloat32:
+      return std::bit_cast<std::uint32_t>(static_cast<float>(value));
+    case Number::kFloat64:
+      return std::bit_cast<std::uint64_t>(static_cast<double>(value));
+    default:
+      break;
+  }
+  if constexpr (std::is_same_v<From, double>) {
+    if (to == Number::kFloat16) {
+      return detail::float16_from_double(value);
+    }
+  }
+  return small_float_code(to, static_cast<float>(value));
+}
+
+/// By way of the widest number of the source's kind, which holds each of them as it is. From there
+/// on as in copy_elements(): straight to the target, but to small floats by way of float, for which
+/// only float64 to float16 is an exception.
+DLBRIDGE_BOTH constexpr std::uint64_t cast_bits(std::uint64_t bits, Number from, Number to) {
+  switch (from) {
+    case Number::kTruth:
+      return bits_of(std::uint64_t{bits != 0 ? 1U : 0U}, to);
+    case Number::kInt8:
+    case Number::kInt16:
+    case Number::kInt32:
+    case Number::kInt64: {
+      const unsigned unused =
+          64 - (8U << (static_cast<unsigned>(from) - static_cast<unsigned>(Number::kInt8)));
+      return bits_of(static_cast<std::int64_t>(bits << unused) >> unused, to);
+    }
+    case Number::kUint8:
+    case Number::kUint16:
+    case Number::kUint32:
+    case Number::kUint64:
+      return bits_of(bits, to);
+    case Number::kFloat64:
+      return bits_of(std::bit_cast<double>(bits), to);
+    default: {
+      const auto code = static_cast<std::uint32_t>(bits);
+      return bits_of(
+          from == Number::kFloat32 ? std::bit_cast<float>(code) : small_float_value(from, code),
+          to);
+    }
+  }
+}
+
+DLBRIDGE_BOTH constexpr Lane changed(const ElementChange& change, const Lane& source) {
+  Lane target;
+  for (unsigned i = 0; i < change.source_numbers; ++i) {
+    std::uint64_t bits = number_of(source, i, change.source_width);
+    if (change.swap_bytes) {
+      bits = swapped(bits, change.source_width);
+    }
+    bits = with_sign(bits, change.source_width, i == 0 ? change.real : change.imaginary);
+    if (change.cast) {
+      bits = cast_bits(low_bytes(bits, change.source_width), change.from, change.to);
+    }
+    add_number(target, i, change.target_width, bits);
+  }
+  return target;  // an imaginary part that the source lacks is zero already: no format's zero is
+                  // not
+}
+
+}  // namespace dlbridge::cuda

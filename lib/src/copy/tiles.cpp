@@ -1,0 +1,127 @@
+#include "copy/tiles.hpp"
+
+#include <algorithm>
+
+#include "copy/streaming.hpp"
+
+namespace dlbridge::detail {
+namespace {
+
+// What the stages make stays in the first-level cache.
+constexpr std::size_t kRunBytes = 8 * 1024;
+// Elements of a row from which on calling the stages row by row costs less than packing the rows.
+constexpr std::int64_t kLongRow = 64;
+
+// Through all stages, in blocks that stay in the first-level cache.
+void run_stages(const Recipe& recipe, std::byte* to, const std::byte* from, std::size_t count) {
+  if (recipe.stages == 1) {
+    recipe.stage[0].run(to, from, count * recipe.stage[0].items);
+    return;
+  }
+  constexpr std::size_t kBlock = 256;
+  alignas(64) std::byte buffer[2][kBlock * 16];
+  for (std::size_t done = 0; done < count; done += kBlock) {
+    const std::size_t block = std::min(kBlock, count - done);
+    const std::byte* in = from + done * recipe.source_width;
+    for (std::size_t i = 0; i < recipe.stages; ++i) {
+      const Stage& stage = recipe.stage[i];
+      std::byte* out = i + 1 == recipe.stages ? to + done * recipe.target_width : buffer[i % 2];
+      stage.run(out, in, block * stage.items);
+      in = out;
+    }
+  }
+}
+
+// Room for a tile and for the gaps between its rows.
+struct alignas(64) TileBuffer {
+  std::byte bytes[kTileBytes + kTileBytes / 8];
+};
+
+// Long rows get a gap of a cache line: columns then do not fall on a few sets of the cache.
+std::int64_t pitch_of(std::int64_t row_bytes) {
+  return row_bytes >= 512 ? row_bytes + 64 : row_bytes;
+}
+
+// The same place for all of a plane's source, packed in `buffer`.
+void gather(Plane& plane, std::size_t width, TileBuffer& buffer) {
+  const auto word = static_cast<std::int64_t>(width);
+  Plane in = plane;
+  in.target = buffer.bytes;
+  in.target_row = pitch_of(plane.columns * word);
+  in.target_column = word;
+  copy_plane(in, width);
+  plane.source = in.target;
+  plane.source_row = in.target_row;
+  plane.source_column = word;
+}
+
+// To its place; past the cache if that pays.
+void deliver(const Plane& plane, std::size_t width, bool stream) {
+  const auto word = static_cast<std::int64_t>(width);
+  const std::int64_t row = plane.columns * word;
+  const bool packed = plane.source_column == word && plane.target_column == word;
+  if (!stream || !packed) {
+    copy_plane(plane, width);
+  } else if (plane.source_row == row && plane.target_row == row) {
+    stream_bytes(plane.target, plane.source, static_cast<std::size_t>(plane.rows * row));
+  } else {
+    for (std::int64_t r = 0; r < plane.rows; ++r) {
+      stream_bytes(plane.target + r * plane.target_row, plane.source + r * plane.source_row,
+                   static_cast<std::size_t>(row));
+    }
+  }
+}
+
+// Through the stages, a few rows at a time: to their places where they can be made there, else to a
+// buffer in the first-level cache and from there on.
+void convert(Plane plane, const Recipe& recipe, bool stream) {
+  alignas(64) std::byte buffer[kRunBytes];
+  const auto source_word = static_cast<std::int64_t>(recipe.source_width);
+  const auto target_word = static_cast<std::int64_t>(recipe.target_width);
+  const bool in_place = plane.target_column == target_word && !stream &&
+                        (plane.rows == 1 || plane.columns >= kLongRow);
+  const std::int64_t run = static_cast<std::int64_t>(kRunBytes) / target_word;
+  const bool packed = plane.source_row == plane.columns * source_word;
+  const std::int64_t rows =
+      packed && !in_place ? std::max<std::int64_t>(1, run / plane.columns) : 1;
+  const std::int64_t columns = in_place ? plane.columns : std::min(run, plane.columns);
+  Plane piece = plane;
+  for (std::int64_t r = 0; r < plane.rows; r += rows) {
+    piece.rows = std::min(rows, plane.rows - r);
+    for (std::int64_t c = 0; c < plane.columns; c += columns) {
+      piece.columns = std::min(columns, plane.columns - c);
+      const std::byte* source = plane.source + r * plane.source_row + c * source_word;
+      std::byte* target = plane.target + r * plane.target_row + c * plane.target_column;
+      run_stages(recipe, in_place ? target : buffer, source,
+                 static_cast<std::size_t>(piece.rows * piece.columns));
+      if (!in_place) {
+        piece.source = buffer;
+        piece.source_row = piece.columns * target_word;
+        piece.source_column = target_word;
+        piece.target = target;
+        deliver(piece, recipe.target_width, stream);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void copy_tile(Plane plane, const Recipe& recipe, bool stream) noexcept {
+  const auto word = static_cast<std::int64_t>(recipe.source_width);
+  const bool runs = plane.source_column == word && (plane.rows == 1 || plane.columns >= kLongRow);
+  if (recipe.stages == 0 && (!stream || plane.source_column == word)) {
+    return deliver(plane, recipe.target_width, stream);
+  }
+  TileBuffer gathered;
+  if (!runs) {
+    gather(plane, recipe.source_width, gathered);
+  }
+  if (recipe.stages == 0) {
+    deliver(plane, recipe.target_width, stream);
+  } else {
+    convert(plane, recipe, stream);
+  }
+}
+
+}  // namespace dlbridge::detail

@@ -1,0 +1,372 @@
+#include "dlbridge/plan.hpp"
+
+#include <limits>
+
+#include "dlbridge/copy.hpp"
+#include "dlbridge/device_runtime.hpp"
+#include "tensor/layout.hpp"
+
+namespace dlbridge {
+namespace {
+
+constexpr Conditions kNeverCross{Condition::kQuantised,
+                                 Condition::kNested,
+                                 Condition::kMeta,
+                                 Condition::kFake,
+                                 Condition::kFunctorch,
+                                 Condition::kFunctionalised,
+                                 Condition::kWrapperSubclass,
+                                 Condition::kDispatchSubclass,
+                                 Condition::kFreedStorage,
+                                 Condition::kNullData,
+                                 Condition::kMasked,
+                                 Condition::kInexpressibleDType,
+                                 Condition::kPaddedSubByte};
+
+constexpr Conditions kWithoutStrides{Condition::kSparse, Condition::kOpaqueLayout,
+                                     Condition::kZeroTensor};
+
+// The type that holds every value of `narrow` and that every library has.
+std::optional<DType> widened(DType narrow) {
+  switch (narrow.code) {
+    case kDLBfloat:
+      return DType{kDLFloat, 32};
+    case kDLComplex:
+      return narrow.bits < 64 ? std::optional<DType>({kDLComplex, 64}) : std::nullopt;
+    default:
+      if (narrow.code >= kDLFloat8_e3m4 && narrow.code <= kDLFloat8_e8m0fnu) {
+        return DType{kDLFloat, 32};
+      }
+      return std::nullopt;
+  }
+}
+
+// The unsigned integer of the same width, for a look at the bits.
+std::optional<DType> same_width_integer(DType dtype) {
+  const auto bits = dtype.element_bits();
+  if (bits == 8 || bits == 16 || bits == 32 || bits == 64) {
+    return DType{kDLUInt, static_cast<int>(bits)};
+  }
+  return std::nullopt;
+}
+
+// The decision, made condition by condition. Refusals are kept, so that a caller learns all of them
+// at once.
+class Planner {
+ public:
+  Planner(const Source& source, const Capabilities& target, const Policy& policy,
+          const Request& request)
+      : source_(source), target_(target), policy_(policy), request_(request) {
+    plan_.dtype = source.tensor.dtype;
+    plan_.device = source.tensor.device;
+  }
+
+  Plan run() {
+    const Conditions said = source_.traits.conditions;
+    said.for_each([this](Condition condition) { rule(condition); });
+    if (!said.meets(kNeverCross)) {
+      observe_dtype();
+      observe_device();
+      observe_layout(said);
+    }
+    if (target_.copies && !copies_) {
+      need_copy(Condition::kCopiesIn, Step::kRepack);
+    }
+    if (policy_.copy() == CopyRule::kAlways && !copies_) {
+      need_copy(Condition::kCopyAsked, Step::kRepack);
+    }
+    settle_read_only(said.has(Condition::kReadOnly));
+    if (said.has(Condition::kPaddedElements) && (copies_ || !target_.carries_padding)) {
+      refuse(Condition::kPaddedElements);
+    }
+    if (plan_.is_refused()) {
+      plan_.steps = 0;
+      plan_.view = false;
+      plan_.writable = false;
+    } else if (copies_) {
+      finish_copy();
+    }
+    plan_.writable = plan_.writable && target_.gives_writable;
+    return plan_;
+  }
+
+ private:
+  void refuse(Condition condition) {
+    plan_.reasons.add(condition);
+    plan_.refused.add(condition);
+  }
+
+  void take(Condition condition, Step step) {
+    plan_.reasons.add(condition);
+    plan_.add(step);
+  }
+
+  void need_copy(Condition condition, Step step) {
+    if (policy_.copy() == CopyRule::kNever) {
+      refuse(condition);
+      return;
+    }
+    take(condition, step);
+    copies_ = true;
+  }
+
+  // A row of the policy table whose only choice is to copy or to refuse.
+  void copy_unless_refused(Field field, Condition condition, Step step) {
+    if (policy_[field] == Ruling::kRefuse) {
+      refuse(condition);
+    } else {
+      need_copy(condition, step);
+    }
+  }
+
+  void rule(Condition condition) {
+    switch (condition) {
+      case Condition::kInGraph:
+      case Condition::kForwardDual:
+        if (policy_[Field::kGrad] == Ruling::kRefuse) {
+          refuse(condition);
+        } else {
+          take(condition, Step::kDetach);
+          detached_ = condition;
+          read_only_ = read_only_ || policy_[Field::kGrad] == Ruling::kDetach;
+        }
+        break;
+      case Condition::kConjBit:
+        copy_unless_refused(Field::kBits, condition, Step::kResolveConj);
+        break;
+      case Condition::kNegBit:
+        copy_unless_refused(Field::kBits, condition, Step::kResolveNeg);
+        break;
+      case Condition::kZeroTensor:
+        copy_unless_refused(Field::kBits, condition, Step::kMaterialise);
+        break;
+      case Condition::kSparse:
+      case Condition::kOpaqueLayout:
+        copy_unless_refused(Field::kLayout, condition, Step::kDensify);
+        break;
+      case Condition::kSwappedBytes:
+        need_copy(condition, Step::kSwapBytes);
+        break;
+      case Condition::kFractionalStrides:
+        need_copy(condition, Step::kRepack);
+        break;
+      case Condition::kCopiesOut:
+        need_copy(condition, Step::kRepack);
+        break;
+      case Condition::kPaddedElements:
+        break;  // settled when it is known whether they are copied
+      case Condition::kReadOnly:
+        break;  // settled last: what matters is whether a view is left
+      default:
+        refuse(condition);
+    }
+  }
+
+  void observe_dtype() {
+    const DType dtype = source_.tensor.dtype;
+    if (request_.dtype && *request_.dtype != dtype) {
+      const bool taken = target_.dtypes.contains(*request_.dtype) ||
+                         target_.extension_dtypes.contains(*request_.dtype);
+      if (!taken || !can_cast(dtype, *request_.dtype)) {
+        refuse(Condition::kNoCast);
+        return;
+      }
+      plan_.dtype = *request_.dtype;
+      need_copy(Condition::kCastAsked, Step::kCast);
+      return;
+    }
+    if (target_.dtypes.contains(dtype)) {
+      return;
+    }
+    // An argument stands over its field: whoever asks for this very type gets no other.
+    const Ruling ruling = request_.dtype ? Ruling::kMlDTypes : policy_[Field::kDType];
+    if (ruling == Ruling::kMlDTypes && target_.extension_dtypes.contains(dtype)) {
+      return;
+    }
+    if (ruling == Ruling::kUpcast) {
+      // Of vectors there is no cast, nor of a bfloat that is not of 16 bits.
+      const auto wide = widened(dtype);
+      if (wide && can_cast(dtype, *wide) && target_.dtypes.contains(*wide)) {
+        plan_.dtype = *wide;
+        need_copy(Condition::kMissingDType, Step::kCast);
+        return;
+      }
+    }
+    if (ruling == Ruling::kBits) {
+      if (const auto integer = same_width_integer(dtype);
+          integer && target_.dtypes.contains(*integer)) {
+        plan_.dtype = *integer;
+        plan_.reasons.add(Condition::kMissingDType);
+        return;
+      }
+    }
+    refuse(Condition::kMissingDType);
+  }
+
+  void observe_device() {
+    const Device here(source_.tensor.device);
+    Device there = here;
+    if (request_.device) {
+      there = *request_.device;
+    } else if (target_.wants_host && !here.host_accessible()) {
+      there = Device{};
+    } else if (target_.own_device != 0 && here.host_accessible()) {
+      there = Device(target_.own_device, 0);
+    }
+    // Host memory that a device may also read is host memory to whoever asks for the host.
+    if (there == here || (there.type == kDLCPU && here.host_accessible())) {
+      if (!target_.devices.contains(here.type)) {
+        refuse(Condition::kNoWayToDevice);
+      }
+      return;
+    }
+    plan_.device = there;
+    const bool to_host = there.type == kDLCPU;
+    plan_.carrier = carrier(here, there, to_host);
+    if (!target_.devices.contains(there.type) || plan_.carrier == Carrier::kNobody) {
+      refuse(Condition::kNoWayToDevice);
+      return;
+    }
+    copy_unless_refused(Field::kDevice, Condition::kOtherDevice,
+                        to_host ? Step::kCopyToHost : Step::kCopyToDevice);
+  }
+
+  // The ladder: a runtime of ours, then the library at that end.
+  [[nodiscard]] Carrier carrier(Device here, Device there, bool to_host) const {
+    // Runtimes copy to and from the host; from one device to another is the libraries' own way.
+    const bool host_at_one_end = to_host || here.host_accessible();
+    const bool ordered = here.host_accessible() || source_.traits.stream_known;
+    if (host_at_one_end && ordered && device_runtime(to_host ? here.type : there.type) != nullptr) {
+      return Carrier::kRuntime;
+    }
+    if (to_host) {
+      return source_.traits.copies_to_host ? Carrier::kProducer : Carrier::kNobody;
+    }
+    return target_.copies_to_device ? Carrier::kConsumer : Carrier::kNobody;
+  }
+
+  void observe_layout(Conditions said) {
+    const DLTensor& tensor = source_.tensor;
+    if (tensor.ndim > target_.max_dimensions) {
+      refuse(Condition::kTooManyDimensions);
+      return;
+    }
+    if (tensor.ndim < target_.min_dimensions) {
+      refuse(Condition::kTooFewDimensions);
+      return;
+    }
+    if (said.meets(kWithoutStrides) || said.has(Condition::kFractionalStrides)) {
+      return;
+    }
+    if (target_.alignment > 1 && element_count(tensor) != 0 &&
+        (reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset) %
+                static_cast<std::uintptr_t>(target_.alignment) !=
+            0) {
+      need_copy(Condition::kMisaligned, Step::kRepack);
+    }
+    if (is_c_contiguous(tensor)) {
+      return;
+    }
+    if (!target_.any_strides) {
+      need_copy(Condition::kNotCompact, Step::kRepack);
+    } else if (!target_.negative_strides && detail::has_negative_stride(tensor)) {
+      need_copy(Condition::kNegativeStrides, Step::kRepack);
+    }
+    observe_overlap(said.has(Condition::kReadOnly));
+  }
+
+  void observe_overlap(bool already_read_only) {
+    const Ruling ruling = policy_[Field::kOverlap];
+    if (ruling == Ruling::kReadOnlyView && (already_read_only || target_.guards_overlap)) {
+      return;
+    }
+    if (!detail::overlaps_itself(source_.tensor)) {
+      return;
+    }
+    if (ruling == Ruling::kRefuse) {
+      refuse(Condition::kOverlap);
+    } else if (ruling == Ruling::kCopy) {
+      need_copy(Condition::kOverlap, Step::kRepack);
+    } else {
+      overlaps_ = true;  // a reason only if a view is left
+      read_only_ = true;
+    }
+  }
+
+  void settle_read_only(bool source_is) {
+    const bool unaware = target_.readonly != ReadOnlySupport::kHonours;
+    // A field that refuses does so also where a copy would be made for another reason.
+    if (source_is && unaware && policy_[Field::kReadOnly] == Ruling::kRefuse) {
+      refuse(Condition::kReadOnly);
+      return;
+    }
+    if (copies_ || !(source_is || read_only_)) {
+      return;
+    }
+    plan_.reasons.add_if(overlaps_, Condition::kOverlap);
+    if (!unaware) {
+      plan_.writable = false;
+      if (!source_is) {
+        plan_.add(Step::kMarkReadOnly);
+      }
+      return;
+    }
+    // What made it read-only is what the caller should hear of.
+    const Condition cause = source_is   ? Condition::kReadOnly
+                            : overlaps_ ? Condition::kOverlap
+                                        : detached_;
+    const Ruling ruling = policy_[Field::kReadOnly];
+    if (target_.readonly == ReadOnlySupport::kNever || ruling == Ruling::kRefuse) {
+      refuse(cause);
+    } else if (ruling == Ruling::kCopy) {
+      need_copy(cause, Step::kRepack);
+    } else {
+      plan_.reasons.add(cause);  // an alias, at the caller's own risk
+    }
+  }
+
+  void finish_copy() {
+    plan_.view = false;
+    // What does not fit is refused when the copy is allocated.
+    std::int64_t bits = 0;
+    if (__builtin_mul_overflow(element_count(source_.tensor), plan_.dtype.element_bits(), &bits)) {
+      bits = std::numeric_limits<std::int64_t>::max();
+    }
+    plan_.bytes_copied = bits / 8 + (bits % 8 != 0 ? 1 : 0);
+  }
+
+  const Source& source_;
+  const Capabilities& target_;
+  const Policy& policy_;
+  const Request& request_;
+  Plan plan_;
+  bool copies_ = false;
+  bool read_only_ = false;
+  bool overlaps_ = false;
+  Condition detached_ = Condition::kInGraph;
+};
+
+}  // namespace
+
+Plan detail::plan_by_conditions(const Source& source, const Capabilities& target,
+                                const Policy& policy, const Request& request) {
+  return Planner(source, target, policy, request).run();
+}
+
+Plan plan(const Source& source, const Capabilities& target, const Policy& policy,
+          const Request& request) {
+  Request wanted = request;
+  if (wanted.device == Device(source.tensor.device)) {
+    wanted.device.reset();  // it is there
+  }
+  if (source.traits.conditions.empty() && takes_as_it_is(target, source.tensor, policy, wanted) &&
+      is_c_contiguous(source.tensor)) {
+    Plan as_it_is;
+    as_it_is.dtype = source.tensor.dtype;
+    as_it_is.device = source.tensor.device;
+    return as_it_is;
+  }
+  return detail::plan_by_conditions(source, target, policy, request);
+}
+
+}  // namespace dlbridge
