@@ -70,20 +70,14 @@ if(TARGET dlbridge_cuda)
     LINK dlbridge dlbridge_cuda)
 endif()
 
-# Python files need no compiler and no list. Links, so that an edit shows at once.
+# Python files need no compiler and no list. Links, to files and to rooms, so that an edit shows at
+# once.
 file(MAKE_DIRECTORY "${package_dir}")
-file(GLOB python_files CONFIGURE_DEPENDS
-  "${PROJECT_SOURCE_DIR}/bridges/python/dlbridge/*.py"
-  "${PROJECT_SOURCE_DIR}/bridges/python/dlbridge/*.pyi"
-  "${PROJECT_SOURCE_DIR}/bridges/python/dlbridge/py.typed")
-foreach(file IN LISTS python_files)
-  get_filename_component(name "${file}" NAME)
-  file(CREATE_LINK "${file}" "${package_dir}/${name}" SYMBOLIC)
-endforeach()
-
-foreach(subpackage testing doctor)
-  file(CREATE_LINK "${PROJECT_SOURCE_DIR}/bridges/python/dlbridge/${subpackage}"
-    "${package_dir}/${subpackage}" SYMBOLIC)
+file(GLOB children CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/bridges/python/dlbridge/*")
+list(FILTER children EXCLUDE REGEX "__pycache__$")
+foreach(child IN LISTS children)
+  get_filename_component(name "${child}" NAME)
+  file(CREATE_LINK "${child}" "${package_dir}/${name}" SYMBOLIC)
 endforeach()
 
 # Only scikit-build-core installs these: the wheel is the place for them, not a C++ prefix.
