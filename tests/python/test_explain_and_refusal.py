@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from typing import Any
 
@@ -153,6 +154,30 @@ def test_a_refusal_is_a_buffer_error_and_a_value_error(road: str) -> None:
     assert type(error.plan) is type(dlbridge.explain(np.zeros(1), "numpy"))
     assert error.plan.refused and error.plan.reasons == error.reasons
     assert not error.plan.view and error.plan.bytes_copied == 0
+
+
+def test_a_refusal_is_made_of_a_message_alone_as_well() -> None:
+    error = dlbridge.ConversionRefused("there are no rows")
+    assert str(error) == "there are no rows" and error.reasons == ("there are no rows",)
+    assert error.fix is None and error.plan.refused and not error.plan.view
+    error = dlbridge.ConversionRefused("no", reasons=["it is empty"], fix="x.filled()")
+    for each in (error, pickle.loads(pickle.dumps(error))):
+        assert (str(each), each.reasons, each.fix) == ("no", ("it is empty",), "x.filled()")
+        assert each.plan.reasons == each.reasons and each.plan.fix == each.fix
+
+
+def test_a_refusal_of_a_rows_own_is_explained() -> None:
+    def read(x: Any) -> Any:
+        raise dlbridge.ConversionRefused("it has no rows")
+
+    class Thing:
+        pass
+
+    Thing.__module__ = "library_that_refuses"
+    dlbridge.register(dlbridge.Library(name="library_that_refuses", read=read))
+    assert refusal(Thing()).reasons == ("it has no rows",)
+    plan = dlbridge.explain(Thing(), "numpy")
+    assert plan.refused and plan.reasons == ("it has no rows",)
 
 
 def test_every_reason_is_given_and_not_only_the_first(road: str) -> None:

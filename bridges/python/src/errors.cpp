@@ -8,13 +8,13 @@ namespace {
 PackageAttribute conversion_refused("dlbridge._errors", "ConversionRefused");
 PackageAttribute plan_type("dlbridge._plan", "Plan");
 
-void set_refused(const std::string& message, PyObject* plan,
-                 const std::vector<std::string>& reasons, const std::string& fix) {
-  const Ref texts = text_tuple(reasons);
-  const Ref fixing(fix.empty() ? Py_NewRef(Py_None)
-                               : checked(PyUnicode_FromString(fix.c_str())).release());
-  const Ref error = checked(PyObject_CallFunction(conversion_refused.get(), "sOOO", message.c_str(),
-                                                  plan, texts.get(), fixing.get()));
+Ref text_or_none(const std::string& text) {
+  return text.empty() ? Ref::borrow(Py_None) : checked(PyUnicode_FromString(text.c_str()));
+}
+
+void set_refused(const std::string& message, PyObject* plan) {
+  const Ref error =
+      checked(PyObject_CallFunction(conversion_refused.get(), "sO", message.c_str(), plan));
   refused(plan);
   PyErr_SetObject(conversion_refused.get(), error.get());
 }
@@ -22,11 +22,10 @@ void set_refused(const std::string& message, PyObject* plan,
 // A tensor that no plan was made for, since it could not be read at all.
 void set_refused(const ConversionRefused& refused) {
   const Ref reasons = text_tuple(refused.reasons);
-  const Ref fix(refused.fix.empty() ? Py_NewRef(Py_None)
-                                    : checked(PyUnicode_FromString(refused.fix.c_str())).release());
+  const Ref fix = text_or_none(refused.fix);
   const Ref plan =
       checked(PyObject_CallMethod(plan_type.get(), "of_refusal", "OO", reasons.get(), fix.get()));
-  set_refused(refused.what(), plan.get(), refused.reasons, refused.fix);
+  set_refused(refused.what(), plan.get());
 }
 
 }  // namespace
@@ -90,28 +89,31 @@ Ref plan_object(const Plan& plan, const Source& source, const Capabilities& targ
   const bool known = source.tensor.device.device_type != 0;
   const bool shaped = known && (source.tensor.shape != nullptr || source.tensor.ndim == 0);
   const Ref shape = shaped ? shape_tuple(source.tensor) : Ref::borrow(Py_None);
-  const Ref fix(text.fix.empty() ? Py_NewRef(Py_None)
-                                 : checked(PyUnicode_FromString(text.fix.c_str())).release());
+  const Ref fix = text_or_none(text.fix);
   const DType dtype(source.tensor.dtype);
   const std::string source_dtype =
       dtype.bits == 0 ? (known ? source.detail : "") : to_string(dtype);
   const std::string result_dtype = dtype.bits == 0 ? source_dtype : to_string(plan.dtype);
   const Ref notes = text_tuple(text.way.empty() ? std::vector<std::string>()
                                                 : std::vector<std::string>{text.way});
-  return checked(PyObject_CallFunction(
-      plan_type.get(), "OOOOLOOsssssOO", steps.get(), reasons.get(), plan.view ? Py_True : Py_False,
-      plan.writable ? Py_True : Py_False, static_cast<long long>(plan.bytes_copied),
-      plan.is_refused() ? Py_True : Py_False, fix.get(),
-      std::string(source.traits.library->object).c_str(), std::string(target.result).c_str(),
-      source_dtype.c_str(), result_dtype.c_str(),
-      known ? to_string(Device(source.tensor.device)).c_str() : "", shape.get(), notes.get()));
+  const Ref fields = checked(Py_BuildValue(
+      "{sO sO sO sO sL sO sO ss ss ss ss ss sO sO}", "steps", steps.get(), "reasons", reasons.get(),
+      "view", plan.view ? Py_True : Py_False, "writable", plan.writable ? Py_True : Py_False,
+      "bytes_copied", static_cast<long long>(plan.bytes_copied), "refused",
+      plan.is_refused() ? Py_True : Py_False, "fix", fix.get(), "source",
+      std::string(source.traits.library->object).c_str(), "result",
+      std::string(target.result).c_str(), "dtype", source_dtype.c_str(), "result_dtype",
+      result_dtype.c_str(), "device", known ? to_string(Device(source.tensor.device)).c_str() : "",
+      "shape", shape.get(), "notes", notes.get()));
+  const Ref nothing = checked(PyTuple_New(0));
+  return checked(PyObject_Call(plan_type.get(), nothing.get(), fields.get()));
 }
 
 void raise_refused(const Plan& plan, const Source& source, const Capabilities& target,
                    const Policy& policy, const Request& request) {
   const Explanation text = explain(plan, source, target, policy, request);
   const Ref object = plan_object(plan, source, target, policy, request);
-  set_refused(text.message, object.get(), text.reasons, text.fix);
+  set_refused(text.message, object.get());
   throw PythonError();
 }
 
