@@ -1,4 +1,4 @@
-"""The libraries that dlbridge knows: what each is, what it can take, and how to hand it over.
+"""The registry of libraries: what each is, what it can take, and how to hand it over.
 
 Every library but NumPy and torch, which have compiled bridges, is nothing more than a ``Library``
 here, and ``register`` is open to all. What a row says is data: ``plan()`` alone decides.
@@ -15,6 +15,39 @@ from typing import Any, Literal
 from dlbridge import _core
 
 ENTRY_POINTS = "dlbridge.libraries"
+
+# The file in dlbridge.libraries that has a library's row: by the library's name, and by the modules
+# of its types. In the order in which libraries() lists the rows.
+_FILES = {
+    "numpy": "numpy",
+    "torch": "torch",
+    "dlbridge": "own",
+    "dlbridge.ManagedTensor": "own",
+    "jax": "jax",
+    "jaxlib": "jax",
+    "tensorflow": "tensorflow",
+    "keras": "tensorflow",
+    "cupy": "cupy",
+    "paddle": "paddle",
+    "mlx": "mlx",
+    "dpnp": "dpnp",
+    "dpctl": "dpnp",
+    "pyarrow": "pyarrow",
+    "pyarrow.Array": "pyarrow",
+    "warp": "warp",
+    "onnxruntime": "onnxruntime",
+    "tvm_ffi": "tvm_ffi",
+    "tvm": "tvm_ffi",
+    "cuda.core": "cuda_core",
+    "cuda": "cuda_core",
+    "max": "max",
+    "drjit": "drjit",
+    "array_api_strict": "array_api_strict",
+    "memoryview": "buffers",
+    "array": "buffers",
+    "ctypes": "buffers",
+    "PIL": "buffers",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +124,7 @@ class Library:
 
 
 _libraries: dict[str, Library] = {}
+_loaded: set[str] = set()  # files of dlbridge.libraries
 
 
 def register(library: Library) -> None:
@@ -105,7 +139,8 @@ def register(library: Library) -> None:
         raise TypeError(f"register takes a dlbridge.Library, not {type(library).__name__}")
     if library.capabilities is not None and library.take is None:
         raise ValueError(f"the library {library.name!r} has capabilities but no take")
-    _load_built_in()  # otherwise the built-in row would replace this one later
+    for name in (library.name, *library.modules):
+        _load_file(name)  # otherwise the row there would replace this one later
     _add(library)
 
 
@@ -126,10 +161,16 @@ def _add(library: Library) -> None:
     _libraries[library.name] = library
 
 
-@functools.cache
-def _load_built_in() -> None:
-    for library in importlib.import_module("dlbridge._libraries").LIBRARIES:
-        _add(library)
+def _load_file(name: str) -> bool:
+    """Registers the rows of the file for that name, once; whether there is one."""
+    file = _FILES.get(name)
+    if file is None:
+        return False
+    if file not in _loaded:
+        for library in importlib.import_module(f"dlbridge.libraries.{file}").ROWS:
+            _add(library)
+        _loaded.add(file)
+    return True
 
 
 @functools.cache
@@ -141,8 +182,7 @@ def _entry_points() -> dict[str, Callable[[], Any]]:
 
 def look_for(name: str) -> None:
     """Registers the library of that name, or whose types are in that module, if it can be found."""
-    _load_built_in()
-    if name in _libraries or name in ("builtins", "__main__"):
+    if _load_file(name) or name in _libraries or name in ("builtins", "__main__"):
         return
     load = _entry_points().get(name)
     if load is not None:
@@ -162,10 +202,10 @@ def library_named(name: str) -> Library | None:
 
 def libraries() -> tuple[Library, ...]:
     """Every library that is known, entry points included."""
-    _load_built_in()
-    for name in _entry_points():
+    for name in (*_FILES, *_entry_points()):
         look_for(name)
-    return tuple(_libraries.values())
+    ours = [_libraries[name] for name in _FILES if name in _libraries]
+    return (*ours, *(row for name, row in _libraries.items() if name not in _FILES))
 
 
 # By identity: rows are few, and are never changed.

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from dlbridge import _core
-from dlbridge._errors import ConversionRefused
+from dlbridge._errors import ConversionRefused, refused
 from dlbridge._plan import Plan
 from dlbridge._policy import Policy
 from dlbridge._registry import (
@@ -19,8 +19,6 @@ from dlbridge._registry import (
     libraries,
     library_named,
 )
-
-_COMPILED = ("numpy", "torch", "dlbridge")
 
 
 class SilentCopyWarning(UserWarning):
@@ -64,16 +62,12 @@ def _of_module(module: ModuleType) -> Library:
     return _modules[name]
 
 
-def _as_array(managed: Any) -> Any:
-    return _core.to_numpy(managed)
-
-
 # What a library is handed, made of the ManagedTensor that it can take.
 _HANDED: dict[str, Callable[[Any], Any]] = {
     "managed": lambda managed: managed,
     "versioned": lambda managed: managed.__dlpack__(max_version=(1, 3)),
     "legacy": lambda managed: managed.__dlpack__(),
-    "array": _as_array,
+    "array": _core.to_numpy,
     "memoryview": memoryview,
 }
 
@@ -140,12 +134,6 @@ def _tell_of_silent_copy(library: Library, may_copy: bool) -> None:
     warnings.warn(said, SilentCopyWarning, stacklevel=4)
 
 
-def refused(what: str, reason: str, fix: str | None = None) -> ConversionRefused:
-    """The refusal of something that no Plan could know."""
-    text = f"{what} ({reason})" + (f"; use {fix}" if fix else "")
-    return ConversionRefused(text, Plan.of_refusal((reason,), fix), (reason,), fix)
-
-
 def explain(
     x: Any,
     target: str | ModuleType,
@@ -160,29 +148,7 @@ def explain(
     library = _library_of(target)
     row = library.name if library.convert is not None else consumer_of(library)
     try:
-        plan: Plan = _core.explain_plan(x, row, policy, dtype, copy, device)
-    except ConversionRefused as refused:
+        return _core.explain_plan(x, row, policy, dtype, copy, device)
+    except ConversionRefused as error:
         # What cannot even be read as a tensor has a Plan too: its refusal.
-        return refused.plan
-    return plan
-
-
-def to_numpy(x: Any, *, policy: Any, dtype: Any, copy: bool | None, device: Any) -> Any:
-    """The conversion to NumPy, for its row of the registry."""
-    if device is None:
-        return _core.to_numpy(x, policy=policy, dtype=dtype, copy=copy)
-    managed = to_managed(x, policy=policy, dtype=dtype, copy=copy, device=device)
-    return _core.to_numpy(managed, policy=policy)
-
-
-def to_managed(x: Any, *, policy: Any, dtype: Any, copy: bool | None, device: Any) -> Any:
-    """The conversion to a ManagedTensor under a policy, for its row of the registry."""
-    row = consumer_of(_MANAGED)
-    handed = _core.for_consumer(x, row, policy, dtype, copy, device)
-    return x if handed is None else handed[0]
-
-
-_MANAGED = Library(
-    name="dlbridge",
-    capabilities=Capabilities(result="dlbridge.ManagedTensor", devices=None, read_only="honours"),
-)
+        return error.plan

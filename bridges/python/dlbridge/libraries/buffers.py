@@ -7,10 +7,9 @@ import ctypes
 import math
 from typing import Any
 
-from dlbridge import _core
-from dlbridge._registry import Capabilities, Library
-
-_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+import dlbridge
+from dlbridge import Capabilities, Library
+from dlbridge.libraries import PLAIN, address_by_dlpack
 
 # The letters of array.array, by the type that each is on this machine.
 _LETTERS = {
@@ -53,20 +52,20 @@ def _to_ctypes(managed: Any) -> Any:
 def _to_image(managed: Any) -> Any:
     from PIL import Image
 
-    image = Image.fromarray(_core.to_numpy(managed))
+    image = Image.fromarray(dlbridge.to_numpy(managed))
     return image.copy() if image.readonly else image
 
 
-LIBRARIES: tuple[Library, ...] = (
+ROWS = (
     Library(
         name="memoryview",
         capabilities=Capabilities(
             result="memoryview",
-            dtypes=("bool", *_INTEGERS, "float16", "float32", "float64", "complex64", "complex128"),
+            dtypes=PLAIN,
             read_only="honours",
         ),
         take=memoryview,
-        address=lambda result: _core.from_dlpack(result).data_ptr,
+        address=address_by_dlpack,
     ),
     Library(
         name="array",

@@ -1,0 +1,59 @@
+"""TensorFlow: immutable; legacy capsules only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dlbridge import Capabilities, Library
+from dlbridge._errors import refused
+from dlbridge.libraries import PLAIN, address_by_dlpack
+
+
+def _read(x: Any) -> Any:
+    """Tensors as they are; a variable's value. Asking for a capsule of strings ends the process."""
+    name = type(x).__name__
+    if name == "RaggedTensor":
+        raise refused(
+            "cannot take a tf.RaggedTensor in", "its rows differ in length", "x.to_tensor()"
+        )
+    if name == "SparseTensor":
+        raise refused(
+            "cannot take a tf.SparseTensor in", "it has no dense memory", "tf.sparse.to_dense(x)"
+        )
+    dtype = getattr(x, "dtype", None)
+    if getattr(dtype, "name", "") in ("string", "variant", "resource"):
+        raise refused(
+            f"cannot take a tf.Tensor of dtype {dtype.name} in",  # type: ignore[union-attr]
+            "DLPack has no such type, and TensorFlow ends the process when asked",
+        )
+    return x.value() if name.endswith("Variable") else x
+
+
+ROWS = (
+    Library(
+        name="tensorflow",
+        modules=("tensorflow", "keras"),
+        object="tf.Tensor",
+        immutable=True,
+        read=_read,
+        fixes={"read_only": "x.numpy()"},
+        capabilities=Capabilities(
+            result="tf.Tensor",
+            devices=("cpu", "cuda"),
+            dtypes=(*PLAIN, "bfloat16"),
+            strides="compact",
+            alignment=64,
+            writable=False,
+        ),
+        take="tensorflow:experimental.dlpack.from_dlpack",
+        handed="legacy",
+        address=address_by_dlpack,
+        quirks={
+            "misaligned": "tensorflow ends the process at the first operation on memory that is "
+            "not aligned to 64 bytes",
+            "not_compact": "tensorflow refuses what is not C-contiguous",
+            "read_only": "tensorflow takes legacy capsules, which cannot say that memory is "
+            "read-only",
+        },
+    ),
+)
