@@ -20,20 +20,22 @@ from dlbridge._core import (
     to_torch,
 )
 from dlbridge._errors import ConversionRefused
-from dlbridge._ledger import Ledger, no_copies, policy, stats, trace
 from dlbridge._plan import Plan
 from dlbridge._policy import Policy, host, snapshot, strict, zero_copy
 from dlbridge._registry import Capabilities, Library, register
 from dlbridge._targets import SilentCopyWarning, explain, to
+from dlbridge.ledger import no_copies, policy, stats
 
 if TYPE_CHECKING:
     from dlbridge._arrival import PendingArray, pinned_empty
     from dlbridge._borrow import borrow
     from dlbridge._functions import NotDifferentiable, gradcheck, numpy_function, torch_function
     from dlbridge._namespace import accepts, as_namespace, returns_like
+    from dlbridge.ledger.recording import Ledger, trace
 
 # What a crossing does not need is imported when it is first asked for; some of it imports torch.
 _LATER = {
+    "Ledger": "ledger.recording",
     "NotDifferentiable": "_functions",
     "PendingArray": "_arrival",
     "accepts": "_namespace",
@@ -44,6 +46,7 @@ _LATER = {
     "pinned_empty": "_arrival",
     "returns_like": "_namespace",
     "torch_function": "_functions",
+    "trace": "ledger.recording",
 }
 
 __all__ = [
@@ -89,7 +92,6 @@ __all__ = [
 for _class in (
     Capabilities,
     ConversionRefused,
-    Ledger,
     Library,
     Plan,
     Policy,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlbridge import _core
-from dlbridge._ledger import caller
+from dlbridge.ledger import caller
 from dlbridge._namespace import accepts
 from dlbridge._trees import is_array, leaves, mapped
 

@@ -6,9 +6,9 @@
 namespace dlbridge::python {
 namespace {
 
-PackageAttribute decided("dlbridge._ledger", "decided");
-PackageAttribute was_refused("dlbridge._ledger", "was_refused");
-PackageAttribute default_policy("dlbridge._ledger", "default_policy");
+PackageAttribute decided("dlbridge.ledger.blocks", "decided");
+PackageAttribute was_refused("dlbridge.ledger.blocks", "was_refused");
+PackageAttribute default_policy("dlbridge.ledger.blocks", "default_policy");
 
 thread_local Watch* current_watch = nullptr;
 

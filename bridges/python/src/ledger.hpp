@@ -1,7 +1,7 @@
 #pragma once
 
 // What crossings are counted and told: the tallies since start, and the blocks of trace(),
-// no_copies() and policy(), whose Python side is dlbridge/_ledger.py.
+// no_copies() and policy(), whose Python side is dlbridge/ledger/.
 
 #include <array>
 #include <cstdint>

@@ -1,0 +1,157 @@
+"""The blocks that are open, and what _core asks of them; the counts since start."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple, TypeAlias
+
+from dlbridge import _core
+from dlbridge._errors import ConversionRefused
+from dlbridge._plan import Plan
+from dlbridge._policy import PRESETS, Policy
+
+# A crossing belongs to the line of the innermost frame outside these: the user's own.
+_LIBRARIES = frozenset({"dlbridge", "torch", "numpy", "jax", "jaxlib", "contextlib", "functools"})
+
+# What records a crossing: its Plan, whose line it is, when it began and how long it took.
+Record: TypeAlias = Callable[[Plan, tuple[str, int, str], int, "int | None"], None]
+of_all_threads: list[Record] = []
+of_context: ContextVar[tuple[Record, ...]] = ContextVar("dlbridge ledgers", default=())
+_copies_forbidden: ContextVar[bool] = ContextVar("dlbridge copies forbidden", default=False)
+_policy: ContextVar[Policy | None] = ContextVar("dlbridge policy", default=None)
+
+
+@contextmanager
+def no_copies() -> Iterator[None]:
+    """A block in which the first crossing that would copy raises ``ConversionRefused`` instead.
+
+    It names the line and the reason; nothing is copied. Holds for this thread, or asyncio task.
+    """
+    _core.count_blocks(1)
+    try:
+        token = _copies_forbidden.set(True)
+        try:
+            yield
+        finally:
+            _copies_forbidden.reset(token)
+    finally:
+        _core.count_blocks(-1)
+
+
+@contextmanager
+def policy(default: Policy | str) -> Iterator[Policy]:
+    """A block in which calls without a policy of their own follow ``default``.
+
+    A preset's name or a Policy. Holds for this thread, or asyncio task; blocks may be nested.
+    """
+    chosen = PRESETS.get(default) if isinstance(default, str) else default
+    if not isinstance(chosen, Policy):
+        if not isinstance(default, str):
+            raise TypeError(
+                "policy must be a dlbridge.Policy or the name of a preset, not "
+                f"{type(default).__name__}"
+            )
+        names = ", ".join(repr(name) for name in PRESETS)
+        raise ValueError(f"policy={default!r} is no preset; use one of {names}, or a Policy")
+    _core.count_blocks(1)
+    try:
+        token = _policy.set(chosen)
+        try:
+            yield chosen
+        finally:
+            _policy.reset(token)
+    finally:
+        _core.count_blocks(-1)
+
+
+class Tally(NamedTuple):
+    views: int
+    copies: int
+    bytes_copied: int
+
+
+class Stats(NamedTuple):
+    """What crossed since dlbridge was imported, in all threads; what is ``alive`` is so now."""
+
+    crossings: int
+    views: int
+    copies: int
+    refusals: int
+    bytes_copied: int
+    by_target: dict[str, Tally]
+    alive: int  # managed tensors: each is a view that somebody holds, or a copy
+
+
+def stats() -> Stats:
+    """The counts since start. They are always kept."""
+    rows, refusals = _core.tallies()
+    by_target = {name: Tally(*row) for name, row in rows.items()}
+    views, copies, copied = (sum(each) for each in zip(*by_target.values(), strict=True))
+    alive = _core.live_managed_tensors()
+    return Stats(views + copies, views, copies, refusals, copied, by_target, alive)
+
+
+# Called by _core while a block is open.
+
+
+class _Entry:
+    """A crossing on its way: it is written down when it has succeeded."""
+
+    __slots__ = ("caller", "plan", "records")
+
+    def __init__(self, plan: Plan, records: tuple[Record, ...]) -> None:
+        self.plan = plan
+        self.records = records
+        self.caller = caller()
+
+    def finish(self, began: int, nanoseconds: int | None) -> None:
+        for record in self.records:
+            record(self.plan, self.caller, began, nanoseconds)
+
+
+def decided(plan: Plan) -> _Entry | None:
+    """Of a crossing that is about to happen: forbids it, or gives what to tell when it has."""
+    if _copies_forbidden.get() and not plan.view:
+        file, line, function = caller()
+        was_refused(plan._replace(refused=True))
+        because = "; ".join(plan.reasons)
+        raise ConversionRefused(
+            f"{file}:{line} (in {function}) would copy {plan.bytes_copied:,} bytes in a "
+            f"no_copies() block: {plan.source} -> {plan.result} ({because}); copy before the "
+            "block, or take the line out of it",
+            plan,
+            fix="the same call before the block, or outside of it",
+        )
+    records = (*of_context.get(), *of_all_threads)
+    return _Entry(plan, records) if records else None
+
+
+def was_refused(plan: Plan) -> None:
+    records = (*of_context.get(), *of_all_threads)
+    if records:
+        _Entry(plan, records).finish(time.perf_counter_ns(), None)
+
+
+def default_policy() -> Policy | None:
+    return _policy.get()
+
+
+def caller() -> tuple[str, int, str]:
+    """File, line and function of the innermost frame that is the user's."""
+    frame = innermost = sys._getframe(1)
+    own = True  # innermost is the package's still
+    while True:
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package not in _LIBRARIES:
+            break
+        if own and package != "dlbridge":
+            innermost, own = frame, False
+        if frame.f_back is None:  # a thread of a library's own
+            frame = innermost
+            break
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name

@@ -1,0 +1,132 @@
+"""Crossings as values, and what some of them amount to."""
+
+from __future__ import annotations
+
+import linecache
+import math
+import threading
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from dlbridge._core import dtype_triple
+from dlbridge._plan import Plan
+
+
+class Crossing(NamedTuple):
+    """One crossing: who asked for it, what crossed, how, why, and how long it took.
+
+    ``outcome`` is ``"view"``, ``"copy"`` or ``"refused"``. ``nbytes`` is the size of what crossed,
+    ``bytes_copied`` what of it was copied. ``began`` and ``nanoseconds`` are a monotonic clock's;
+    ``nanoseconds`` is None where nothing timed the crossing.
+    """
+
+    file: str
+    line: int
+    function: str
+    source: str
+    target: str
+    shape: tuple[int, ...]
+    dtype: str
+    result_dtype: str
+    device: str
+    outcome: str
+    writable: bool
+    nbytes: int
+    bytes_copied: int
+    steps: tuple[str, ...]
+    reasons: tuple[str, ...]
+    thread: int
+    began: int
+    nanoseconds: int | None
+
+    @property
+    def code(self) -> str:
+        """The line's own text, where it can still be read."""
+        return linecache.getline(self.file, self.line).strip()
+
+
+class Line(NamedTuple):
+    """All crossings of one kind that one line of code made."""
+
+    first: Crossing
+    times: int
+    views: int
+    copies: int
+    refusals: int
+    bytes_viewed: int
+    bytes_copied: int
+    nanoseconds: int
+
+
+class Totals(NamedTuple):
+    crossings: int
+    views: int
+    copies: int
+    refusals: int
+    bytes_viewed: int
+    bytes_copied: int
+    nanoseconds: int
+
+
+def crossing_of(
+    plan: Plan, caller: tuple[str, int, str], began: int, nanoseconds: int | None
+) -> Crossing:
+    shape = plan.shape or ()
+    elements = math.prod(shape) if plan.shape is not None else 0
+    return Crossing(
+        *caller,
+        source=plan.source,
+        target=plan.result,
+        shape=shape,
+        dtype=plan.dtype,
+        result_dtype=plan.result_dtype,
+        device=plan.device,
+        outcome="refused" if plan.refused else "view" if plan.view else "copy",
+        writable=plan.writable,
+        nbytes=(elements * _bits(plan.dtype) + 7) // 8,
+        bytes_copied=0 if plan.refused else plan.bytes_copied,
+        steps=plan.steps,
+        reasons=plan.reasons,
+        thread=threading.get_ident(),
+        began=began,
+        nanoseconds=nanoseconds,
+    )
+
+
+def _bits(dtype: str) -> int:
+    try:
+        _, bits, lanes = dtype_triple(dtype)
+    except ValueError:
+        return 0
+    return bits * lanes
+
+
+def total_of(crossings: list[Crossing]) -> Totals:
+    return Totals(len(crossings), *_sums(crossings))
+
+
+def lines_of(crossings: Iterable[Crossing]) -> list[Line]:
+    """The crossings grouped by line of code and kind: the most bytes copied first."""
+    groups: dict[tuple[object, ...], list[Crossing]] = {}
+    for each in crossings:
+        kind = (each.file, each.line, each.source, each.target, each.outcome, each.reasons)
+        groups.setdefault(kind, []).append(each)
+    lines = [Line(group[0], len(group), *_sums(group)) for group in groups.values()]
+    return sorted(
+        lines, key=lambda line: (-line.bytes_copied, -line.bytes_viewed, -line.nanoseconds)
+    )
+
+
+def records_of(crossings: Iterable[Crossing]) -> list[dict[str, Any]]:
+    """Each crossing as a dictionary of plain values."""
+    return [each._asdict() | {"code": each.code} for each in crossings]
+
+
+def _sums(crossings: list[Crossing]) -> tuple[int, int, int, int, int, int]:
+    def count(outcome: str) -> int:
+        return sum(each.outcome == outcome for each in crossings)
+
+    viewed = sum(each.nbytes for each in crossings if each.outcome == "view")
+    copied = sum(each.bytes_copied for each in crossings)
+    spent = sum(each.nanoseconds or 0 for each in crossings)
+    return count("view"), count("copy"), count("refused"), viewed, copied, spent

@@ -1,0 +1,141 @@
+"""trace() and its Ledger: what crosses in a block, written down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+from dlbridge import _core
+from dlbridge._plan import Plan
+from dlbridge.ledger.blocks import of_all_threads, of_context
+from dlbridge.ledger.crossings import (
+    Crossing,
+    Line,
+    Totals,
+    crossing_of,
+    lines_of,
+    records_of,
+    total_of,
+)
+
+
+class Ledger:
+    """The crossings of a block. Made by ``dlbridge.trace()``; ``print`` shows it as a table."""
+
+    def __init__(self, *, threads: bool = False) -> None:
+        self.crossings: list[Crossing] = []
+        self.threads = threads
+        self._tokens: list[Any] = []
+
+    # The block.
+
+    def __enter__(self) -> Ledger:
+        if self.threads:
+            of_all_threads.append(self._record)
+        else:
+            self._tokens.append(of_context.set((*of_context.get(), self._record)))
+        _core.count_blocks(1)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _core.count_blocks(-1)
+        if self.threads:
+            of_all_threads.remove(self._record)
+        else:
+            of_context.reset(self._tokens.pop())
+
+    def _record(
+        self, plan: Plan, caller: tuple[str, int, str], began: int, nanoseconds: int | None
+    ) -> None:
+        self.crossings.append(crossing_of(plan, caller, began, nanoseconds))
+
+    # What it holds.
+
+    def __iter__(self) -> Iterator[Crossing]:
+        return iter(self.crossings)
+
+    def __len__(self) -> int:
+        return len(self.crossings)
+
+    def __getitem__(self, index: int) -> Crossing:
+        return self.crossings[index]
+
+    @property
+    def total(self) -> Totals:
+        return total_of(self.crossings)
+
+    @property
+    def lines(self) -> list[Line]:
+        """The crossings grouped by line of code and kind: the most bytes copied first."""
+        return lines_of(self.crossings)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Each crossing as a dictionary of plain values."""
+        return records_of(self.crossings)
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame with a row for each crossing."""
+        try:
+            import pandas
+        except ModuleNotFoundError as missing:
+            raise ModuleNotFoundError(
+                "to_pandas() needs pandas, which is not installed; to_records() gives plain "
+                "dictionaries"
+            ) from missing
+        return pandas.DataFrame(self.to_records(), columns=[*Crossing._fields, "code"])
+
+    def to_json(self, path: Any = None) -> str:
+        """Totals and crossings as JSON; also written to ``path`` where there is one."""
+        from dlbridge.ledger import output
+
+        return output.written(output.json_of(self.crossings), path)
+
+    def html(self, path: Any = None) -> str:
+        """The table as a page of HTML that needs nothing else; also written to ``path``."""
+        from dlbridge.ledger import output
+
+        return output.written(output.html_of(self.crossings), path)
+
+    def to_chrome_trace(self, path: Any = None) -> str:
+        """The crossings on a line of time, for Perfetto or chrome://tracing; also to ``path``."""
+        from dlbridge.ledger import output
+
+        return output.written(output.chrome_trace_of(self.crossings), path)
+
+    def __str__(self) -> str:
+        from dlbridge.ledger import output
+
+        return output.text_of(self.crossings)
+
+    def __rich__(self) -> Any:
+        from dlbridge.ledger import output
+
+        return output.rich_of(self.crossings)
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+    def __repr__(self) -> str:
+        total = self.total
+        return (
+            f"<dlbridge ledger: {total.views} views, {total.copies} copies of "
+            f"{total.bytes_copied:,} bytes, {total.refusals} refused>"
+        )
+
+
+Ledger.__module__ = "dlbridge"  # where it is public
+
+
+def trace(*, threads: bool = False) -> Ledger:
+    """``with trace() as log:`` records every crossing of the block.
+
+    Those of this thread, or of the running asyncio task and what it starts; with ``threads=True``
+    those of all threads.
+    """
+    return Ledger(threads=threads)
