@@ -113,7 +113,8 @@ ROOMS = (
         files(SRC, "devices.cpp incoming.cpp arrival.cpp"), (), (*DEVICES, *CROSSINGS),
     ),
     Room(
-        (SRC + "portable_torch.cpp", SRC + "torch_companion.cpp", PYTHON + "_torch.py"),
+        files(SRC, "portable_torch.cpp torch_companion.cpp")
+        + files(PYTHON + "_torch/", "__init__.py devices.py storages.py tensors.py"),
         (), TO_TORCH,
     ),
     Room(

@@ -236,7 +236,7 @@ PyObject* triple_of_dtype(PyObject* /*module*/, PyObject* name) {
   });
 }
 
-// The conditions that the portable road finds, by the names that _torch.py uses.
+// The conditions that the portable road finds, by the names that _torch/ uses.
 PyObject* conditions_by_name(PyObject* /*module*/, PyObject* /*unused*/) {
   struct Row {
     const char* name;

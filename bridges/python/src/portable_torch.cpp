@@ -13,19 +13,23 @@ namespace dlbridge::python {
 namespace {
 
 PackageAttribute describe_tensor("dlbridge._torch", "describe");
-PackageAttribute quick_tools("dlbridge._torch", "quick");
+PackageAttribute tools_of_torch("dlbridge._torch", "Tools");
 PackageAttribute guard_storage("dlbridge._torch", "guard");
 PackageAttribute prepare_tensor("dlbridge._torch", "prepare");
 PackageAttribute deliver_tensor("dlbridge._torch", "deliver");
 PackageAttribute takes_versioned("dlbridge._torch", "TAKES_VERSIONED");
 PackageAttribute known_dtypes("dlbridge._torch", "DTYPES");
 
-long long integer_in(PyObject* tuple, Py_ssize_t index) {
-  const long long number = PyLong_AsLongLong(PyTuple_GET_ITEM(tuple, index));
-  if (number == -1 && PyErr_Occurred() != nullptr) {
+long long integer_of(PyObject* number) {
+  const long long value = PyLong_AsLongLong(number);
+  if (value == -1 && PyErr_Occurred() != nullptr) {
     throw PythonError();
   }
-  return number;
+  return value;
+}
+
+long long integer_in(PyObject* tuple, Py_ssize_t index) {
+  return integer_of(PyTuple_GET_ITEM(tuple, index));
 }
 
 // Copies a tuple of sizes into the source's room.
@@ -36,66 +40,64 @@ std::int64_t* integers_in(PyObject* tuple, std::int64_t* room) {
   return room;
 }
 
-// What describe() in _torch.py returns; the order is written there too.
-enum Position : std::uint8_t {
-  kConditions,
-  kData,
-  kShape,
-  kStrides,
-  kType,
-  kDevice,
-  kDetail,
-  kFix,
-};
+DType dtype_in(PyObject* triple) {
+  return {static_cast<int>(integer_in(triple, 0)), static_cast<int>(integer_in(triple, 1)),
+          static_cast<int>(integer_in(triple, 2))};
+}
 
-void fill(PyObject* described, Source& source) {
+Ref attribute(const Ref& object, const char* name) {
+  return checked(PyObject_GetAttrString(object.get(), name));
+}
+
+std::string text_attribute(const Ref& object, const char* name) {
+  const Ref text = attribute(object, name);
+  const char* bytes = PyUnicode_AsUTF8(text.get());
+  if (bytes == nullptr) {
+    throw PythonError();
+  }
+  return bytes;
+}
+
+// From the Description in _torch/tensors.py.
+void fill(const Ref& described, Source& source) {
   source.traits.library = &torch_detail::kTorch;
   source.traits.copies_to_host = true;
-  PyObject* conditions = PyTuple_GET_ITEM(described, kConditions);
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(conditions); ++i) {
-    source.traits.conditions.add(static_cast<Condition>(integer_in(conditions, i)));
+  const Ref conditions = attribute(described, "conditions");
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(conditions.get()); ++i) {
+    source.traits.conditions.add(static_cast<Condition>(integer_in(conditions.get(), i)));
   }
-  PyObject* shape = PyTuple_GET_ITEM(described, kShape);
-  PyObject* strides = PyTuple_GET_ITEM(described, kStrides);
-  PyObject* type = PyTuple_GET_ITEM(described, kType);
-  PyObject* device = PyTuple_GET_ITEM(described, kDevice);
-  if (PyTuple_GET_SIZE(shape) > kMaxDimensions) {
-    source.tensor.ndim = static_cast<std::int32_t>(PyTuple_GET_SIZE(shape));
+  const Ref shape = attribute(described, "shape");
+  source.tensor.ndim = static_cast<std::int32_t>(PyTuple_GET_SIZE(shape.get()));
+  if (source.tensor.ndim > kMaxDimensions) {
     source.traits.conditions.add(Condition::kTooManyDimensions);
     return;
   }
-  source.tensor.data = reinterpret_cast<void*>(integer_in(described, kData));
-  source.tensor.ndim = static_cast<std::int32_t>(PyTuple_GET_SIZE(shape));
-  source.tensor.shape = integers_in(shape, source.room.data());
-  source.tensor.strides = integers_in(strides, source.room.data() + kMaxDimensions);
-  source.tensor.dtype =
-      DType(static_cast<int>(integer_in(type, 0)), static_cast<int>(integer_in(type, 1)),
-            static_cast<int>(integer_in(type, 2)))
-          .dl();
-  const Device place(static_cast<std::int32_t>(integer_in(device, 0)),
-                     static_cast<std::int32_t>(integer_in(device, 1)));
+  source.tensor.data = reinterpret_cast<void*>(integer_of(attribute(described, "data").get()));
+  source.tensor.shape = integers_in(shape.get(), source.room.data());
+  source.tensor.strides =
+      integers_in(attribute(described, "strides").get(), source.room.data() + kMaxDimensions);
+  source.tensor.dtype = dtype_in(attribute(described, "dtype").get()).dl();
+  const Ref device = attribute(described, "device");
+  const Device place(static_cast<std::int32_t>(integer_in(device.get(), 0)),
+                     static_cast<std::int32_t>(integer_in(device.get(), 1)));
   source.tensor.device = place.dl();
   source.traits.stream_known = place.type == kDLCPU;
   source.traits.maybe_pinned = place.type == kDLCPU;
-  const char* detail = PyUnicode_AsUTF8(PyTuple_GET_ITEM(described, kDetail));
-  const char* fix = PyUnicode_AsUTF8(PyTuple_GET_ITEM(described, kFix));
-  if (detail == nullptr || fix == nullptr) {
-    throw PythonError();
-  }
-  source.detail = detail;
-  source.fix = fix;
+  source.detail = text_attribute(described, "detail");
+  source.fix = text_attribute(described, "fix");
 }
 
 // What an ordinary tensor is asked for directly, in C. A torch that lacks one of these, or an
-// exchange table, is described by _torch.py alone.
+// exchange table, is described by _torch/tensors.py alone.
 struct Tools {
-  PyTypeObject* tensor_type;  // both borrowed from torch
-  PyTypeObject* parameter_type;
-  Ref keys_of;
-  Ref ordinary;    // the raw key sets of ordinary tensors
-  Ref triples;     // DLPack's triple of each torch.dtype
-  Ref forward_ad;  // where torch keeps the level of forward-mode differentiation
-  Ref strided;
+  Ref given = checked(PyObject_CallNoArgs(tools_of_torch.get()));
+  Ref tensor = attribute(given, "tensor");
+  Ref parameter = attribute(given, "parameter");
+  Ref keys_of = attribute(given, "keys_of");
+  Ref ordinary_keys = attribute(given, "ordinary_keys");
+  Ref dtypes = attribute(given, "dtypes");  // DLPack's triple of each torch.dtype
+  Ref forward_mode = attribute(given, "forward_mode");
+  Ref strided = attribute(given, "strided");
   const DLPackExchangeAPI* table = nullptr;
   DirectGetter dtype;
   DirectGetter layout;
@@ -110,27 +112,17 @@ struct Tools {
   Ref level_name = checked(PyUnicode_InternFromString("_current_level"));
 
   Tools() {
-    const Ref found = checked(PyObject_CallNoArgs(quick_tools.get()));
-    const auto item = [&](Py_ssize_t i) { return PyTuple_GetItem(found.get(), i); };
-    keys_of = Ref::borrow(item(0));
-    ordinary = Ref::borrow(item(1));
-    triples = Ref::borrow(item(2));
-    forward_ad = Ref::borrow(item(3));
-    strided = Ref::borrow(item(4));
-    PyObject* tensor = item(5);
-    PyObject* storage = item(7);
-    tensor_type = reinterpret_cast<PyTypeObject*>(tensor);
-    parameter_type = reinterpret_cast<PyTypeObject*>(item(6));
-    dtype = {tensor, "dtype"};
-    layout = {tensor, "layout"};
-    requires_grad = {tensor, "requires_grad"};
-    is_neg = {tensor, "is_neg"};
-    is_conj = {tensor, "is_conj"};
-    data_ptr = {tensor, "data_ptr"};
-    untyped_storage = {tensor, "untyped_storage"};
-    storage_data_ptr = {storage, "data_ptr"};
-    storage_nbytes = {storage, "nbytes"};
-    find_table(tensor);
+    const Ref storage = attribute(given, "storage");
+    dtype = {tensor.get(), "dtype"};
+    layout = {tensor.get(), "layout"};
+    requires_grad = {tensor.get(), "requires_grad"};
+    is_neg = {tensor.get(), "is_neg"};
+    is_conj = {tensor.get(), "is_conj"};
+    data_ptr = {tensor.get(), "data_ptr"};
+    untyped_storage = {tensor.get(), "untyped_storage"};
+    storage_data_ptr = {storage.get(), "data_ptr"};
+    storage_nbytes = {storage.get(), "nbytes"};
+    find_table();
   }
 
   // Whether an ordinary tensor can be described with these.
@@ -140,8 +132,8 @@ struct Tools {
   }
 
  private:
-  void find_table(PyObject* tensor) {
-    const Ref capsule(PyObject_GetAttrString(tensor, "__dlpack_c_exchange_api__"));
+  void find_table() {
+    const Ref capsule(PyObject_GetAttrString(tensor.get(), "__dlpack_c_exchange_api__"));
     if (capsule) {
       const auto* found = static_cast<const DLPackExchangeAPI*>(
           PyCapsule_GetPointer(capsule.get(), "dlpack_exchange_api"));
@@ -171,20 +163,20 @@ const Tools& tools() {
 // conjugated or negated, or have no memory to be lent, which the exchange table finds; of any other
 // class the dispatch keys are looked at.
 bool is_ordinary(const Tools& torch, PyObject* tensor) {
-  PyTypeObject* type = Py_TYPE(tensor);
-  if (type == torch.tensor_type || type == torch.parameter_type) {
+  auto* type = reinterpret_cast<PyObject*>(Py_TYPE(tensor));
+  if (type == torch.tensor.get() || type == torch.parameter.get()) {
     return torch.layout(tensor).get() == torch.strided.get() &&
            torch.is_neg(tensor).get() == Py_False && torch.is_conj(tensor).get() == Py_False;
   }
   const Ref keys = checked(PyObject_CallOneArg(torch.keys_of.get(), tensor));
   const Ref number = checked(PyObject_CallMethodNoArgs(keys.get(), torch.raw_repr_name.get()));
-  const int known = PySet_Contains(torch.ordinary.get(), number.get());
+  const int known = PySet_Contains(torch.ordinary_keys.get(), number.get());
   checked(known);
   return known == 1;
 }
 
 bool in_forward_mode(const Tools& torch) {
-  PyObject* level = PyDict_GetItem(torch.forward_ad.get(), torch.level_name.get());
+  PyObject* level = PyDict_GetItem(torch.forward_mode.get(), torch.level_name.get());
   return level == nullptr || PyLong_AsLong(level) >= 0;
 }
 
@@ -221,13 +213,13 @@ bool describe_ordinary(PyObject* tensor, Source& source) {
     return false;
   }
   const Ref dtype = torch.dtype(tensor);
-  PyObject* triple = PyDict_GetItem(torch.triples.get(), dtype.get());
+  PyObject* triple = PyDict_GetItem(torch.dtypes.get(), dtype.get());
   if (triple == nullptr) {
     return false;
   }
   DLTensor borrowed{};
   if (torch.table->dltensor_from_py_object_no_sync(tensor, &borrowed) != 0) {
-    forget_error();  // _torch.py says it in a text of ours
+    forget_error();  // _torch/tensors.py says it in a text of ours
     return false;
   }
   if (!has_its_memory(torch, tensor, borrowed)) {
@@ -241,10 +233,7 @@ bool describe_ordinary(PyObject* tensor, Source& source) {
   source.traits.stream_known = borrowed.device.device_type == kDLCPU;
   source.traits.maybe_pinned = borrowed.device.device_type == kDLCPU;
   // The table's own type says int8 for torch.int4.
-  source.tensor.dtype =
-      DType(static_cast<int>(integer_in(triple, 0)), static_cast<int>(integer_in(triple, 1)),
-            static_cast<int>(integer_in(triple, 2)))
-          .dl();
+  source.tensor.dtype = dtype_in(triple).dl();
   return true;
 }
 
@@ -345,7 +334,7 @@ class PortableRoad final : public TorchRoad {
     return guarded([&] {
              if (!describe_ordinary(tensor, source)) {
                const Ref described = checked(PyObject_CallOneArg(describe_tensor.get(), tensor));
-               fill(described.get(), source);
+               fill(described, source);
              }
              return Py_None;
            }) != nullptr;

@@ -1,0 +1,69 @@
+"""What the module asks of torch in Python, by the names that are listed here.
+
+Imported when the first tensor comes by; torch is there by then, or is asked for by to_torch().
+The room is not called ``torch``: ``dlbridge.torch`` would be taken for torch itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any
+
+import torch
+
+from dlbridge._torch.devices import (
+    CUDA_NAMES,
+    DTYPES,
+    current_stream,
+    empty,
+    has_device,
+    to_device,
+)
+from dlbridge._torch.storages import guard
+from dlbridge._torch.tensors import Tools, describe
+
+__all__ = [
+    "CUDA_NAMES",
+    "DTYPES",
+    "TAKES_VERSIONED",
+    "TENSOR_BASE",
+    "Tools",
+    "current_stream",
+    "deliver",
+    "describe",
+    "empty",
+    "guard",
+    "has_device",
+    "load_companion",
+    "prepare",
+    "to_device",
+]
+
+TENSOR_BASE = torch._C.TensorBase
+# torch's importer takes versioned capsules since it has an exchange table (2.9).
+TAKES_VERSIONED = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
+
+
+def load_companion() -> Any:
+    """The capsule of the companion extension built for exactly this torch, or None."""
+    name = "_torch_" + re.sub(r"[^0-9A-Za-z]", "_", torch.__version__)
+    try:
+        return importlib.import_module(f"dlbridge.{name}").companion
+    except ModuleNotFoundError:
+        return None
+
+
+def prepare(x: torch.Tensor, densify: bool, to_host: bool) -> torch.Tensor:
+    """A private tensor for what only torch can do."""
+    prepared = x.detach()
+    if densify:
+        prepared = prepared.to_dense()
+    if to_host:
+        prepared = prepared.cpu()
+    return prepared
+
+
+def deliver(capsule: object) -> torch.Tensor:
+    """The tensor over a capsule's memory."""
+    return torch.utils.dlpack.from_dlpack(capsule)
