@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from typing import Any
 
@@ -145,6 +146,15 @@ def test_what_cannot_be_shared_is_refused_with_a_way_out(name: str) -> None:
         pass
     assert refused.value.fix == fix
     assert refused.value.plan.refused and refused.value.reasons
+
+
+def test_a_refusal_survives_pickle() -> None:
+    tensor = torch.ones(3, requires_grad=True)
+    with pytest.raises(dlbridge.ConversionRefused) as caught, dlbridge.borrow(tensor):
+        pass
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert type(again) is type(caught.value)
+    assert (str(again), again.reasons) == (str(caught.value), caught.value.reasons)
 
 
 def test_what_is_no_tensor_is_a_type_error() -> None:

@@ -28,24 +28,26 @@ from dlbridge.ledger import no_copies, policy, stats
 
 if TYPE_CHECKING:
     from dlbridge._arrival import PendingArray, pinned_empty
-    from dlbridge._borrow import borrow
-    from dlbridge._functions import NotDifferentiable, gradcheck, numpy_function, torch_function
-    from dlbridge._namespace import accepts, as_namespace, returns_like
+    from dlbridge.functions.agnostic import accepts, as_namespace, returns_like
+    from dlbridge.functions.array_function import NotDifferentiable
+    from dlbridge.functions.borrow import borrow
+    from dlbridge.functions.numpy_function import numpy_function
+    from dlbridge.functions.torch_function import gradcheck, torch_function
     from dlbridge.ledger.recording import Ledger, trace
 
 # What a crossing does not need is imported when it is first asked for; some of it imports torch.
 _LATER = {
     "Ledger": "ledger.recording",
-    "NotDifferentiable": "_functions",
+    "NotDifferentiable": "functions.array_function",
     "PendingArray": "_arrival",
-    "accepts": "_namespace",
-    "as_namespace": "_namespace",
-    "borrow": "_borrow",
-    "gradcheck": "_functions",
-    "numpy_function": "_functions",
+    "accepts": "functions.agnostic",
+    "as_namespace": "functions.agnostic",
+    "borrow": "functions.borrow",
+    "gradcheck": "functions.torch_function",
+    "numpy_function": "functions.numpy_function",
     "pinned_empty": "_arrival",
-    "returns_like": "_namespace",
-    "torch_function": "_functions",
+    "returns_like": "functions.agnostic",
+    "torch_function": "functions.torch_function",
     "trace": "ledger.recording",
 }
 

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from dlbridge._functions import NumpyFunction, read_only
-from dlbridge._namespace import accepts
+from dlbridge.functions.agnostic import accepts
+from dlbridge.functions.array_function import ArrayFunction, read_only
 
 
-def call(function: NumpyFunction, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+def call(function: ArrayFunction, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
     given = function.positional(arguments, named)
     traced = any(isinstance(each, jax.core.Tracer) for each in given)
     if not traced:
@@ -25,7 +25,7 @@ def call(function: NumpyFunction, arguments: tuple[Any, ...], named: dict[str, A
     return _traced(function, given, places)
 
 
-def _traced(function: NumpyFunction, given: tuple[Any, ...], places: tuple[int, ...]) -> Any:
+def _traced(function: ArrayFunction, given: tuple[Any, ...], places: tuple[int, ...]) -> Any:
     def filled(arrays: Any) -> tuple[Any, ...]:
         inputs = list(given)
         for place, array in zip(places, arrays, strict=True):

@@ -11,8 +11,12 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from dlbridge import _core
-from dlbridge._functions import NumpyFunction, read_only, warn_not_differentiable
+from dlbridge import to_torch
+from dlbridge.functions.array_function import (
+    ArrayFunction,
+    read_only,
+    warn_not_differentiable,
+)
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
@@ -23,7 +27,7 @@ def concerns(arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
 
 # The whole of it is one step for torch.compile, which otherwise breaks the graph inside.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def call(function: NumpyFunction, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+def call(function: ArrayFunction, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """The function on tensors. Whatever is no tensor goes to it as it is."""
     given = function.positional(arguments, named)
     places = [place for place, each in enumerate(given) if isinstance(each, torch.Tensor)]
@@ -47,7 +51,7 @@ def _for_numpy(tensor: torch.Tensor) -> torch.Tensor:
 class _Job:
     """One call: the function, and its arguments with places for the tensors."""
 
-    def __init__(self, function: NumpyFunction, given: tuple[Any, ...], places: list[int]) -> None:
+    def __init__(self, function: ArrayFunction, given: tuple[Any, ...], places: list[int]) -> None:
         self.function = function
         self.given = given
         self.places = places
@@ -67,7 +71,7 @@ class _Job:
 
 
 def _delivered(array: Any, device: torch.device) -> torch.Tensor:
-    return _core.to_torch(array, device=None if device.type == "cpu" else device)
+    return to_torch(array, device=None if device.type == "cpu" else device)
 
 
 def _per_item(info: Any, dims: tuple[int | None, ...], tensors: tuple[Any, ...]) -> Any:
@@ -175,7 +179,7 @@ _TYPES = {
 }
 
 
-def operator_of(function: NumpyFunction) -> Any:
+def operator_of(function: ArrayFunction) -> Any:
     """The function as an operator of torch's, which torch.compile need not look into."""
     types = {name: _type_of(parameter) for name, parameter in function.signature.parameters.items()}
     arguments = ", ".join(
@@ -213,7 +217,7 @@ def operator_of(function: NumpyFunction) -> Any:
 class _Compiled:
     """The operator, called as the function is."""
 
-    def __init__(self, function: NumpyFunction, operator: Any) -> None:
+    def __init__(self, function: ArrayFunction, operator: Any) -> None:
         self.function = function
         self.operator = operator
 
@@ -227,7 +231,7 @@ class _Compiled:
 
 
 def _register_gradient(
-    function: NumpyFunction, operator: Any, name: str, places: list[int]
+    function: ArrayFunction, operator: Any, name: str, places: list[int]
 ) -> None:
     def run(
         saved: list[torch.Tensor], gradients: list[torch.Tensor], call: str
@@ -333,7 +337,7 @@ def _dtype(dtype: Any) -> torch.dtype:
 
 
 def _as_declared(
-    function: NumpyFunction, given: tuple[Any, ...], outputs: list[torch.Tensor]
+    function: ArrayFunction, given: tuple[Any, ...], outputs: list[torch.Tensor]
 ) -> list[torch.Tensor]:
     """The outputs, which have to be what compiled code has been told."""
     declared = [(tuple(shape), _dtype(dtype)) for shape, dtype in function.declared(given)]

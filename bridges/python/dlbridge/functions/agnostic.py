@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dlbridge._policy import Policy
-from dlbridge._targets import to
+from dlbridge import Policy, to
 from dlbridge._trees import converted, is_array, leaves, library_of, mapped
 
 # Where a library keeps its functions, if not in the module of its name.

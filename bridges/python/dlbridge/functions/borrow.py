@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dlbridge import _core
-from dlbridge._errors import ConversionRefused
-from dlbridge._policy import Policy
-from dlbridge._targets import explain
+from dlbridge import ConversionRefused, Policy, explain, to_numpy, to_torch
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +24,14 @@ _COPYING = " to copy, or "  # a way out that is none here, before the one that i
 
 class _BorrowRefused(ConversionRefused, RuntimeError):
     """A refusal that is torch's own too: an in-place operation would raise a RuntimeError."""
+
+    def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
+        return _again, super().__reduce__()[1]
+
+
+def _again(*arguments: Any) -> _BorrowRefused:
+    """For pickle, which would not find the class by its public name."""
+    return _BorrowRefused(*arguments)
 
 
 _BorrowRefused.__name__ = _BorrowRefused.__qualname__ = "ConversionRefused"
@@ -67,7 +72,7 @@ def _refuse(x: Any, target: str, why: str, fix: str) -> _BorrowRefused:
 def _shared(x: Any, target: str) -> Any:
     """``x`` as a view for writing. A refusal says what to do in order to borrow."""
     try:
-        return (_core.to_numpy if target == "numpy" else _core.to_torch)(x, policy=_WRITABLE)
+        return (to_numpy if target == "numpy" else to_torch)(x, policy=_WRITABLE)
     except ConversionRefused as refused:
         fix = (refused.fix or "").rpartition(_COPYING)[2]
         if not fix or fix.startswith("the call"):

@@ -1,0 +1,1 @@
+"""Functions of one library's arrays, called with another's. Public in ``dlbridge`` itself."""

@@ -1,0 +1,188 @@
+"""A function of NumPy arrays as torch and JAX see it: its arguments, outputs and gradient."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dlbridge import to_numpy
+from dlbridge._trees import is_array, leaves
+from dlbridge.ledger import caller
+
+_Array = npt.NDArray[Any]
+
+
+class Context(NamedTuple):
+    """What a gradient in NumPy is made from.
+
+    ``inputs`` are the arguments as the function had them, arrays read-only; ``outputs`` what it
+    gave, a tuple; ``needed`` says of each argument whether a gradient is asked for.
+    """
+
+    inputs: tuple[Any, ...]
+    outputs: tuple[_Array, ...]
+    needed: tuple[bool, ...]
+
+
+class NotDifferentiable(UserWarning):
+    """A function without a gradient was called in a graph: its outputs do not require grad."""
+
+
+NotDifferentiable.__module__ = "dlbridge"  # where it is public
+
+
+class ArrayFunction:
+    """The function, what it declares of its outputs, and its gradient; all in NumPy."""
+
+    __name__: str
+    __qualname__: str
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        returns: Any = None,
+        differentiable: bool = True,
+    ) -> None:
+        if not callable(function):
+            raise TypeError(
+                f"numpy_function() takes a function, not {type(function).__name__}; its options "
+                "go by name: @dlbridge.numpy_function(returns=...)"
+            )
+        self.function = function
+        self.signature = _signature_of(function)
+        self.returns = returns
+        self.differentiable = differentiable
+        self.gradient: Callable[..., Any] | None = None
+
+    def positional(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+        """The arguments in the order of the signature, defaults filled in."""
+        for each in (*arguments, *named.values()):
+            if isinstance(each, (list, tuple, dict)) and any(map(is_array, leaves(each))):
+                raise TypeError(
+                    f"{self.__qualname__}() got arrays inside of a {type(each).__name__}, where "
+                    "autograd cannot follow them; give each as an argument of its own, or use "
+                    'dlbridge.accepts("numpy"), which takes trees and knows no gradients'
+                )
+        if not named and len(arguments) == len(self.signature.parameters):
+            return arguments
+        bound = self.signature.bind(*arguments, **named)
+        only = ", ".join(bound.kwargs)
+        if only:
+            raise TypeError(
+                f"{self.__qualname__}() takes {only} by name only, and numpy_function() passes "
+                "arguments by position; drop the * from its signature"
+            )
+        bound.apply_defaults()
+        return bound.args
+
+    def declared(self, arguments: tuple[Any, ...]) -> list[tuple[tuple[int, ...], Any]]:
+        """Shape and dtype of each output for arguments that have a shape and a dtype."""
+        rule = self.returns
+        if isinstance(rule, str):
+            names = list(self.signature.parameters)
+            if rule not in names:
+                listed = ", ".join(repr(name) for name in names)
+                raise ValueError(f"returns={rule!r} names no argument; use one of {listed}")
+            like = arguments[names.index(rule)]
+            found: Any = (like.shape, like.dtype)
+        else:
+            found = rule(*arguments)
+        many = found if isinstance(found, list) else [found]
+        return [(tuple(shape), dtype) for shape, dtype in many]
+
+    def run(self, inputs: tuple[Any, ...]) -> tuple[_Array, ...]:
+        """The outputs on arrays. A tuple of one is one output."""
+        found = self.function(*inputs)
+        several = found if isinstance(found, (tuple, list)) else (found,)
+        return tuple(_output(self, each, inputs) for each in several)
+
+    def run_gradient(
+        self,
+        inputs: tuple[Any, ...],
+        outputs: tuple[_Array, ...],
+        needed: tuple[bool, ...],
+        gradients: tuple[_Array, ...],
+    ) -> list[_Array | None]:
+        """A gradient for each argument, checked against its shape."""
+        assert self.gradient is not None
+        found = self.gradient(Context(inputs, outputs, needed), *gradients)
+        several = found if isinstance(found, (tuple, list)) else (found,)
+        if len(several) != len(inputs):
+            raise ValueError(
+                f"the gradient of {self.__qualname__}() gave {len(several)} values for "
+                f"{len(inputs)} arguments; it has to give one for each, None where there is none"
+            )
+        checked: list[_Array | None] = []
+        for each, given, asked in zip(several, inputs, needed, strict=True):
+            if not asked:
+                checked.append(None)
+                continue
+            if each is None:
+                checked.append(np.zeros_like(given))
+                continue
+            array = np.asarray(each)
+            if array.shape != given.shape:
+                raise ValueError(
+                    f"the gradient of {self.__qualname__}() has shape {array.shape} for an "
+                    f"argument of shape {given.shape}; it has to have the argument's"
+                )
+            array = array.astype(given.dtype, copy=False)
+            checked.append(_apart(array, (*inputs, *outputs, *gradients)))
+        return checked
+
+
+def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError:  # written in C, and does not say
+        return inspect.signature(lambda *arguments: None)
+
+
+def _output(function: ArrayFunction, value: Any, inputs: tuple[Any, ...]) -> _Array:
+    if not is_array(value) and not isinstance(value, (np.generic, float, int, complex)):
+        raise TypeError(
+            f"{function.__qualname__}() gave a {type(value).__name__}; a numpy_function() gives an "
+            'array, or a tuple of them (dlbridge.accepts("numpy") takes any answer)'
+        )
+    return _apart(np.asarray(value), inputs)
+
+
+def _apart(array: _Array, others: tuple[Any, ...]) -> _Array:
+    """The array, or a copy where it may share memory with one of the others: tensors would then be
+    views of one another, and autograd not know of it."""
+    for other in others:
+        if isinstance(other, np.ndarray) and np.may_share_memory(array, other):
+            return np.array(array)
+    return array
+
+
+def read_only(x: Any) -> Any:
+    """``x`` as the array that a function may look at, if it is an array of any library."""
+    if not is_array(x):
+        return x
+    array = to_numpy(x)
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return array
+
+
+_warned: dict[Any, Any] = {}  # where the warning was given already, as warnings keeps it
+
+
+def warn_not_differentiable(function: ArrayFunction) -> None:
+    if function.differentiable:
+        file, line, _ = caller()
+        warnings.warn_explicit(
+            f"{function.__qualname__}() has no gradient, so its outputs do not require grad; write "
+            f"@{function.__name__}.backward, or say numpy_function(differentiable=False)",
+            NotDifferentiable,
+            file,
+            line,
+            registry=_warned,
+        )

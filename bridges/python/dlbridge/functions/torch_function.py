@@ -1,0 +1,126 @@
+"""torch_function: a function of torch tensors that takes arrays; and gradcheck."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dlbridge import to_torch
+from dlbridge._trees import is_array, mapped
+from dlbridge.functions.agnostic import accepts, returns_like
+from dlbridge.functions.array_function import ArrayFunction
+
+
+class TorchFunction:
+    """A function of tensors that takes arrays. Made by ``dlbridge.torch_function``."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self._accepting = accepts("torch")(function)
+        functools.update_wrapper(self, function)
+
+    __qualname__: str
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self._accepting(*arguments, **named)
+
+    def with_gradient(self, *arguments: Any, **named: Any) -> tuple[Any, tuple[Any, ...]]:
+        """The value, a number, and its gradient by each argument; None where there is none.
+
+        What ``scipy.optimize.minimize(..., jac=True)`` wants of its function.
+        """
+        import torch
+
+        tensors = tuple(_leaf(each) if is_array(each) else each for each in arguments)
+        wanted = [each for each in tensors if isinstance(each, torch.Tensor) and each.requires_grad]
+        with torch.enable_grad():
+            value = self.function(*tensors, **named)
+            found = iter(torch.autograd.grad(value, wanted, allow_unused=True))
+        gradients: list[Any] = []
+        for given, tensor in zip(arguments, tensors, strict=True):
+            if not (isinstance(tensor, torch.Tensor) and tensor.requires_grad):
+                gradients.append(None)
+                continue
+            gradient = next(found)
+            if gradient is None:
+                gradient = torch.zeros_like(tensor)
+            gradients.append(_back(gradient, given))
+        first = next(each for each in arguments if is_array(each))
+        return _back(value.detach(), first), tuple(gradients)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __reduce__(self) -> str:
+        return self.__qualname__
+
+    def __repr__(self) -> str:
+        return f"<dlbridge.torch_function {self.__module__}.{self.__qualname__}>"
+
+
+def _leaf(x: Any) -> Any:
+    tensor = to_torch(x)
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return tensor
+    return tensor.detach().requires_grad_()
+
+
+def _back(tensor: Any, like: Any) -> Any:
+    answer = returns_like(like)(tensor)
+    return answer[()] if isinstance(answer, np.ndarray) and answer.ndim == 0 else answer
+
+
+def torch_function(function: Callable[..., Any]) -> TorchFunction:
+    """Turns a function of torch tensors into a function of arrays of any library.
+
+    Arguments may be trees. Arrays cross as views; the answer comes back in the library of the first
+    array, sharing memory. ``f.with_gradient(...)`` gives the gradients by the arguments as well,
+    by torch's autograd.
+    """
+    return TorchFunction(function)
+
+
+def gradcheck(
+    function: Callable[..., Any],
+    *inputs: Any,
+    eps: float = 1e-6,
+    atol: float = 1e-5,
+    rtol: float = 1e-3,
+    raise_exception: bool = True,
+) -> bool:
+    """Whether the gradient of a function agrees with differences of its values, near ``inputs``.
+
+    The inputs, of any library, are taken in float64 (complex128). Raises
+    ``torch.autograd.gradcheck.GradcheckError`` where it does not agree, or, without
+    ``raise_exception``, gives False.
+    """
+    import torch
+
+    if isinstance(function, ArrayFunction) and function.gradient is None:
+        raise ValueError(
+            f"{function.__qualname__}() has no gradient to check; give it one with "
+            f"@{function.__name__}.backward"
+        )
+
+    def double(leaf: Any) -> Any:
+        if not is_array(leaf):
+            return leaf
+        tensor = to_torch(leaf).detach()
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            return tensor
+        wide = torch.complex128 if tensor.is_complex() else torch.float64
+        return tensor.to("cpu", wide, copy=True).requires_grad_()
+
+    return bool(
+        torch.autograd.gradcheck(
+            function,
+            mapped(inputs, double),
+            eps=eps,
+            atol=atol,
+            rtol=rtol,
+            raise_exception=raise_exception,
+        )
+    )
