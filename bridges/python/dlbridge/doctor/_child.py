@@ -18,9 +18,8 @@ from typing import Any
 import numpy as np
 
 import dlbridge
-from dlbridge import _registry, testing
+from dlbridge import libraries, testing
 from dlbridge.doctor._specimens import Specimen, make, specimens
-from dlbridge.testing._rules import ask
 
 FLOATS = np.arange(24, dtype="f4").reshape(4, 6)
 ROUNDS = 40
@@ -33,11 +32,11 @@ def say(kind: str, value: Any) -> None:
 
 def _values_for(target: str) -> Any:
     """Values that the target has room for: in one dimension where it has no second."""
-    library = _registry.library_named(target)
+    library = libraries.named(target)
     flat = (
         library is not None
         and library.capabilities is not None
-        and _registry.capabilities_of(library).max_dimensions < 2
+        and libraries.capabilities_of(library).max_dimensions < 2
     )
     return FLOATS.reshape(-1).copy() if flat else FLOATS.copy()
 
@@ -82,7 +81,7 @@ def ask_rules(name: str, known: list[str]) -> None:
             if str(rule) in known:
                 continue
             say("start", str(rule))
-            finding = ask(rule, subject)
+            [finding] = testing.run(subject, [str(rule)])
             say(
                 "result",
                 {
@@ -139,7 +138,7 @@ def _settle() -> int:
     gc.collect()
     dlbridge.from_dlpack(np.zeros(1))
     gc.collect()
-    return dlbridge._core.live_managed_tensors()
+    return dlbridge.stats().alive
 
 
 def cross(source: str, targets: list[str]) -> None:

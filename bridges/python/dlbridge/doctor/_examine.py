@@ -129,13 +129,13 @@ def examine(names: list[str] | None, say: Say) -> dict[str, Any]:
 
 def _what_it_takes(name: str) -> dict[str, Any]:
     """The types that it takes, as its row in the registry says; None for all or for unknown."""
-    from dlbridge import _registry
+    from dlbridge import libraries
 
-    library = _registry.library_named(name)
+    library = libraries.named(name)
     if library is None or library.capabilities is None:
         return {"dtypes": None}
     try:
-        dtypes = _registry.capabilities_of(library).dtypes
+        dtypes = libraries.capabilities_of(library).dtypes
     except Exception:
         return {"dtypes": None}
     return {"dtypes": None if dtypes is None else list(dtypes)}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import dlbridge
-from dlbridge import _registry
+from dlbridge import libraries
 
 
 def _by_dlpack(result: Any) -> Any:
@@ -271,7 +271,7 @@ SPECIMENS: tuple[Specimen, ...] = (
 def specimens() -> dict[str, Specimen]:
     """Of every library that is installed: those above, and whatever else is registered."""
     found = {each.name: each for each in SPECIMENS if each.installed}
-    for library in _registry.libraries():
+    for library in libraries.known():
         module = (library.modules or (library.name,))[0]
         known = any(library.name.startswith(each.name) for each in SPECIMENS)
         if library.is_target and not known:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dlbridge import _core
+from dlbridge._core import counting_deleters
 from dlbridge.testing._structures import (
     LEGACY,
     READ_ONLY,
@@ -22,7 +22,7 @@ from dlbridge.testing._structures import (
     new_capsule,
 )
 
-_DELETERS = _core.counting_deleters()
+_DELETERS = counting_deleters()
 
 FLOAT32 = (2, 32, 1)
 FLOAT4 = (17, 4, 1)
