@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from dlb_support import run_child, run_python
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 # What each has to say, and how many copies its ledger may show.
 SCRIPTS = {

@@ -7,7 +7,7 @@
 #include <thread>
 #include <utility>
 
-#include "exchange.hpp"
+#include "exchange_tables.hpp"
 
 namespace probe {
 

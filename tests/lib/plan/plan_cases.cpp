@@ -1,4 +1,4 @@
-#include "lib/plan_cases.hpp"
+#include "lib/plan/plan_cases.hpp"
 
 namespace dlbridge::cases {
 namespace {

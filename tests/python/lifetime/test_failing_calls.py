@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import dlbridge_probe as probe
+import failing_calls
 import pytest
 from dlb_support import counters, run_python, settle
 from failing_calls import (
@@ -108,7 +109,7 @@ FIRST = ("tensor to array", "array to tensor", "bfloat16 to array", "sparse", "m
 
 
 def test_a_failure_in_the_first_crossing_is_not_remembered(road: str) -> None:
-    script = Path(__file__).with_name("failing_first_calls.py")
+    script = Path(failing_calls.__file__).with_name("failing_first_calls.py")
     said = run_python(str(script), road, *FIRST, timeout=900).splitlines()
     assert [line for line in said if not re.fullmatch(r"[\w ]+: \d+ calls", line)] == []
     assert len(said) == len(FIRST)

@@ -1,9 +1,8 @@
 // The C++ way through, convert() and to_managed(), with memory that is on a device.
 
-#include "dlbridge/convert.hpp"
-
 #include <gmock/gmock.h>
 
+#include "dlbridge/convert.hpp"
 #include "guarded/guarded_fixture.hpp"
 
 namespace dlbridge::guarded {

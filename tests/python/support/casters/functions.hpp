@@ -1,6 +1,6 @@
 #pragma once
 
-// What both extensions bind, for tests/python/test_casters.py and bench/arguments.py.
+// What both extensions bind, for tests/python/targets/test_casters.py.
 
 #include <array>
 #include <cstdint>

@@ -17,7 +17,7 @@
 #include "dlbridge/convert.hpp"
 #include "dlbridge/error.hpp"
 #include "lib/doubles.hpp"
-#include "lib/plan_cases.hpp"
+#include "lib/plan/plan_cases.hpp"
 
 namespace dlbridge {
 namespace {

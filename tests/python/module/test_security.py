@@ -15,7 +15,7 @@ import dlbridge
 
 PACKAGE = Path(dlbridge._core.__file__).parent
 BUILD = PACKAGE.parents[1]
-SOURCES = Path(__file__).parents[2]
+SOURCES = Path(__file__).parents[3]
 BINARIES = sorted(PACKAGE.glob("*.so"))
 asan = pytest.mark.skipif(
     "asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizers' runtime is linked as well"

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "lib/doubles.hpp"
-#include "lib/plan_cases.hpp"
+#include "lib/plan/plan_cases.hpp"
 
 namespace dlbridge {
 namespace {

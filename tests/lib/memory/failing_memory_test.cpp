@@ -1,7 +1,7 @@
 // Memory ends at each allocation in turn: a tensor that was handed over ends its lease exactly
 // once, one that was not stays its owner's, and nothing is left.
 
-#include "lib/failing_memory.hpp"
+#include "lib/memory/failing_memory.hpp"
 
 #include <gtest/gtest.h>
 
@@ -14,7 +14,7 @@
 #include "dlbridge/copy.hpp"
 #include "dlbridge/memory_pool.hpp"
 #include "dlbridge/transfer.hpp"
-#include "lib/plan_cases.hpp"
+#include "lib/plan/plan_cases.hpp"
 
 namespace dlbridge {
 namespace {

@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "lib/doubles.hpp"
-#include "lib/plan_cases.hpp"
-#include "lib/plan_laws.hpp"
+#include "lib/plan/plan_cases.hpp"
+#include "lib/plan/plan_laws.hpp"
 
 namespace dlbridge {
 namespace {

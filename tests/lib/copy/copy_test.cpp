@@ -15,8 +15,8 @@
 #include <random>
 #include <vector>
 
-#include "copy_reference.hpp"
 #include "dlbridge/threads.hpp"
+#include "lib/copy/copy_reference.hpp"
 
 namespace dlbridge {
 namespace {

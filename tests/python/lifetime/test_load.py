@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from dlb_support import run_child, run_python
 
-STEADY = Path(__file__).parents[1] / "load" / "steady.py"
+STEADY = Path(__file__).parents[2] / "load" / "steady.py"
 asan = pytest.mark.skipif(
     "asan" in os.environ.get("LD_PRELOAD", ""),
     reason="AddressSanitizer keeps freed memory, and an address space of its own",

@@ -1,4 +1,4 @@
-#include "lib/failing_memory.hpp"
+#include "lib/memory/failing_memory.hpp"
 
 #include <sys/mman.h>
 

@@ -21,7 +21,7 @@ import dlbridge
 
 pytestmark = pytest.mark.keeps_sources  # JAX, imported here, keeps constants
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MANUAL = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
