@@ -13,15 +13,8 @@ from torch_sources import ML_DTYPES, SOURCES, bit_patterns
 
 import dlbridge
 
-FIELDS: dict[str, tuple[str, ...]] = {
-    "grad": ("detach", "refuse", "detach_writable"),
-    "bits": ("resolve", "refuse"),
-    "device": ("copy", "refuse"),
-    "layout": ("refuse", "densify"),
-    "dtype": ("ml_dtypes", "upcast", "bits", "refuse"),
-    "readonly": ("copy", "refuse", "alias"),
-    "overlap": ("readonly", "copy", "refuse"),
-}
+# test_readme.py holds this table against the manual's.
+FIELDS: dict[str, tuple[str, ...]] = dlbridge._core.policy_fields()
 Policy = dlbridge.Policy
 
 
