@@ -54,7 +54,7 @@ if [ -n "$$missing" ]; then
 fi
 endef
 
-.PHONY: help demo test libraries peers load doctor sanitize bench fuzz tsan build build-asan build-tsan build-fuzz format format-check lint docs mutants clean test-gpu bench-gpu
+.PHONY: help demo test libraries peers load doctor sanitize bench instructions fuzz tsan build build-asan build-tsan build-fuzz format format-check lint docs mutants nightly clean test-gpu bench-gpu
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -190,6 +190,11 @@ docs: build ## Build the manual, warnings are errors
 mutants: $(READY) ## Take out one check, reference or wait after another, and see whether a test notices
 	@$(call debian,g++ libgtest-dev libgmock-dev)
 	env -u PYTHONDONTWRITEBYTECODE $(PY) tests/mutation/mutate.py $(MUTANTS_ARGS)
+
+# Goes on behind what fails with `make -k nightly`. Mutants come last: they take the longest.
+nightly: FUZZ_SECONDS = 600
+nightly: MUTANTS_ARGS = --sample 1000000 --processes
+nightly: fuzz load doctor mutants ## Ask what does not fit into CI: long fuzzing, load, all libraries, all mutants
 
 clean: ## Remove what was built; the virtual environment stays
 	rm -rf build build-asan build-tsan build-fuzz build-mutants dist demo-output

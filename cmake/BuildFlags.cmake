@@ -21,7 +21,8 @@ if(DLBRIDGE_SANITIZE)
   target_link_options(dlbridge_build_flags INTERFACE ${flags})
 endif()
 
-# Hardening of every binary of ours; tests/python/test_security.py reads it back from the built files.
+# Hardening of every binary of ours; tests/python/module/test_security.py reads it back from the
+# built files.
 if(CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang" AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
   # nvcc hands its host compiler what it is told to.
   foreach(flag -fstack-protector-strong -fstack-clash-protection)

@@ -22,7 +22,7 @@ endfunction()
 # embeds frees less than everything (CPython), so only the tests' own counters can find a leak.
 function(dlbridge_test_program room)
   cmake_parse_arguments(arg "LEAKS_AT_EXIT" "" "LINK;ENVIRONMENT" ${ARGN})
-  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/${room}/*.cpp")
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/${room}/*.cpp")
   if("thread" IN_LIST DLBRIDGE_SANITIZE)
     dlbridge_keep_threads(sources)
   endif()
@@ -56,7 +56,7 @@ function(dlbridge_test_program room)
 endfunction()
 
 dlbridge_test_program(lib LINK dlbridge)
-# Memory that ends: what our own code asks of these is asked of tests/lib/failing_memory.cpp.
+# Memory that ends: what our own code asks of these is asked of tests/lib/memory/failing_memory.cpp.
 target_link_options(dlbridge_lib_tests PRIVATE LINKER:--wrap=malloc,--wrap=aligned_alloc,--wrap=mmap)
 dlbridge_test_program(guarded LINK dlbridge)
 
@@ -96,14 +96,14 @@ if(DLBRIDGE_PYTHON)
     OUTPUT_VARIABLE nanobind_ROOT OUTPUT_STRIP_TRAILING_WHITESPACE)
   find_package(nanobind CONFIG REQUIRED)
   nanobind_add_module(dlbridge_probe NB_STATIC NB_SUPPRESS_WARNINGS
-    tests/python/probe/probe.cpp tests/python/probe/failing_calls.cpp
-    tests/python/probe/numpy_memory.cpp)
+    tests/python/support/probe/probe.cpp tests/python/support/probe/failing_calls.cpp
+    tests/python/support/probe/numpy_memory.cpp)
   target_link_libraries(dlbridge_probe PRIVATE dlbridge Python3::NumPy dlbridge_build_flags)
   # The guarded device for pytest, and torch's backend on it.
   set(guarded_sources tests/guarded/guarded_device.cpp tests/guarded/guarded_memory.cpp
     tests/guarded/guarded_streams.cpp)
   nanobind_add_module(dlbridge_guarded NB_STATIC NB_SUPPRESS_WARNINGS
-    tests/python/guarded/guarded_module.cpp ${guarded_sources})
+    tests/python/support/guarded/guarded_module.cpp ${guarded_sources})
   target_link_libraries(dlbridge_guarded PRIVATE dlbridge dlbridge_build_flags)
   target_include_directories(dlbridge_guarded PRIVATE
     "${PROJECT_SOURCE_DIR}/tests" "${PROJECT_SOURCE_DIR}/bridges/python/src")
@@ -111,7 +111,7 @@ if(DLBRIDGE_PYTHON)
     LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/python")
   if(TARGET LibTorch::python)
     Python3_add_library(dlbridge_guarded_torch MODULE WITH_SOABI
-      tests/python/guarded/guarded_torch.cpp ${guarded_sources})
+      tests/python/support/guarded/guarded_torch.cpp ${guarded_sources})
     target_link_libraries(dlbridge_guarded_torch PRIVATE
       dlbridge LibTorch::python dlbridge_build_flags)
     target_include_directories(dlbridge_guarded_torch PRIVATE "${PROJECT_SOURCE_DIR}/tests")
@@ -125,8 +125,8 @@ if(DLBRIDGE_PYTHON)
   set(PYBIND11_FINDPYTHON NEW)
   find_package(pybind11 CONFIG REQUIRED)
   nanobind_add_module(dlbridge_nanobind_casters NB_STATIC NB_SUPPRESS_WARNINGS
-    tests/python/casters/nanobind_casters.cpp)
-  pybind11_add_module(dlbridge_pybind11_casters tests/python/casters/pybind11_casters.cpp)
+    tests/python/support/casters/nanobind_casters.cpp)
+  pybind11_add_module(dlbridge_pybind11_casters tests/python/support/casters/pybind11_casters.cpp)
   foreach(casters IN ITEMS dlbridge_nanobind_casters dlbridge_pybind11_casters)
     target_link_libraries(${casters} PRIVATE dlbridge_extension dlbridge_build_flags)
   endforeach()

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "dlbridge/copy.hpp"
-#include "lib/copy_reference.hpp"
+#include "lib/copy/copy_reference.hpp"
 
 namespace dlbridge::random_jobs {
 

@@ -12,7 +12,7 @@
 
 #include "dlbridge/copy.hpp"
 #include "fuzz.hpp"
-#include "lib/copy_reference.hpp"
+#include "lib/copy/copy_reference.hpp"
 
 namespace dlbridge::fuzz {
 namespace {

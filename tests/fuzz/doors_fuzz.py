@@ -13,14 +13,12 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import atheris
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "python"))
 with atheris.instrument_imports(include=["dlbridge"]):
     import dlbridge
 import dlbridge_probe as probe

@@ -10,9 +10,9 @@
 
 #include "dlbridge/transfer.hpp"
 #include "fuzz.hpp"
-#include "lib/copy_reference.hpp"
-#include "lib/plan_cases.hpp"
-#include "lib/plan_laws.hpp"
+#include "lib/copy/copy_reference.hpp"
+#include "lib/plan/plan_cases.hpp"
+#include "lib/plan/plan_laws.hpp"
 
 namespace dlbridge::fuzz {
 namespace {

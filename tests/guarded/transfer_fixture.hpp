@@ -28,7 +28,8 @@ inline constexpr Capabilities kOnDevice{.name = "the device",
                                         .own_device = kDLExtDev,
                                         .dtypes = DTypeSet::everything()};
 
-/// What staging buffers hold (lib/src/device/staging.cpp): the borders that copies are tried around.
+/// What staging buffers hold (lib/src/device/staging.cpp): the borders that copies are tried
+/// around.
 inline constexpr std::int64_t kChunkBytes = std::int64_t{2} << 20;
 inline constexpr std::int64_t kLeastChunkBytes = kChunkBytes / 4;
 inline constexpr std::int64_t kSizes[] = {0,

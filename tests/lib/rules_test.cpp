@@ -1,6 +1,6 @@
 // DLPack's rules, by their numbers in dlbridge.testing, asked of every ManagedTensor in C++ however
 // it was made, and of every way to take one in. What a rule says of capsules, streams and exchange
-// tables is asked in Python (tests/python/test_rules.py).
+// tables is asked in Python (tests/python/testing/test_rules.py).
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -15,7 +15,7 @@
 #include "dlbridge/error.hpp"
 #include "dlbridge/transfer.hpp"
 #include "lib/doubles.hpp"
-#include "lib/plan_cases.hpp"
+#include "lib/plan/plan_cases.hpp"
 
 namespace dlbridge {
 namespace {

@@ -1,6 +1,6 @@
 // Sixteen threads cross, copy, export and drop the same sources.
 
-#include "lib/threads.hpp"
+#include "dlbridge/threads.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -17,9 +17,9 @@
 #include "dlbridge/copy.hpp"
 #include "dlbridge/memory_pool.hpp"
 #include "dlbridge/tensor_view.hpp"
-#include "dlbridge/threads.hpp"
 #include "lib/doubles.hpp"
-#include "lib/plan_cases.hpp"
+#include "lib/plan/plan_cases.hpp"
+#include "lib/sixteen_threads.hpp"
 
 namespace dlbridge {
 namespace {

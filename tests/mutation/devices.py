@@ -6,10 +6,10 @@ Their table in docs/devices.md names the first test that fails without each.
 
 from __future__ import annotations
 
-TRANSFER = "lib/src/transfer.cpp"
-COPY = "lib/src/device_copy.cpp"
-POOL = "lib/src/pinned_pool.cpp"
-PLAN = "lib/src/plan.cpp"
+TRANSFER = "lib/src/carry/transfer.cpp"
+COPY = "lib/src/device/staging.cpp"
+POOL = "lib/src/device/pinned_pool.cpp"
+PLAN = "lib/src/plan/plan.cpp"
 INCOMING = "bridges/python/src/incoming.cpp"
 CONVERT = "bridges/python/src/convert.cpp"
 GENERIC = "bridges/python/src/generic.cpp"

@@ -40,6 +40,7 @@ ROOT = HERE.parents[1]
 COPIED = (
     "CMakeLists.txt", "bench", "bridges", "cmake", "examples", "lib", "pyproject.toml", "tests",
 )  # fmt: skip
+SUPPORT = "tests/python/support"
 MODULES = (
     "dlbridge_python", "dlbridge_torch_companion", "dlbridge_probe", "dlbridge_guarded",
     "dlbridge_guarded_torch",
@@ -168,7 +169,7 @@ class Tree:
     def load(self) -> None:
         """Loads what every forked process needs, and lets nothing cross."""
         package = self.build / "python"
-        sys.path[:0] = [str(package), str(self.source), str(self.source / "tests/python")]
+        sys.path[:0] = [str(package), str(self.source), str(self.source / SUPPORT)]
         os.environ["PYTHONPATH"] = os.pathsep.join([str(package), str(self.source)])
         os.environ |= {"OMP_NUM_THREADS": "1", "MALLOC_PERTURB_": "221"}
         for name in self.imported_by_sources():
@@ -179,7 +180,7 @@ class Tree:
         """Half of torch, which takes long: but its autograd cannot run before a fork."""
         code = "import sys\nfrom torch_sources import SOURCES\nfor make in SOURCES.values():\n"
         code += "    with make():\n        pass\nprint('\\n'.join(sys.modules))"
-        where = os.pathsep.join([os.environ["PYTHONPATH"], str(self.source / "tests/python")])
+        where = os.pathsep.join([os.environ["PYTHONPATH"], str(self.source / SUPPORT)])
         done = subprocess.run(
             [sys.executable, "-c", code],
             check=True,
@@ -220,7 +221,7 @@ class Tree:
     @staticmethod
     def pytest(names: list[str], plugin: Any) -> int:
         return pytest.main(
-            [f"tests/python/{name}.py" for name in names]
+            [str(next(Path("tests/python").rglob(f"{name}.py"))) for name in names]
             + ["-v", "-x", "-s", "--tb=short", "--no-header", "--hypothesis-seed=0"]
             + ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:faulthandler"]
             + ["-W", "ignore::pytest.PytestAssertRewriteWarning"]

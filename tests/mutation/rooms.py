@@ -86,18 +86,20 @@ def files(folder: str, names: str) -> tuple[str, ...]:
 
 ROOMS = (
     Room(
-        files(LIB, "managed_tensor.cpp plan.cpp layout.cpp device.cpp dtype.cpp")
+        files(LIB, "tensor/managed_tensor.cpp plan/plan.cpp tensor/layout.cpp tensor/device.cpp"
+              " tensor/dtype.cpp")
         + files("lib/include/dlbridge/", "managed_tensor.hpp plan.hpp"),
         (CORE_TESTS, GUARDED_TESTS), CROSSINGS,
     ),
     Room(
-        files(LIB, "host_memory.cpp parallel.cpp copy.cpp copy_layout.cpp copy_recipe.cpp"
-              " copy_slices.cpp"),
+        files(LIB, "memory/host_memory.cpp copy/parallel.cpp copy/copy.cpp copy/loops.cpp"
+              " copy/recipe.cpp copy/slices.cpp"),
         (COPY_TESTS, GUARDED_TESTS, ("dlbridge_cuda_tests", "*")),
         ("test_memory_pool", "test_copies", "test_out"),
     ),
     Room(
-        files(LIB, "transfer.cpp device_copy.cpp pinned_pool.cpp device_runtime.cpp"),
+        files(LIB, "carry/transfer.cpp device/staging.cpp device/pinned_pool.cpp"
+              " device/device_runtime.cpp"),
         (GUARDED_TESTS, CORE_TESTS), DEVICES,
     ),
     Room(

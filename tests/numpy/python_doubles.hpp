@@ -12,7 +12,7 @@
 #include "dlbridge/numpy.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "lib/doubles.hpp"
-#include "lib/plan_cases.hpp"
+#include "lib/plan/plan_cases.hpp"
 
 namespace dlbridge::doubles {
 

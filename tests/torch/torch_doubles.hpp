@@ -13,7 +13,7 @@
 #include "dlbridge/convert.hpp"
 #include "dlbridge/torch.hpp"
 #include "lib/doubles.hpp"
-#include "lib/plan_cases.hpp"
+#include "lib/plan/plan_cases.hpp"
 
 namespace dlbridge::doubles {
 

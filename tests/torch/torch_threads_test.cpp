@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "lib/threads.hpp"
+#include "lib/sixteen_threads.hpp"
 #include "torch/torch_doubles.hpp"
 
 namespace dlbridge {

@@ -1,0 +1,260 @@
+// A Plan in words: the steps, the reasons, and the call that would work.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "lib/doubles.hpp"
+#include "lib/plan/plan_cases.hpp"
+
+namespace dlbridge {
+namespace {
+
+using namespace cases;  // NOLINT(google-build-using-namespace): the vocabulary of these tests
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+Explanation words(const Spec& spec, const Policy& policy = Policy::strict(),
+                  const Capabilities& target = kHostOnly, const Request& request = {}) {
+  const Described described(spec);
+  return explain(plan(described.source(), target, policy, request), described.source(), target,
+                 policy, request);
+}
+
+Spec with(Conditions conditions) {
+  Spec spec;
+  spec.conditions = conditions;
+  return spec;
+}
+
+TEST(Explain, of_an_empty_plan_says_nothing) {
+  const Explanation text = words(Spec{});
+  EXPECT_THAT(text.steps, IsEmpty());
+  EXPECT_THAT(text.reasons, IsEmpty());
+  EXPECT_EQ(text.fix + text.message, "");
+}
+
+TEST(Explain, names_the_steps_in_their_order_with_a_reason_each) {
+  Spec spec = with({Condition::kInGraph, Condition::kConjBit});
+  spec.dtype = DType(kDLComplex, 64);
+  const Explanation text = words(spec, Policy::host(), kHostOnly, as_type(DType(kDLComplex, 128)));
+  EXPECT_THAT(text.steps, ElementsAre("detach", "resolve conj", "cast"));
+  EXPECT_THAT(
+      text.reasons,
+      ElementsAre("a shelf.Book that requires grad: requires_grad is set, and autograd would not "
+                  "see a write through the "
+                  "view",
+                  "a shelf.Book with the conjugate bit set: its imaginary parts would change sign",
+                  "a shelf.Book of dtype complex64: a cast to complex128 was asked for, and a cast "
+                  "is a copy"));
+  EXPECT_EQ(text.fix + text.message, "");
+}
+
+TEST(Explain, of_a_copy_that_was_asked_for_says_so) {
+  const Explanation text = words(Spec{}, Policy::snapshot());
+  EXPECT_THAT(text.steps, ElementsAre("repack"));
+  EXPECT_THAT(text.reasons, ElementsAre("a copy was asked for"));
+}
+
+TEST(Explain, of_a_read_only_view_says_why) {
+  Spec spec;
+  spec.strides = {0, 1};
+  const Explanation text = words(spec, Policy::host());
+  EXPECT_THAT(text.steps, ElementsAre("mark read-only"));
+  EXPECT_THAT(text.reasons, ElementsAre("a shelf.Book whose elements share memory: one write "
+                                        "would change several of them"));
+}
+
+struct RefusalCase {
+  Spec spec;
+  Policy policy;
+  const Capabilities& target;
+  Request request;
+  std::string message;
+  std::string fix;
+};
+
+Spec typed(DType dtype) {
+  Spec spec;
+  spec.dtype = dtype;
+  return spec;
+}
+
+Spec lying(Device device) {
+  Spec spec;
+  spec.device = device;
+  return spec;
+}
+
+Request without_copy() {
+  Request request;
+  request.copy_was_argument = true;
+  return request;
+}
+
+TEST(Explain, of_a_refusal_says_what_was_met_why_and_what_works) {
+  Spec detailed = with({Condition::kInexpressibleDType});
+  detailed.detail = "StringDType()";
+  detailed.fix = "x.astype(\"float64\")";
+  const RefusalCase refusals[] = {
+      {with({Condition::kInGraph}),
+       Policy::strict(),
+       kHostOnly,
+       {},
+       "cannot view a shelf.Book that requires grad as Host (requires_grad is set, and autograd "
+       "would not see a write "
+       "through the view); use policy=\"host\" for a read-only view, or x.detach()",
+       "policy=\"host\" for a read-only view, or x.detach()"},
+      {with({Condition::kConjBit, Condition::kNegBit}),
+       Policy::strict(),
+       kHostOnly,
+       {},
+       "cannot view a shelf.Book with the conjugate bit set and with the negative bit set as Host "
+       "(its imaginary parts would change sign; its values would change sign); use policy=\"host\" "
+       "to copy",
+       "policy=\"host\" to copy"},
+      {with({Condition::kConjBit}), Policy::zero_copy(), kHostOnly, without_copy(),
+       "cannot view a shelf.Book with the conjugate bit set as Host (its imaginary parts would "
+       "change sign); use the call without copy=False to copy, or x.resolve_conj()",
+       "the call without copy=False to copy, or x.resolve_conj()"},
+      {with({Condition::kSparse}),
+       Policy::snapshot(),
+       kHostOnly,
+       {},
+       "cannot convert a shelf.Book with a sparse layout as Host (its values do not lie where "
+       "shape and strides would say); use policy=dlbridge.host.replace(layout=\"densify\") to copy",
+       "policy=dlbridge.host.replace(layout=\"densify\") to copy"},
+      {with({Condition::kQuantised}),
+       Policy::host(),
+       kHostOnly,
+       {},
+       "cannot view a shelf.Book that is quantised as Host (its integers mean nothing without "
+       "their scale and zero point); use x.dequantize()",
+       "x.dequantize()"},
+      {with({Condition::kMeta}),
+       Policy::host(),
+       kHostOnly,
+       {},
+       "cannot view a shelf.Book on the meta device as Host (it has a shape but no values)",
+       ""},
+      {detailed,
+       Policy::host(),
+       kHostOnly,
+       {},
+       "cannot view a shelf.Book of dtype StringDType() as Host (DLPack has no such type); use "
+       "x.astype(\"float64\")",
+       "x.astype(\"float64\")"},
+      {typed({kDLFloat8_e3m4, 8}),
+       Policy::host(),
+       kHostOnly,
+       {},
+       "cannot view a shelf.Book of dtype float8_e3m4 as Host (Host has no such type); use "
+       "policy=dlbridge.host.replace(dtype=\"upcast\") to copy",
+       "policy=dlbridge.host.replace(dtype=\"upcast\") to copy"},
+      {typed({kDLOpaqueHandle, 64}),
+       Policy::host(),
+       kHostOnly,
+       {},
+       "cannot view a shelf.Book of dtype opaque64 as Host (Host has no such type); use "
+       "policy=dlbridge.host.replace(dtype=\"bits\")",
+       "policy=dlbridge.host.replace(dtype=\"bits\")"},
+      {lying({kDLCUDA, 1}),
+       Policy::zero_copy(),
+       kHostOnly,
+       {},
+       "cannot view a shelf.Book on cuda:1 as Host (the target is on cpu); use policy=\"host\" to "
+       "copy",
+       "policy=\"host\" to copy"},
+      {lying({kDLMetal, 0}),
+       Policy::host(),
+       kTorchLike,
+       {},
+       "cannot view a shelf.Book on metal:0 as Flame (Flame cannot use that memory)",
+       ""},
+      {with({Condition::kReadOnly}),
+       Policy::zero_copy(),
+       kTorchLike,
+       {},
+       "cannot view a shelf.Book that nobody may write to as Flame (Flame does not know read-only "
+       "memory); use policy=\"host\" to copy",
+       "policy=\"host\" to copy"},
+      {with({Condition::kReadOnly}),
+       Policy::host(),
+       kLegacyLike,
+       {},
+       "cannot view a shelf.Book that nobody may write to as a legacy capsule (a legacy capsule "
+       "does not know read-only memory); use max_version=(1, 3), or policy=\"snapshot\" to copy",
+       "max_version=(1, 3), or policy=\"snapshot\" to copy"},
+      {Spec{}, Policy::zero_copy(), kHostOnly, as_type({kDLFloat, 64}),
+       "cannot view a shelf.Book of dtype float32 as Host (a cast to float64 was asked for, and a "
+       "cast is a copy); "
+       "use policy=\"host\" to copy",
+       "policy=\"host\" to copy"},
+      {typed({kDLComplex, 64}), Policy::host(), kHostOnly, as_type({kDLFloat, 32}),
+       "cannot view a shelf.Book of dtype complex64 as Host (there is no cast to the dtype float32 "
+       "that was asked for)",
+       ""},
+  };
+  for (const auto& refusal : refusals) {
+    const Explanation text = words(refusal.spec, refusal.policy, refusal.target, refusal.request);
+    EXPECT_EQ(text.message, refusal.message);
+    EXPECT_EQ(text.fix, refusal.fix);
+    EXPECT_THAT(text.steps, IsEmpty());
+  }
+}
+
+TEST(Explain, becomes_the_exception_word_for_word) {
+  const Described described(with({Condition::kInGraph, Condition::kSparse}));
+  const Policy policy = Policy::strict();
+  const Plan plan = dlbridge::plan(described.source(), kHostOnly, policy);
+  const Explanation text = explain(plan, described.source(), kHostOnly, policy);
+  const ConversionRefused refused = refusal(plan, described.source(), kHostOnly, policy);
+  EXPECT_EQ(refused.what(), text.message);
+  EXPECT_EQ(refused.reasons, text.reasons);
+  EXPECT_EQ(refused.fix, text.fix);
+  EXPECT_THAT(refused.reasons, ::testing::SizeIs(2));
+}
+
+// What a fix promises must come true: the outcome of the named policy is the one it names.
+TEST(Explain, gives_fixes_that_work) {
+  struct Way {
+    std::string words;
+    Policy policy;
+  };
+  const Way ways[] = {
+      {"policy=\"host\"", Policy::host()},
+      {"policy=dlbridge.host.replace(layout=\"densify\")",
+       Policy::host().with(Field::kLayout, Ruling::kDensify)},
+      {"policy=dlbridge.host.replace(dtype=\"upcast\")",
+       Policy::host().with(Field::kDType, Ruling::kUpcast)},
+      {"policy=dlbridge.host.replace(dtype=\"bits\")",
+       Policy::host().with(Field::kDType, Ruling::kBits)},
+      {"max_version=(1, 3), or policy=\"snapshot\"", Policy::snapshot()},
+  };
+  int tried = 0;
+  for (const auto& row : policy_table()) {
+    for (const Capabilities* target : {&kHostOnly, &kTorchLike, &kLegacyLike, &kCompact}) {
+      for (const auto& preset : kPresets) {
+        Spec spec;
+        row.make(spec);
+        const std::string fix = words(spec, preset.policy, *target).fix;
+        for (const auto& way : ways) {
+          if (fix.rfind(way.words, 0) != 0) {
+            continue;
+          }
+          const char expected = fix.find(" to copy") != std::string::npos                ? 'C'
+                                : fix.find(" for a read-only view") != std::string::npos ? 'O'
+                                                                                         : 'V';
+          EXPECT_EQ(outcome(plan_of(spec, *target, way.policy)), expected)
+              << row.name << " to " << target->name << " under " << preset.name << ": " << fix;
+          ++tried;
+        }
+      }
+    }
+  }
+  EXPECT_GT(tried, 40);
+}
+
+}  // namespace
+}  // namespace dlbridge
