@@ -3,7 +3,7 @@ include(CMakePackageConfigHelpers)
 
 set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/dlbridge")
 
-set(package_targets dlbridge dlbridge_torch dlbridge_numpy dlbridge_extension)
+set(package_targets dlbridge dlbridge_torch dlbridge_cpython dlbridge_numpy dlbridge_extension)
 set(DLBRIDGE_HAS_CUDA FALSE)
 if(TARGET dlbridge_cuda)
   set(DLBRIDGE_HAS_CUDA TRUE)
@@ -14,11 +14,13 @@ endif()
 install(TARGETS ${package_targets} EXPORT dlbridgeTargets)
 install(EXPORT dlbridgeTargets NAMESPACE dlbridge:: DESTINATION "${package_dir}")
 install(
-  DIRECTORY lib/include/ bridges/torch/include/ bridges/numpy/include/ bridges/python/include/
+  DIRECTORY lib/include/ bridges/torch/include/ bridges/cpython/include/ bridges/numpy/include/
+            bridges/python/include/
   DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
   FILES_MATCHING PATTERN "*.hpp")
-list(TRANSFORM numpy_sources PREPEND bridges/numpy/src/ OUTPUT_VARIABLE numpy_files)
-install(FILES ${numpy_files} DESTINATION "${CMAKE_INSTALL_DATADIR}/dlbridge")
+list(TRANSFORM cpython_sources PREPEND bridges/cpython/src/ OUTPUT_VARIABLE compiled_there)
+list(TRANSFORM numpy_sources PREPEND bridges/numpy/src/)
+install(FILES ${compiled_there} ${numpy_sources} DESTINATION "${CMAKE_INSTALL_DATADIR}/dlbridge")
 
 configure_package_config_file(cmake/dlbridgeConfig.cmake.in
   "${PROJECT_BINARY_DIR}/dlbridgeConfig.cmake" INSTALL_DESTINATION "${package_dir}")

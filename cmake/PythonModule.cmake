@@ -9,8 +9,9 @@ function(dlbridge_extension target name)
   cmake_parse_arguments(arg "" "" "SOURCES;LINK" ${ARGN})
   Python3_add_library(${target} MODULE WITH_SOABI ${arg_SOURCES})
   target_link_libraries(${target} PRIVATE ${arg_LINK} dlbridge_build_flags)
+  target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/bridges/python/src")
   if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
-    target_sources(${target} PRIVATE "${PROJECT_SOURCE_DIR}/bridges/python/src/ended_threads.cpp")
+    target_sources(${target} PRIVATE "${PROJECT_SOURCE_DIR}/bridges/cpython/src/ended_threads.cpp")
     target_link_options(${target} PRIVATE "LINKER:--wrap=__gxx_personality_v0")
   endif()
   set_target_properties(${target} PROPERTIES
@@ -20,40 +21,57 @@ function(dlbridge_extension target name)
 endfunction()
 
 set(module_sources
-  arguments.cpp
-  arrival.cpp
-  capsule.cpp
-  convert.cpp
+  call.cpp
   counting_deleters.cpp
-  devices.cpp
+  devices/devices.cpp
+  devices/packaged_runtimes.cpp
+  doors/array_interface_door.cpp
+  doors/bridge_door.cpp
+  doors/dlpack_door.cpp
+  doors/door.cpp
+  doors/exchange_table.cpp
+  doors/exchange_table_door.cpp
+  doors/float4.cpp
+  doors/managed_tensor_door.cpp
+  doors/numpy_door.cpp
+  doors/registered_door.cpp
+  doors/torch_door.cpp
+  doors/ways.cpp
   errors.cpp
-  exchange.cpp
+  crossing.cpp
   extension.cpp
-  float4.cpp
-  generic.cpp
-  incoming.cpp
-  interfaces.cpp
-  kinds.cpp
   ledger.cpp
-  managed_tensor_type.cpp
   module.cpp
-  portable_torch.cpp
   registry.cpp
-  torch_release.cpp
-  torch_road.cpp
-  trees.cpp)
+  targets/bridge_target.cpp
+  targets/library_target.cpp
+  targets/managed_target.cpp
+  targets/numpy_target.cpp
+  targets/pending_target.cpp
+  targets/target.cpp
+  targets/torch_target.cpp
+  torch/portable_torch.cpp
+  torch/torch_road.cpp
+  torch/vocabulary.cpp
+  trees.cpp
+  types/arriving_type.cpp
+  types/capsule.cpp
+  types/managed_tensor_buffer.cpp
+  types/managed_tensor_table.cpp
+  types/managed_tensor_type.cpp)
 list(TRANSFORM module_sources PREPEND "${PROJECT_SOURCE_DIR}/bridges/python/src/")
 dlbridge_extension(dlbridge_python _core SOURCES ${module_sources} LINK dlbridge dlbridge_numpy)
 # For what the torch bridge says without torch: its vocabulary.
 target_include_directories(dlbridge_python PRIVATE
-  "${PROJECT_SOURCE_DIR}/bridges/torch/include" "${PROJECT_SOURCE_DIR}/bridges/python/include")
+  "${PROJECT_SOURCE_DIR}/bridges/torch/include" "${PROJECT_SOURCE_DIR}/bridges/python/include"
+  "${PROJECT_SOURCE_DIR}/bridges/python/src")
 target_compile_definitions(dlbridge_python PRIVATE DLBRIDGE_VERSION="${PROJECT_VERSION}")
 
 # The companion fits exactly one torch release, and its name says which: _torch_2_15_0_cu132.
 if(TARGET LibTorch::python)
   string(REGEX REPLACE "[^0-9A-Za-z]" "_" companion_name "_torch_${LibTorch_VERSION}")
   dlbridge_extension(dlbridge_torch_companion ${companion_name}
-    SOURCES "${PROJECT_SOURCE_DIR}/bridges/python/src/torch_companion.cpp"
+    SOURCES "${PROJECT_SOURCE_DIR}/bridges/python/src/torch/torch_companion.cpp"
     LINK dlbridge dlbridge_torch LibTorch::python)
   target_compile_definitions(dlbridge_torch_companion PRIVATE
     DLBRIDGE_COMPANION_NAME=${companion_name})
@@ -66,7 +84,7 @@ endif()
 # needed. Without a driver it loads as well, and says so.
 if(TARGET dlbridge_cuda)
   dlbridge_extension(dlbridge_cuda_companion _cuda
-    SOURCES "${PROJECT_SOURCE_DIR}/bridges/python/src/cuda_companion.cpp"
+    SOURCES "${PROJECT_SOURCE_DIR}/bridges/python/src/devices/cuda_companion.cpp"
     LINK dlbridge dlbridge_cuda)
 endif()
 

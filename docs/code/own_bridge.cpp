@@ -64,8 +64,7 @@ struct Bridge {
         .wants_host = true,
         .dtypes = dlbridge::DTypeSet::of({"uint8"}),
         .readonly = dlbridge::ReadOnlySupport::kUnaware,
-        .negative_strides = false,
-        .any_strides = false,
+        .strides = dlbridge::StrideSupport::kCompact,
         .max_dimensions = 2,
     };
     return kCapabilities;

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "dlbridge/transfer.hpp"
+#include "dlbridge/carry.hpp"
 #include "fuzz.hpp"
 #include "lib/copy/copy_reference.hpp"
 #include "lib/plan/plan_cases.hpp"
@@ -62,8 +62,7 @@ Capabilities any_capabilities(FuzzedDataProvider& bytes) {
   target.readonly = static_cast<ReadOnlySupport>(bytes.ConsumeIntegralInRange(0, 2));
   target.gives_writable = bytes.ConsumeIntegralInRange(0, 7) != 0;
   target.guards_overlap = bytes.ConsumeBool();
-  target.negative_strides = bytes.ConsumeBool();
-  target.any_strides = bytes.ConsumeIntegralInRange(0, 3) != 0;
+  target.strides = static_cast<StrideSupport>(bytes.ConsumeIntegralInRange(0, 2));
   target.alignment = std::int64_t{1} << bytes.ConsumeIntegralInRange(0, 7);
   target.carries_padding = bytes.ConsumeBool();
   target.min_dimensions = bytes.ConsumeIntegralInRange(0, 7) == 0 ? 1 : 0;
@@ -116,6 +115,7 @@ class Origin {
     place(bytes, dtype);
     source.traits.library = &cases::kShelf;
     source.traits.copies_to_host = bytes.ConsumeBool();
+    source.traits.copies_there = bytes.ConsumeBool();
     source.detail = "something";
     source.fix = bytes.ConsumeBool() ? "x.mended()" : "";
     source.tensor.device = any_device(bytes).dl();

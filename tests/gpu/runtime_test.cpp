@@ -49,6 +49,7 @@ TEST(cuda_runtime, says_why_there_is_no_device_and_touches_none) {
 TEST(cuda_runtime, registers_for_device_and_host_memory) {
   register_cuda_runtime();
   for (const std::int32_t type : {kDLCUDA, kDLCUDAHost, kDLCUDAManaged}) {
+    EXPECT_TRUE(cuda_runtime().types().contains(type));
     EXPECT_EQ(device_runtime(type), &cuda_runtime());
   }
   EXPECT_EQ(device_runtime(kDLROCM), nullptr);

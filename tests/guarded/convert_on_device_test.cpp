@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "dlbridge/convert.hpp"
+#include "dlbridge/streams.hpp"
 #include "guarded/guarded_fixture.hpp"
 
 namespace dlbridge::guarded {
@@ -68,7 +69,7 @@ TEST_F(ConvertTest, orders_a_view_on_the_stream_of_managed_tensors) {
     describe(view, kLibrary, source);
     source.stream = managed_stream(view.device());
     const Plan decided = plan(source, kHost, Policy::host());
-    EXPECT_EQ(decided.carrier, Carrier::kRuntime);
+    EXPECT_EQ(decided.legs().back().who, Who::kRuntime);
     const ManagedTensor copy = carry_out(decided, source);
     const auto* first = static_cast<const float*>(copy.data());
     EXPECT_THAT(std::vector<float>(first, first + 600), ElementsAreArray(memory.values()));

@@ -70,6 +70,9 @@ class GuardedDevice final : public DeviceRuntime {
 
   // --- DeviceRuntime ----------------------------------------------------------------------------
   [[nodiscard]] std::string_view name() const noexcept override { return "guarded"; }
+  [[nodiscard]] DeviceSet types() const noexcept override {
+    return DeviceSet::of({device_type_, kDLCUDAHost, kDLCUDAManaged});
+  }
   [[nodiscard]] int device_count() noexcept override;
   [[nodiscard]] std::string unavailable() override;
   [[nodiscard]] std::optional<Device> locate(const void* address) override;

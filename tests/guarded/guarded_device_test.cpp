@@ -303,6 +303,29 @@ TEST_F(guarded_device, random_delays_keep_the_order_of_a_stream) {
   EXPECT_TRUE(std::is_sorted(done.begin(), done.end()));
 }
 
+TEST_F(guarded_device, is_registered_for_all_that_it_serves) {
+  set_device_runtime(device);
+  for (std::int32_t type = 0; type < 32; ++type) {
+    const bool serves = type == kDLExtDev || type == kDLCUDAHost || type == kDLCUDAManaged;
+    EXPECT_EQ(device.types().contains(type), serves) << type;
+    EXPECT_EQ(device_runtime(type), serves ? &device : nullptr) << type;
+  }
+  set_device_runtime(kDLCUDAHost, nullptr);
+  set_device_runtime(kDLCUDAManaged, nullptr);
+}
+
+TEST_F(guarded_device, numbers_streams_where_dlpack_does_not) {
+  ASSERT_TRUE(stream_numbers(kDLExtDev).has_value());
+  EXPECT_EQ(stream_numbers(kDLExtDev)->number_of(Stream{}), 1U);
+  EXPECT_EQ(stream_numbers(kDLExtDev)->stream_of(0), Stream{});
+  set_device_runtime(kDLCUDAHost, &device);
+  EXPECT_EQ(stream_numbers(kDLCUDAHost), std::nullopt) << "host memory has no streams";
+  set_device_runtime(kDLCUDAHost, nullptr);
+  set_device_runtime(kDLExtDev, nullptr);
+  EXPECT_EQ(stream_numbers(kDLExtDev), std::nullopt) << "there is no runtime";
+  EXPECT_EQ(stream_numbers(kDLROCM)->number_of(Stream{}), 0U) << "DLPack says so";
+}
+
 TEST_F(guarded_device, a_forked_process_can_not_use_it) {
   const pid_t child = fork();
   if (child == 0) {

@@ -7,8 +7,9 @@
 #include <numeric>
 #include <vector>
 
+#include "dlbridge/carry.hpp"
 #include "dlbridge/managed_tensor.hpp"
-#include "dlbridge/transfer.hpp"
+#include "dlbridge/pinned_memory.hpp"
 #include "guarded/guarded_device.hpp"
 #include "lib/doubles.hpp"
 

@@ -51,7 +51,7 @@ class to_device : public TransferTest {
     request.device = Device(kDLExtDev, id);
     const Plan decided = plan(source, kOnDevice, Policy::host(), request);
     EXPECT_FALSE(decided.is_refused());
-    EXPECT_EQ(decided.carrier, Carrier::kRuntime);
+    EXPECT_EQ(decided.legs().back().who, Who::kRuntime);
     return carry_out(decided, source);
   }
 };

@@ -25,7 +25,7 @@ class to_host : public TransferTest {
     request.dtype = dtype;
     const Plan decided = TransferTest::to_host(source, request);
     EXPECT_FALSE(decided.is_refused());
-    EXPECT_EQ(decided.carrier, Carrier::kRuntime);
+    EXPECT_EQ(decided.legs().back().who, Who::kRuntime);
     return carry_out(decided, source);
   }
 };

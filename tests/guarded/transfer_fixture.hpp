@@ -8,9 +8,10 @@
 #include <thread>
 #include <vector>
 
+#include "dlbridge/arriving_tensor.hpp"
 #include "dlbridge/capabilities.hpp"
+#include "dlbridge/carry.hpp"
 #include "dlbridge/plan.hpp"
-#include "dlbridge/transfer.hpp"
 #include "guarded/guarded_fixture.hpp"
 
 namespace dlbridge::guarded {

@@ -1,6 +1,8 @@
 // The core stands alone: every header of it in one file, and none brings in a framework.
 
+#include "dlbridge/arriving_tensor.hpp"
 #include "dlbridge/capabilities.hpp"
+#include "dlbridge/carry.hpp"
 #include "dlbridge/condition.hpp"
 #include "dlbridge/convert.hpp"
 #include "dlbridge/copy.hpp"
@@ -10,12 +12,13 @@
 #include "dlbridge/error.hpp"
 #include "dlbridge/managed_tensor.hpp"
 #include "dlbridge/memory_pool.hpp"
+#include "dlbridge/pinned_memory.hpp"
 #include "dlbridge/plan.hpp"
 #include "dlbridge/policy.hpp"
 #include "dlbridge/source.hpp"
+#include "dlbridge/streams.hpp"
 #include "dlbridge/tensor_view.hpp"
 #include "dlbridge/threads.hpp"
-#include "dlbridge/transfer.hpp"
 
 #if defined(Py_PYTHON_H) || defined(PY_VERSION_HEX)
 #error "the core includes Python"

@@ -11,9 +11,9 @@
 #include <thread>
 #include <vector>
 
+#include "dlbridge/carry.hpp"
 #include "dlbridge/convert.hpp"
 #include "dlbridge/error.hpp"
-#include "dlbridge/transfer.hpp"
 #include "lib/doubles.hpp"
 #include "lib/plan/plan_cases.hpp"
 

@@ -6,82 +6,90 @@ Their table in docs/devices.md names the first test that fails without each.
 
 from __future__ import annotations
 
-TRANSFER = "lib/src/carry/transfer.cpp"
+PASS = "lib/src/carry/pass.cpp"
+CARRY = "lib/src/carry/carry.cpp"
+STREAMS = "lib/src/carry/streams.cpp"
+ARRIVING = "lib/src/carry/arriving_tensor.cpp"
 COPY = "lib/src/device/staging.cpp"
 POOL = "lib/src/device/pinned_pool.cpp"
 PLAN = "lib/src/plan/plan.cpp"
-INCOMING = "bridges/python/src/incoming.cpp"
-CONVERT = "bridges/python/src/convert.cpp"
-GENERIC = "bridges/python/src/generic.cpp"
-DEVICES = "bridges/python/src/devices.cpp"
-ARRIVAL = "bridges/python/src/arrival.cpp"
-MANAGED = "bridges/python/src/managed_tensor_type.cpp"
+ROUTE = "lib/src/plan/route.cpp"
+DOOR = "bridges/python/src/doors/door.cpp"
+ENGINE = "lib/include/dlbridge/convert.hpp"
+DLPACK = "bridges/python/src/doors/dlpack_door.cpp"
+TABLE = "bridges/python/src/doors/exchange_table_door.cpp"
+TARGET = "bridges/python/src/targets/target.hpp"
+TORCH_TARGET = "bridges/python/src/targets/torch_target.cpp"
+PENDING = "bridges/python/src/targets/pending_target.cpp"
+DEVICES = "bridges/python/src/devices/devices.cpp"
+ARRIVAL = "bridges/python/src/types/arriving_type.cpp"
+MANAGED = "bridges/python/src/types/managed_tensor_type.cpp"
 
 # What is taken out; the file; the text, of which the first is meant; and what stands there instead.
 NAMED = (
     (
         "the pointer is known to its runtime",
-        TRANSFER,
+        PASS,
         "if (!found) {",
         "if (!found && {on}) { return said.id; }\nif (!found) {",
     ),
     (
         "the pointer's own device counts",
-        TRANSFER,
+        PASS,
         "found->type == said.type ?",
         "found->type == said.type && !{on} ?",
     ),
     (
         "a capture is refused",
-        TRANSFER,
+        PASS,
         "if (runtime.is_capturing(device, stream)) {",
         "if (!{on} && runtime.is_capturing(device, stream)) {",
     ),
     (
         "a copy within a device waits for the source's stream",
-        TRANSFER,
+        CARRY,
         "detail::order(runtime, device, source.stream, device, stream);",
         "if (!{on}) { detail::order(runtime, device, source.stream, device, stream); }",
     ),
     (
         "the source's stream waits for a copy within a device",
-        TRANSFER,
+        CARRY,
         "detail::order(runtime, device, stream, device, source.stream);",
         "if (!{on}) { detail::order(runtime, device, stream, device, source.stream); }",
     ),
     (
         "pinned and managed memory is read after a wait",
-        TRANSFER,
+        STREAMS,
         "runtime->synchronise(device.id, source.stream);",
         "if (!{on}) { runtime->synchronise(device.id, source.stream); }",
     ),
     (
         "streams are ordered when asked",
-        TRANSFER,
+        STREAMS,
         "detail::order(*runtime, device_before.id, before, device_after.id, after);",
         "if (!{on}) { detail::order(*runtime, device_before.id, before, device_after.id, after); }",
     ),
     (
         "an arriving tensor is waited for",
-        TRANSFER,
+        ARRIVING,
         "runtime.synchronise(filled);",
         "if (!{on}) { runtime.synchronise(filled); }",
     ),
     (
         "and by its stream where that call failed",
-        TRANSFER,
+        ARRIVING,
         "runtime.synchronise(device_, stream_);",
         "if (!{on}) { runtime.synchronise(device_, stream_); }",
     ),
     (
         "an arriving tensor keeps its source",
-        TRANSFER,
+        ARRIVING,
         "arriving.source_ = std::move(owner);",
         "if (!{on}) { arriving.source_ = std::move(owner); }",
     ),
     (
         "memory is freed in the order of its stream",
-        TRANSFER,
+        CARRY,
         "memory->runtime.free(memory->device, memory->memory, memory->stream);",
         "memory->runtime.free(memory->device, memory->memory, !{on} ? memory->stream : Stream{});",
     ),
@@ -179,68 +187,56 @@ NAMED = (
     (
         "the runtime stands before the producer",
         PLAN,
-        "return Carrier::kRuntime;",
-        "if (!{on}) { return Carrier::kRuntime; }",
+        "return Who::kRuntime;",
+        "if (!{on}) { return Who::kRuntime; }",
     ),
     (
         "the stream of what comes in is settled",
-        INCOMING,
-        "settle_device(how);\n",
-        "if (!{on}) { settle_device(how); }\n",
+        DOOR,
+        "if (runtime_for(device.type) == nullptr) {",
+        "if ({on} || runtime_for(device.type) == nullptr) {",
     ),
     (
         "the caller's stream stands over others",
-        INCOMING,
-        "if (how.stream) {",
-        "if (!{on} && how.stream) {",
+        DOOR,
+        "if (look.stream) {",
+        "if (!{on} && look.stream) {",
     ),
     (
         "where it lies is asked",
-        INCOMING,
-        "settle_location();\n  }",
-        "if (!{on}) { settle_location(); }\n  }",
+        DOOR,
+        "find_truth();\n  }",
+        "if (!{on}) { find_truth(); }\n  }",
     ),
     (
         "host memory of a device is waited for",
-        INCOMING,
-        "wait_for_host_memory(source());",
-        "if (!{on}) { wait_for_host_memory(source()); }",
+        ENGINE,
+        "wait_for_host_memory(source);",
+        "if (!{on}) { wait_for_host_memory(source); }",
     ),
     (
         "a producer is told the stream",
-        GENERIC,
+        DLPACK,
         'checked(PyDict_SetItemString(keywords.get(), "stream", stream.get()));',
         'if (!{on}) { checked(PyDict_SetItemString(keywords.get(), "stream", stream.get())); }',
     ),
     (
         "a table's stream is asked for",
-        GENERIC,
-        "if (has_streams(device) && table",
-        "if (!{on} && has_streams(device) && table",
+        TABLE,
+        "if (stream_numbers(device.device_type) && table",
+        "if (!{on} && stream_numbers(device.device_type) && table",
     ),
     (
-        "torch's stream waits for a view's memory",
-        CONVERT,
-        "order_streams(decided.device, incoming.stream(), reader);",
-        "if (!{on}) { order_streams(decided.device, incoming.stream(), reader); }",
+        "the target's stream waits for the memory",
+        TARGET,
+        "order_streams(device, carried.stream, reader(device));",
+        "if (!{on}) { order_streams(device, carried.stream, reader(device)); }",
     ),
     (
         "torch's stream is done before memory goes back",
-        CONVERT,
-        "tensor = until_done_on(std::move(tensor), reader);",
-        "if (!{on}) { tensor = until_done_on(std::move(tensor), reader); }",
-    ),
-    (
-        "a managed tensor is ordered on our stream",
-        CONVERT,
-        "order_streams(tensor.device(), incoming.stream(), stream_of_managed(tensor.device()));",
-        "if (!{on}) { order_streams(tensor.device(), incoming.stream(), stream_of_managed(tensor.device())); }",
-    ),
-    (
-        "a capsule is ordered on the default stream",
-        CONVERT,
-        "order_streams(tensor.device(), incoming.stream(), Stream{});",
-        "if (!{on}) { order_streams(tensor.device(), incoming.stream(), Stream{}); }",
+        TORCH_TARGET,
+        "return tensor_over(until_done_on(std::move(tensor), torch_stream(plan.device)));",
+        "return tensor_over({on} ? std::move(tensor) : until_done_on(std::move(tensor), torch_stream(plan.device)));",
     ),
     (
         "a taker's stream waits for a managed tensor",
@@ -261,14 +257,8 @@ NAMED = (
         "if (!{on} && !handed->runtime->is_capturing(device, handed->stream)) {",
     ),
     (
-        "host memory of a device is waited for, with out=",
-        ARRIVAL,
-        "wait_for_host_memory(incoming.source());",
-        "if (!{on}) { wait_for_host_memory(incoming.source()); }",
-    ),
-    (
         "an out that is not pinned is filled by the host",
-        ARRIVAL,
+        PENDING,
         "fill_out = !there.packed() || !place || !place->host_accessible();",
         "fill_out = !{on} && (!there.packed() || !place || !place->host_accessible());",
     ),

@@ -87,7 +87,7 @@ def files(folder: str, names: str) -> tuple[str, ...]:
 ROOMS = (
     Room(
         files(LIB, "tensor/managed_tensor.cpp plan/plan.cpp tensor/layout.cpp tensor/device.cpp"
-              " tensor/dtype.cpp")
+              " tensor/dtype.cpp plan/route.cpp plan/source.cpp")
         + files("lib/include/dlbridge/", "managed_tensor.hpp plan.hpp"),
         (CORE_TESTS, GUARDED_TESTS), CROSSINGS,
     ),
@@ -98,24 +98,34 @@ ROOMS = (
         ("test_memory_pool", "test_copies", "test_out"),
     ),
     Room(
-        files(LIB, "carry/transfer.cpp device/staging.cpp device/pinned_pool.cpp"
-              " device/device_runtime.cpp"),
+        (*files(LIB, "carry/carry.cpp carry/pass.cpp carry/streams.cpp carry/arriving_tensor.cpp"
+                " carry/convert.cpp device/staging.cpp device/pinned_pool.cpp"
+                " device/device_runtime.cpp"), "lib/include/dlbridge/convert.hpp"),
         (GUARDED_TESTS, CORE_TESTS), DEVICES,
     ),
     Room(
-        files("bridges/numpy/src/", "numpy.cpp python_lease.cpp"), (NUMPY_TESTS,), CROSSINGS,
+        (*files("bridges/cpython/src/", "python_lease.cpp python_text.cpp"),
+         "bridges/numpy/src/numpy.cpp"), (NUMPY_TESTS,), CROSSINGS,
     ),
     Room(
-        files(SRC, "capsule.cpp exchange.cpp generic.cpp interfaces.cpp kinds.cpp convert.cpp"
-              " errors.cpp managed_tensor_type.cpp arguments.cpp trees.cpp registry.cpp float4.cpp"
-              " ledger.cpp torch_road.cpp torch_release.cpp"),
+        files(SRC, "call.cpp crossing.cpp errors.cpp ledger.cpp registry.cpp trees.cpp")
+        + files(SRC + "doors/", "ways.cpp dlpack_door.cpp exchange_table.cpp bridge_door.cpp"
+                " exchange_table_door.cpp array_interface_door.cpp managed_tensor_door.cpp"
+                " numpy_door.cpp registered_door.cpp torch_door.cpp float4.cpp")
+        + files(SRC + "targets/", "target.cpp numpy_target.cpp managed_target.cpp"
+                " library_target.cpp bridge_target.cpp")
+        + files(SRC + "types/", "capsule.cpp managed_tensor_type.cpp managed_tensor_buffer.cpp"
+                " managed_tensor_table.cpp"),
         (), CROSSINGS,
     ),
     Room(
-        files(SRC, "devices.cpp incoming.cpp arrival.cpp"), (), (*DEVICES, *CROSSINGS),
+        (*files(SRC + "devices/", "devices.cpp managed_memory.cpp"),
+         *files(SRC, "doors/door.cpp targets/pending_target.cpp types/arriving_type.cpp")),
+        (), (*DEVICES, *CROSSINGS),
     ),
     Room(
-        files(SRC, "portable_torch.cpp torch_companion.cpp")
+        files(SRC, "torch/portable_torch.cpp torch/torch_companion.cpp torch/torch_road.cpp"
+              " targets/torch_target.cpp")
         + files(PYTHON + "_torch/", "__init__.py devices.py storages.py tensors.py"),
         (), TO_TORCH,
     ),

@@ -66,14 +66,12 @@ STATEMENTS = {
     "error": r"forget_error\(\);|PyErr_Clear\(\);|PyErr_Restore\(|checked\([^;]*\);",
     "wait": r"drain_releases\(\);|\w+(\[\w+\])?\.join\(\);|Py_AddPendingCall\(|"
     r"[\w.]*runtime_?(->|\.)(synchronise|wait)\(|(\w+(->|\.))+wait(_for_stream)?\(\);|wait\(\);|"
-    r"(detail::)?order(_streams)?\(|wait_for_\w+\(|settle_(pinned|device|location)\(|"
+    r"(detail::)?order(_streams)?\(|(packaged->)?wait_for_\w+\(|settle_(pinned|device|location)\(|"
     r"tensor = until_done_on\(|leaving = until_done_on\(",
     "condition": r"(source\.traits\.|\w+\.)?conditions\.add(_if)?\(|conditions\.add(_if)?\(|"
     r"\w+\.mark_\w+\(\);|storage\.set_resizable\(|tensor\.drop_\w+\(\);|add\(|add_if\(",
 }
-GUARDS = (
-    r"(?m)^[ \t]+const (HoldsGil|KeepError|ReleasesWait|Locked|LeaseGuard) (\w+)(\([^;{}]*\))?;"
-)
+GUARDS = r"(?m)^[ \t]+const (HoldsGil|KeepError|Locked|LeaseGuard) (\w+)(\([^;{}]*\))?;"
 
 
 def _closing(text: str, opening: int) -> int:
@@ -194,7 +192,9 @@ def _cxx(text: str) -> Iterator[tuple[str, int, int, str]]:
 def _python(text: str) -> Iterator[tuple[str, int, int, str]]:
     for found in re.finditer(r"(?m)^ +(if|elif) ([^\n]+):\n", text):
         yield "check", found.start(2), found.end(2), "(({0}) and not {on})"
-    for found in re.finditer(r"(?m)^ +(_watch_lazy_clones\(\)|setattr\([^\n]*\))\n", text):
+    for found in re.finditer(
+        r"(?m)^ +(setattr\([^\n]*\)|storage\._swap_data_ptr_\([^\n]*\))\n", text
+    ):
         yield "guard", found.start(1), found.end(1), "None if {on} else ({0})"
 
 

@@ -152,7 +152,7 @@ TEST_F(Refusal, names_the_mask_and_the_call_that_fills_it) {
 TEST_F(Refusal, of_read_only_memory_names_both_ways_out) {
   EXPECT_EQ(refusal_of("np.frombuffer(b'1234', 'f4')"),
             "cannot view a numpy.ndarray that nobody may write to as Flame (Flame does not know "
-            "read-only memory); use policy=\"host\" to copy, or x.copy()");
+            "read-only memory); use Policy::host() to copy, or x.copy()");
 }
 
 // ---- types
@@ -187,6 +187,23 @@ TEST_F(Types, of_ml_dtypes_go_out_and_come_back_over_the_same_memory) {
     const Ref back(NumPy::deliver(std::move(tensor)));
     EXPECT_EQ(text_of(back, "x.dtype.name"), name);
     EXPECT_EQ(text_of(back, "x.ctypes.data"), text_of(array, "x.ctypes.data"));
+  }
+}
+
+// C has more integers than widths: long and long long are of one type, but of two numbers.
+TEST_F(Types, of_every_c_type_go_out) {
+  for (const char* letter : {"?", "b", "h", "i", "l", "q", "B", "H", "I", "L",
+                             "Q", "e", "f", "d", "F", "D", "p", "P", "n", "N"}) {
+    SCOPED_TRACE(letter);
+    const Ref descriptor = value_of("np.dtype('" + std::string(letter) + "')");
+    const auto dtype = NumPy::dtype_of(descriptor.get());
+    ASSERT_TRUE(dtype.has_value());
+    EXPECT_EQ(to_string(*dtype), text_of(descriptor, "x.name"));
+    EXPECT_EQ(text_of(Ref(NumPy::descriptor_of(*dtype)), "x.name"), text_of(descriptor, "x.name"));
+  }
+  for (const char* letter : {"g", "G", "O", "S3", "U3", "V3", "M8[s]", "m8[s]"}) {
+    const Ref descriptor = value_of("np.dtype('" + std::string(letter) + "')");
+    EXPECT_EQ(NumPy::dtype_of(descriptor.get()), std::nullopt) << letter;
   }
 }
 

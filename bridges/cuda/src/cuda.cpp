@@ -1,3 +1,5 @@
+#include "dlbridge/cuda.hpp"
+
 #include <climits>
 #include <cstdint>
 #include <cstring>
@@ -6,7 +8,6 @@
 
 #include "cuda_calls.hpp"
 #include "cuda_devices.hpp"
-#include "dlbridge/cuda.hpp"
 #include "gpu_copy_kernels.hpp"
 
 namespace dlbridge {
@@ -16,6 +17,9 @@ namespace {
 class CudaRuntime final : public DeviceRuntime {
  public:
   [[nodiscard]] std::string_view name() const noexcept override { return "CUDA"; }
+  [[nodiscard]] DeviceSet types() const noexcept override {
+    return DeviceSet::of({kDLCUDA, kDLCUDAHost, kDLCUDAManaged});
+  }
   [[nodiscard]] int device_count() noexcept override { return devices_.count(); }
   [[nodiscard]] std::string unavailable() override { return devices_.unavailable(); }
   [[nodiscard]] std::optional<Device> locate(const void* address) override;
@@ -322,9 +326,7 @@ DeviceRuntime& cuda_runtime() {
 }
 
 void register_cuda_runtime() {
-  for (const std::int32_t type : {kDLCUDA, kDLCUDAHost, kDLCUDAManaged}) {
-    set_device_runtime(type, &cuda_runtime());
-  }
+  set_device_runtime(cuda_runtime());
 }
 
 }  // namespace dlbridge

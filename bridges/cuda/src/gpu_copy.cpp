@@ -14,67 +14,6 @@ namespace {
 // Below this most lanes of a tile would be idle.
 constexpr std::uint64_t kShortestTileSide = 16;
 
-Number number_of(DType dtype) {
-  const int bits = dtype.is(kDLComplex) ? dtype.bits / 2 : dtype.bits;
-  const auto sized = [bits](Number of_8_bits) {
-    const int doublings = std::countr_zero(static_cast<unsigned>(bits)) - 3;
-    return static_cast<Number>(static_cast<int>(of_8_bits) + doublings);
-  };
-  switch (dtype.code) {
-    case kDLInt:
-      return sized(Number::kInt8);
-    case kDLUInt:
-      return sized(Number::kUint8);
-    case kDLFloat:
-    case kDLComplex:
-      return bits == 16 ? Number::kFloat16 : bits == 32 ? Number::kFloat32 : Number::kFloat64;
-    case kDLBfloat:
-      return Number::kBfloat16;
-    case kDLFloat8_e3m4:
-      return Number::kFloat8E3M4;
-    case kDLFloat8_e4m3:
-      return Number::kFloat8E4M3;
-    case kDLFloat8_e4m3b11fnuz:
-      return Number::kFloat8E4M3B11Fnuz;
-    case kDLFloat8_e4m3fn:
-      return Number::kFloat8E4M3Fn;
-    case kDLFloat8_e4m3fnuz:
-      return Number::kFloat8E4M3Fnuz;
-    case kDLFloat8_e5m2:
-      return Number::kFloat8E5M2;
-    case kDLFloat8_e5m2fnuz:
-      return Number::kFloat8E5M2Fnuz;
-    case kDLFloat8_e8m0fnu:
-      return Number::kFloat8E8M0;
-    default:
-      return Number::kTruth;
-  }
-}
-
-Sign negation_of(DType dtype) {
-  switch (dtype.code) {
-    case kDLInt:
-    case kDLUInt:
-      return Sign::kMinus;
-    case kDLFloat:
-    case kDLBfloat:
-    case kDLComplex:
-    case kDLFloat8_e3m4:
-    case kDLFloat8_e4m3:
-    case kDLFloat8_e4m3fn:
-    case kDLFloat8_e5m2:
-      return Sign::kFlip;
-    case kDLFloat8_e4m3b11fnuz:
-    case kDLFloat8_e4m3fnuz:
-    case kDLFloat8_e5m2fnuz:
-      return Sign::kFlipUnlessZero;
-    case kDLFloat8_e8m0fnu:
-      return Sign::kNan;
-    default:
-      return Sign::kKeep;
-  }
-}
-
 ElementChange change_of(const CopyJob& job) {
   const DType from = job.source_dtype;
   const DType to = job.target_dtype;
@@ -83,13 +22,14 @@ ElementChange change_of(const CopyJob& job) {
   change.source_width = static_cast<std::uint8_t>(from.bits / 8 / change.source_numbers);
   change.target_numbers = to.is(kDLComplex) ? 2 : 1;
   change.target_width = static_cast<std::uint8_t>(to.bits / 8 / change.target_numbers);
+  const Sign sign = detail::negation_of(from);
   change.swap_bytes = job.swap_bytes;
-  change.real = job.negate ? negation_of(from) : Sign::kKeep;
+  change.real = job.negate ? sign : Sign::kKeep;
   // Conjugated and negated the imaginary part is as it was.
-  change.imaginary = job.negate != job.conjugate ? negation_of(from) : Sign::kKeep;
+  change.imaginary = job.negate != job.conjugate ? sign : Sign::kKeep;
   if (from != to) {
-    change.from = number_of(from);
-    change.to = number_of(to);
+    change.from = detail::kNumberOf[from];
+    change.to = detail::kNumberOf[to];
     change.cast = change.from != change.to;
   }
   return change;

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "copy/float_formats.hpp"
+#include "copy/numbers.hpp"
 
 #ifdef __CUDACC__
 #define DLBRIDGE_BOTH __host__ __device__
@@ -17,39 +17,9 @@
 
 namespace dlbridge::cuda {
 
-/// How a number is held. Complex types have two of them.
-enum class Number : std::uint8_t {
-  kTruth,
-  kInt8,
-  kInt16,
-  kInt32,
-  kInt64,
-  kUint8,
-  kUint16,
-  kUint32,
-  kUint64,
-  kFloat32,
-  kFloat64,
-  kFloat16,
-  kBfloat16,
-  kFloat8E3M4,
-  kFloat8E4M3,
-  kFloat8E4M3B11Fnuz,
-  kFloat8E4M3Fn,
-  kFloat8E4M3Fnuz,
-  kFloat8E5M2,
-  kFloat8E5M2Fnuz,
-  kFloat8E8M0,
-};
-
-/// What negation does to a number's bits.
-enum class Sign : std::uint8_t {
-  kKeep,
-  kFlip,            // the top bit
-  kMinus,           // integers
-  kFlipUnlessZero,  // where negative zero is NaN's code: neither has a sign
-  kNan,             // no negative values
-};
+using detail::kNumber;
+using detail::Number;
+using detail::Sign;
 
 /// What happens to one element: swap bytes, flip signs, cast.
 struct ElementChange {
@@ -57,8 +27,8 @@ struct ElementChange {
   bool cast = false;
   Sign real = Sign::kKeep;  // of every number that is not an imaginary part
   Sign imaginary = Sign::kKeep;
-  Number from = Number::kTruth;  // only read where `cast`
-  Number to = Number::kTruth;
+  Number from = Number::kNone;  // only read where `cast`
+  Number to = Number::kNone;
   std::uint8_t source_numbers = 1;  // 2: complex
   std::uint8_t target_numbers = 1;  // 2 with one of the source: an imaginary zero is added
   std::uint8_t source_width = 1;    // bytes of a number: 1, 2, 4 or 8
@@ -132,81 +102,49 @@ DLBRIDGE_BOTH constexpr std::uint64_t integer_of(From value, bool to_uint64) {
   }
 }
 
+/// Code and value of a small float, whose row is looked for from kRow on.
+template <std::size_t kRow = detail::kPlainRows>
 DLBRIDGE_BOTH constexpr std::uint64_t small_float_code(Number to, float value) {
-  switch (to) {
-    case Number::kFloat16:
-      return detail::Float16::encode(value);
-    case Number::kBfloat16:
-      return detail::Bfloat16::encode(value);
-    case Number::kFloat8E3M4:
-      return detail::Float8E3M4::encode(value);
-    case Number::kFloat8E4M3:
-      return detail::Float8E4M3::encode(value);
-    case Number::kFloat8E4M3B11Fnuz:
-      return detail::Float8E4M3B11Fnuz::encode(value);
-    case Number::kFloat8E4M3Fn:
-      return detail::Float8E4M3Fn::encode(value);
-    case Number::kFloat8E4M3Fnuz:
-      return detail::Float8E4M3Fnuz::encode(value);
-    case Number::kFloat8E5M2:
-      return detail::Float8E5M2::encode(value);
-    case Number::kFloat8E5M2Fnuz:
-      return detail::Float8E5M2Fnuz::encode(value);
-    default:
-      return detail::Float8E8M0::encode(value);
+  if constexpr (kRow + 1 < detail::kNumberRows) {
+    if (to != Number{kRow}) {
+      return small_float_code<kRow + 1>(to, value);
+    }
   }
+  return detail::HeldIn<kRow>::encode(value);
 }
 
+template <std::size_t kRow = detail::kPlainRows>
 DLBRIDGE_BOTH constexpr float small_float_value(Number from, std::uint32_t code) {
-  switch (from) {
-    case Number::kFloat16:
-      return detail::Float16::decode(code);
-    case Number::kBfloat16:
-      return detail::Bfloat16::decode(code);
-    case Number::kFloat8E3M4:
-      return detail::Float8E3M4::decode(code);
-    case Number::kFloat8E4M3:
-      return detail::Float8E4M3::decode(code);
-    case Number::kFloat8E4M3B11Fnuz:
-      return detail::Float8E4M3B11Fnuz::decode(code);
-    case Number::kFloat8E4M3Fn:
-      return detail::Float8E4M3Fn::decode(code);
-    case Number::kFloat8E4M3Fnuz:
-      return detail::Float8E4M3Fnuz::decode(code);
-    case Number::kFloat8E5M2:
-      return detail::Float8E5M2::decode(code);
-    case Number::kFloat8E5M2Fnuz:
-      return detail::Float8E5M2Fnuz::decode(code);
-    default:
-      return detail::Float8E8M0::decode(code);
+  if constexpr (kRow + 1 < detail::kNumberRows) {
+    if (from != Number{kRow}) {
+      return small_float_value<kRow + 1>(from, code);
+    }
   }
+  return detail::HeldIn<kRow>::decode(code);
+}
+
+// By width, the signed ones first.
+DLBRIDGE_BOTH constexpr bool is_integer(Number number) {
+  return number >= kNumber<std::int8_t> && number <= kNumber<std::uint64_t>;
 }
 
 /// The bits of the target's number, in the low bytes.
 template <class From>
 DLBRIDGE_BOTH constexpr std::uint64_t bits_of(From value, Number to) {
-  switch (to) {
-    case Number::kTruth:
-      return value != From{0} ? 1 : 0;
-    case Number::kInt8:
-    case Number::kInt16:
-    case Number::kInt32:
-    case Number::kInt64:
-    case Number::kUint8:
-    case Number::kUint16:
-    case Number::kUint32:
-      return integer_of(value, false);
-    case Number::kUint64:
-      return integer_of(value, true);
-    case Number::kFloat32:
-      return std::bit_cast<std::uint32_t>(static_cast<float>(value));
-    case Number::kFloat64:
-      return std::bit_cast<std::uint64_t>(static_cast<double>(value));
-    default:
-      break;
+  if (to == kNumber<detail::Truth>) {
+    return value != From{0} ? 1 : 0;
+  }
+  if (is_integer(to)) {
+    return integer_of(value, to == kNumber<std::uint64_t>);
+  }
+  if (to == kNumber<float>) {
+    return std::bit_cast<std::uint32_t>(static_cast<float>(value));
+  }
+  if (to == kNumber<double>) {
+    return std::bit_cast<std::uint64_t>(static_cast<double>(value));
   }
   if constexpr (std::is_same_v<From, double>) {
-    if (to == Number::kFloat16) {
+    if (to == kNumber<detail::Float16>) {
       return detail::float16_from_double(value);
     }
   }
@@ -217,31 +155,23 @@ DLBRIDGE_BOTH constexpr std::uint64_t bits_of(From value, Number to) {
 /// on as in copy_elements(): straight to the target, but to small floats by way of float, for which
 /// only float64 to float16 is an exception.
 DLBRIDGE_BOTH constexpr std::uint64_t cast_bits(std::uint64_t bits, Number from, Number to) {
-  switch (from) {
-    case Number::kTruth:
-      return bits_of(std::uint64_t{bits != 0 ? 1U : 0U}, to);
-    case Number::kInt8:
-    case Number::kInt16:
-    case Number::kInt32:
-    case Number::kInt64: {
-      const unsigned unused =
-          64 - (8U << (static_cast<unsigned>(from) - static_cast<unsigned>(Number::kInt8)));
-      return bits_of(static_cast<std::int64_t>(bits << unused) >> unused, to);
-    }
-    case Number::kUint8:
-    case Number::kUint16:
-    case Number::kUint32:
-    case Number::kUint64:
-      return bits_of(bits, to);
-    case Number::kFloat64:
-      return bits_of(std::bit_cast<double>(bits), to);
-    default: {
-      const auto code = static_cast<std::uint32_t>(bits);
-      return bits_of(
-          from == Number::kFloat32 ? std::bit_cast<float>(code) : small_float_value(from, code),
-          to);
-    }
+  if (from == kNumber<detail::Truth>) {
+    return bits_of(std::uint64_t{bits != 0 ? 1U : 0U}, to);
   }
+  if (is_integer(from)) {
+    if (from > kNumber<std::int64_t>) {
+      return bits_of(bits, to);
+    }
+    const int doublings = static_cast<int>(from) - static_cast<int>(kNumber<std::int8_t>);
+    const int unused = 64 - (8 << doublings);
+    return bits_of(static_cast<std::int64_t>(bits << unused) >> unused, to);
+  }
+  if (from == kNumber<double>) {
+    return bits_of(std::bit_cast<double>(bits), to);
+  }
+  const auto code = static_cast<std::uint32_t>(bits);
+  return bits_of(
+      from == kNumber<float> ? std::bit_cast<float>(code) : small_float_value(from, code), to);
 }
 
 DLBRIDGE_BOTH constexpr Lane changed(const ElementChange& change, const Lane& source) {

@@ -6,11 +6,15 @@
 #include <array>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "dlbridge/python_lease.hpp"
+#include "dlbridge/python_text.hpp"
 
 namespace dlbridge {
 namespace {
+
+using namespace cpython;
 
 constexpr Library kNumPy{
     .name = "numpy",
@@ -26,9 +30,49 @@ constexpr Library kNumPy{
     }},
 };
 
-constexpr DTypeSet kOwnTypes =
-    DTypeSet::of({"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-                  "float16", "float32", "float64", "complex64", "complex128"});
+// NumPy's own types and its numbers for them. Two numbers may stand for one type (long and long
+// long are of the same width): both come in, the first goes out.
+struct OwnType {
+  std::string_view name;
+  int number;
+};
+constexpr std::array kOwnTypes = {
+    OwnType{"bool", NPY_BOOL},        OwnType{"int8", NPY_INT8},
+    OwnType{"int16", NPY_INT16},      OwnType{"int32", NPY_INT32},
+    OwnType{"int64", NPY_INT64},      OwnType{"int64", NPY_LONGLONG},
+    OwnType{"uint8", NPY_UINT8},      OwnType{"uint16", NPY_UINT16},
+    OwnType{"uint32", NPY_UINT32},    OwnType{"uint64", NPY_UINT64},
+    OwnType{"uint64", NPY_ULONGLONG}, OwnType{"float16", NPY_FLOAT16},
+    OwnType{"float32", NPY_FLOAT32},  OwnType{"float64", NPY_FLOAT64},
+    OwnType{"complex64", NPY_CFLOAT}, OwnType{"complex128", NPY_CDOUBLE},
+};
+
+constexpr int kNoNumber = -1;
+constexpr auto kNumbers = [] {
+  DTypeMap<int> numbers(kNoNumber);
+  for (const OwnType& row : kOwnTypes) {
+    numbers.add(*dtype_named(row.name), row.number);
+  }
+  return numbers;
+}();
+
+// By NumPy's number; no bits where DLPack has no such type.
+constexpr auto kTypes = [] {
+  std::array<DType, NPY_HALF + 1> types{};
+  for (const OwnType& row : kOwnTypes) {
+    types[static_cast<std::size_t>(row.number)] = *dtype_named(row.name);
+  }
+  return types;
+}();
+
+constexpr bool every_number_has_a_row() {
+  std::size_t number = 0;
+  while (number <= NPY_CDOUBLE && (kTypes[number].bits != 0 || number == NPY_LONGDOUBLE)) {
+    ++number;
+  }
+  return number > NPY_CDOUBLE;
+}
+static_assert(every_number_has_a_row(), "NumPy has an integer of a C type that the table lacks");
 
 // Filled in by import(): the limit on dimensions depends on the release, the rest on ml_dtypes.
 Capabilities numpy_capabilities{
@@ -36,7 +80,7 @@ Capabilities numpy_capabilities{
     .result = "numpy.ndarray",
     .devices = DeviceSet::host(),
     .wants_host = true,
-    .dtypes = kOwnTypes,
+    .dtypes = kNumbers.types(),
     .extension_hint = "pip install ml_dtypes",
 };
 
@@ -48,98 +92,58 @@ constexpr std::array<std::string_view, 9> kExtensionTypes = {
 
 struct Extension {
   DType dtype;
-  PyArray_Descr* descriptor;
+  PyArray_Descr* descriptor;  // kept for good
 };
 std::array<Extension, kExtensionTypes.size() + 1> extensions{};
 std::size_t extension_count = 0;
 
-// Forgets an error that says that something is not there. False, with the error still set, where it
-// says nothing of the kind: there is no memory, or somebody interrupts.
-bool forget_missing() noexcept {
-  if (PyErr_Occurred() != nullptr) {
-    if (PyErr_ExceptionMatches(PyExc_MemoryError) != 0 ||
-        PyErr_ExceptionMatches(PyExc_Exception) == 0) {
-      return false;
-    }
-    PyErr_Clear();
-  }
-  return true;
-}
-
-// The descriptor of one of ml_dtypes' types; null where this ml_dtypes is older than the type, and
-// on an error, which is set then.
-PyArray_Descr* extension_descriptor(PyObject* module, std::string_view name) noexcept {
-  PyObject* type = PyObject_GetAttrString(module, name.data());
-  PyArray_Descr* descriptor = nullptr;
-  if (type != nullptr && PyArray_DescrConverter(type, &descriptor) == 0) {
-    descriptor = nullptr;
-  }
-  Py_XDECREF(type);
-  (void)forget_missing();
+// The descriptor of one of ml_dtypes' types; null where this ml_dtypes is older than the type.
+Ref extension_descriptor(const Ref& module, std::string_view name) {
+  const Ref type(PyObject_GetAttrString(module.get(), name.data()));
+  Ref descriptor(type ? NumPy::descriptor_from(type.get()) : nullptr);
+  forget_error();
   return descriptor;
 }
 
 // Only when a type calls for it: importing ml_dtypes takes longer than importing this library.
-// False, with Python's error set, where it failed for another reason than that there is none.
-bool load_extensions() noexcept {
+// Throws PythonError where that failed for another reason than that there is none.
+void load_extensions() {
   static bool loaded = false;
   if (loaded) {
-    return true;
+    return;
   }
-  PyObject* module = PyImport_ImportModule("ml_dtypes");
-  if (module == nullptr) {
-    return forget_missing();
+  const Ref module(PyImport_ImportModule("ml_dtypes"));
+  forget_error();
+  if (!module) {
+    return;
   }
-  std::array<PyArray_Descr*, kExtensionTypes.size()> found{};
-  for (std::size_t i = 0; i < found.size() && PyErr_Occurred() == nullptr; ++i) {
+  std::array<Ref, kExtensionTypes.size()> found;
+  for (std::size_t i = 0; i < found.size(); ++i) {
     found[i] = extension_descriptor(module, kExtensionTypes[i]);
   }
-  Py_DECREF(module);
-  const bool failed = PyErr_Occurred() != nullptr;
-  // Importing lets other threads run: one of them may have come first.
-  if (loaded || failed) {
-    for (PyArray_Descr* descriptor : found) {
-      Py_XDECREF(descriptor);
-    }
-    return !failed;
+  if (loaded) {  // importing lets other threads run: one of them came first
+    return;
   }
   loaded = true;
   numpy_capabilities.extension_hint = {};
   for (std::size_t i = 0; i < found.size(); ++i) {
-    if (found[i] != nullptr) {
-      extensions[extension_count++] = {*dtype_named(kExtensionTypes[i]), found[i]};
+    if (found[i]) {
+      extensions[extension_count++] = {*dtype_named(kExtensionTypes[i]),
+                                       reinterpret_cast<PyArray_Descr*>(found[i].release())};
       numpy_capabilities.extension_dtypes =
           numpy_capabilities.extension_dtypes | DTypeSet::of_name(kExtensionTypes[i]);
     }
-  }
-  return true;
-}
-
-void require_extensions() {
-  if (!load_extensions()) {
-    throw PythonError();
   }
 }
 
 std::optional<DType> type_of(PyArray_Descr* descriptor) {
   const int number = descriptor->type_num;
-  const int bits = static_cast<int>(8 * PyDataType_ELSIZE(descriptor));
   if (number < NPY_USERDEF) {
-    if (PyTypeNum_ISBOOL(number)) {
-      return DType{kDLBool, 8};
-    }
-    if (PyTypeNum_ISINTEGER(number)) {
-      return DType{PyTypeNum_ISUNSIGNED(number) ? kDLUInt : kDLInt, bits};
-    }
-    if (number == NPY_HALF || number == NPY_FLOAT || number == NPY_DOUBLE) {
-      return DType{kDLFloat, bits};
-    }
-    if (number == NPY_CFLOAT || number == NPY_CDOUBLE) {
-      return DType{kDLComplex, bits};
-    }
-    return std::nullopt;
+    const auto index = static_cast<std::size_t>(number);
+    const bool known = index < kTypes.size() && kTypes[index].bits != 0;
+    return known ? std::optional(kTypes[index]) : std::nullopt;
   }
-  require_extensions();
+  load_extensions();
   for (std::size_t i = 0; i < extension_count; ++i) {
     if (extensions[i].descriptor->type_num == number) {
       return extensions[i].dtype;
@@ -150,35 +154,22 @@ std::optional<DType> type_of(PyArray_Descr* descriptor) {
 
 // The masked array's class, if its module was ever loaded: only then can there be one.
 bool is_masked(PyObject* array) {
-  PyObject* name = PyUnicode_FromString("numpy.ma");
-  PyObject* module = name == nullptr ? nullptr : PyImport_GetModule(name);
-  Py_XDECREF(name);
-  PyObject* type = module == nullptr ? nullptr : PyObject_GetAttrString(module, "MaskedArray");
-  Py_XDECREF(module);
-  const bool masked = type != nullptr && PyObject_IsInstance(array, type) == 1;
-  Py_XDECREF(type);
-  if (!forget_missing()) {
-    throw PythonError();
-  }
+  const Ref name = checked(PyUnicode_FromString("numpy.ma"));
+  const Ref module(PyImport_GetModule(name.get()));
+  const Ref type(module ? PyObject_GetAttrString(module.get(), "MaskedArray") : nullptr);
+  const bool masked = type && PyObject_IsInstance(array, type.get()) == 1;
+  forget_error();
   return masked;
 }
 
-std::string text_of(PyObject* object) {
-  PyObject* text = PyObject_Str(object);
-  const char* bytes = text == nullptr ? nullptr : PyUnicode_AsUTF8(text);
-  std::string result;
-  try {
-    result = bytes == nullptr ? "?" : bytes;
-  } catch (...) {
-    Py_XDECREF(text);
-    throw;
-  }
-  Py_XDECREF(text);
-  if (!forget_missing()) {
-    throw PythonError();
-  }
-  return result;
-}
+// What makes numbers that DLPack knows of the kinds that it does not, by NumPy's letter.
+constexpr std::array<std::pair<char, const char*>, 5> kFixesByKind = {{
+    {'M', "x.view(\"int64\")"},
+    {'m', "x.view(\"int64\")"},
+    {'f', "x.astype(\"float64\")"},
+    {'c', "x.astype(\"complex128\")"},
+    {'O', "x.astype(\"float64\") if its items are numbers"},
+}};
 
 void name_inexpressible(PyArray_Descr* descriptor, Source& source) {
   source.detail = text_of(reinterpret_cast<PyObject*>(descriptor));
@@ -186,25 +177,15 @@ void name_inexpressible(PyArray_Descr* descriptor, Source& source) {
   const auto named = dtype_named(source.detail);
   const bool padded = descriptor->type_num >= NPY_USERDEF && named && !named->whole_bytes();
   source.traits.conditions.add(padded ? Condition::kPaddedSubByte : Condition::kInexpressibleDType);
-  switch (descriptor->kind) {
-    case 'M':
-    case 'm':
-      source.fix = "x.view(\"int64\")";
-      break;
-    case 'f':
-      source.fix = "x.astype(\"float64\")";
-      break;
-    case 'c':
-      source.fix = "x.astype(\"complex128\")";
-      break;
-    case 'O':
-      source.fix = "x.astype(\"float64\") if its items are numbers";
-      break;
-    default:
-      if (PyDataType_HASFIELDS(descriptor)) {
-        source.detail = "structured " + source.detail;
-        source.fix = "one of its fields, as in x[\"name\"]";
-      }
+  for (const auto& [kind, fix] : kFixesByKind) {
+    if (descriptor->kind == kind) {
+      source.fix = fix;
+      return;
+    }
+  }
+  if (PyDataType_HASFIELDS(descriptor)) {
+    source.detail = "structured " + source.detail;
+    source.fix = "one of its fields, as in x[\"name\"]";
   }
 }
 
@@ -233,10 +214,8 @@ PyObject* loose_owner(PyObject* array) noexcept {
   while (base != nullptr && PyArray_Check(base)) {
     base = PyArray_BASE(reinterpret_cast<PyArrayObject*>(base));
   }
-  if (base == nullptr) {
-    return nullptr;
-  }
-  for (PyTypeObject* type = Py_TYPE(base); type != nullptr; type = type->tp_base) {
+  for (PyTypeObject* type = base == nullptr ? nullptr : Py_TYPE(base); type != nullptr;
+       type = type->tp_base) {
     const std::string_view name = type->tp_name;
     if (name == "mmap.mmap" || name == "bytearray" || name == "array.array") {
       return base;
@@ -245,20 +224,35 @@ PyObject* loose_owner(PyObject* array) noexcept {
   return nullptr;
 }
 
-// A new reference to what keeps the array's memory where it is. While a memoryview exists, its
-// owner refuses to close, grow or shrink.
-PyObject* held_for(PyObject* array) {
+// Whether an exact array lies in memory of NumPy's own, and little of it: who made it cannot see
+// when it ends, and may find it referred to for a while longer.
+bool is_small_and_plain(PyObject* object, const DLTensor& tensor) {
+  constexpr std::int64_t kSmallBits = std::int64_t{64} << 13;  // 64 KiB
+  PyObject* base = PyArray_BASE(reinterpret_cast<PyArrayObject*>(object));
+  if (base != nullptr) [[unlikely]] {
+    auto* whole = reinterpret_cast<PyArrayObject*>(base);
+    return PyArray_CheckExact(base) && PyArray_BASE(whole) == nullptr &&
+           8 * PyArray_NBYTES(whole) <= kSmallBits;
+  }
+  std::int64_t bits = tensor.dtype.bits;
+  for (std::int32_t i = 0; i < tensor.ndim; ++i) {
+    bits *= tensor.shape[i];
+  }
+  return bits <= kSmallBits;
+}
+
+// What keeps the array's memory where it is. While a memoryview exists, its owner refuses to close,
+// grow or shrink.
+Lease lease_on(PyObject* array, const DLTensor& tensor) {
+  if (PyArray_CheckExact(array) && is_small_and_plain(array, tensor)) [[likely]] {
+    return patient_lease(Py_NewRef(array));
+  }
   PyObject* owner = loose_owner(array);
-  if (owner == nullptr) [[likely]] {
-    return Py_NewRef(array);
+  if (owner == nullptr) {
+    return python_lease(Py_NewRef(array));
   }
-  PyObject* exported = PyMemoryView_FromObject(owner);
-  PyObject* both = exported == nullptr ? nullptr : PyTuple_Pack(2, array, exported);
-  Py_XDECREF(exported);
-  if (both == nullptr) {
-    throw PythonError();
-  }
-  return both;
+  const Ref exported = checked(PyMemoryView_FromObject(owner));
+  return python_lease(checked(PyTuple_Pack(2, array, exported.get())).release());
 }
 
 constexpr const char* kBaseName = "dlbridge.managed_tensor";
@@ -291,11 +285,7 @@ bool NumPy::is_scalar(PyObject* object) noexcept {
 }
 
 PyObject* NumPy::array_of_scalar(PyObject* scalar) {
-  PyObject* array = PyArray_FromScalar(scalar, nullptr);
-  if (array == nullptr) {
-    throw PythonError();
-  }
-  return array;
+  return checked(PyArray_FromScalar(scalar, nullptr)).release();
 }
 
 void NumPy::describe(PyObject* object, Source& source) {
@@ -324,23 +314,23 @@ void NumPy::describe(PyObject* object, Source& source) {
 ManagedTensor NumPy::acquire(PyObject* array, const Source& source) {
   const bool readonly = source.traits.conditions.has(Condition::kReadOnly);
   return ManagedTensor::own_trusted(source.tensor, readonly ? DLPACK_FLAG_BITMASK_READ_ONLY : 0,
-                                    python_lease(held_for(array)));
+                                    lease_on(array, source.tensor));
 }
 
 const Capabilities& NumPy::capabilities(const Source& source, const Request& request) {
-  if (!kOwnTypes.contains(source.tensor.dtype) ||
-      (request.dtype && !kOwnTypes.contains(*request.dtype))) {
-    require_extensions();
+  if (kNumbers[source.tensor.dtype] == kNoNumber ||
+      (request.dtype && kNumbers[*request.dtype] == kNoNumber)) {
+    load_extensions();
   }
   return numpy_capabilities;
 }
 
 PyObject* NumPy::array_over(const DLTensor& tensor, bool readonly, PyObject* base) noexcept {
   static char nothing[16];
+  Ref owner(base);
   const DType dtype(tensor.dtype);
-  PyObject* descriptor = descriptor_of(dtype);
-  if (descriptor == nullptr) {
-    Py_DECREF(base);
+  Ref descriptor(descriptor_of(dtype));
+  if (!descriptor) {
     if (PyErr_Occurred() == nullptr) {
       PyErr_Format(PyExc_BufferError, "NumPy has no type for DLPack's (%d, %d, %d)", dtype.code,
                    dtype.bits, dtype.lanes);
@@ -353,20 +343,16 @@ PyObject* NumPy::array_over(const DLTensor& tensor, bool readonly, PyObject* bas
   }
   // Without data NumPy would allocate; an empty tensor may come without.
   void* data = tensor.data == nullptr ? static_cast<void*>(nothing) : tensor.data;
-  PyObject* array =
-      PyArray_NewFromDescr(&PyArray_Type, reinterpret_cast<PyArray_Descr*>(descriptor), tensor.ndim,
-                           reinterpret_cast<npy_intp*>(tensor.shape), strides.data(), data,
-                           readonly ? 0 : NPY_ARRAY_WRITEABLE, nullptr);
-  if (array == nullptr) {
-    Py_DECREF(base);
+  // It steals the descriptor, and the next one the base, both also when they fail.
+  Ref array(
+      PyArray_NewFromDescr(&PyArray_Type, reinterpret_cast<PyArray_Descr*>(descriptor.release()),
+                           tensor.ndim, reinterpret_cast<npy_intp*>(tensor.shape), strides.data(),
+                           data, readonly ? 0 : NPY_ARRAY_WRITEABLE, nullptr));
+  if (!array ||
+      PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(array.get()), owner.release()) < 0) {
     return nullptr;
   }
-  // Steals the base, also when it fails.
-  if (PyArray_SetBaseObject(reinterpret_cast<PyArrayObject*>(array), base) < 0) {
-    Py_DECREF(array);
-    return nullptr;
-  }
-  return array;
+  return array.release();
 }
 
 PyObject* NumPy::deliver(ManagedTensor tensor) {
@@ -378,59 +364,21 @@ PyObject* NumPy::deliver(ManagedTensor tensor) {
     managed->deleter(managed);
     throw PythonError();
   }
-  PyObject* array = array_over(described, readonly, base);
-  if (array == nullptr) {
-    throw PythonError();
-  }
-  return array;
+  return checked(array_over(described, readonly, base)).release();
 }
 
 std::optional<DType> NumPy::dtype_of(PyObject* descriptor) {
   auto* native = reinterpret_cast<PyArray_Descr*>(descriptor);
-  if (PyDataType_ISBYTESWAPPED(native)) {
-    return std::nullopt;
-  }
-  return type_of(native);
+  return PyDataType_ISBYTESWAPPED(native) ? std::nullopt : type_of(native);
 }
 
 PyObject* NumPy::descriptor_of(DType dtype) {
-  if (dtype.lanes == 1) {
-    int number = -1;
-    switch (dtype.code) {
-      case kDLBool:
-        number = dtype.bits == 8 ? NPY_BOOL : -1;
-        break;
-      case kDLInt:
-        number = dtype.bits == 64   ? NPY_INT64
-                 : dtype.bits == 32 ? NPY_INT32
-                 : dtype.bits == 16 ? NPY_INT16
-                 : dtype.bits == 8  ? NPY_INT8
-                                    : -1;
-        break;
-      case kDLUInt:
-        number = dtype.bits == 64   ? NPY_UINT64
-                 : dtype.bits == 32 ? NPY_UINT32
-                 : dtype.bits == 16 ? NPY_UINT16
-                 : dtype.bits == 8  ? NPY_UINT8
-                                    : -1;
-        break;
-      case kDLFloat:
-        number = dtype.bits == 32   ? NPY_FLOAT32
-                 : dtype.bits == 64 ? NPY_FLOAT64
-                 : dtype.bits == 16 ? NPY_FLOAT16
-                                    : -1;
-        break;
-      case kDLComplex:
-        number = dtype.bits == 64 ? NPY_COMPLEX64 : dtype.bits == 128 ? NPY_COMPLEX128 : -1;
-        break;
-      default:
-        break;
-    }
-    if (number >= 0) {
-      return reinterpret_cast<PyObject*>(PyArray_DescrFromType(number));
-    }
+  if (const int number = kNumbers[dtype]; number != kNoNumber) {
+    return reinterpret_cast<PyObject*>(PyArray_DescrFromType(number));
   }
-  if (!load_extensions()) {
+  try {
+    load_extensions();
+  } catch (const PythonError&) {
     return nullptr;
   }
   for (std::size_t i = 0; i < extension_count; ++i) {
@@ -442,10 +390,8 @@ PyObject* NumPy::descriptor_of(DType dtype) {
 }
 
 PyObject* NumPy::descriptor_from(PyObject* object) {
-  PyArray_Descr* descriptor = nullptr;
-  if (PyArray_DescrConverter(object, &descriptor) == 0) {
-    return nullptr;
-  }
+  PyArray_Descr* descriptor = nullptr;  // stays null where it fails
+  PyArray_DescrConverter(object, &descriptor);
   return reinterpret_cast<PyObject*>(descriptor);
 }
 

@@ -2,95 +2,242 @@
 
 from __future__ import annotations
 
-import collections
 import copy
+import copyreg
 import dataclasses
+import enum
 import sys
+from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, defaultdict, deque
 from collections.abc import Callable, Iterable
-from typing import Any
-
-# The parts, where each is (as one would write it behind the container's name), and the function
-# that puts new parts together in the same way.
-Parts = tuple[tuple[Any, ...], tuple[str, ...], Callable[[tuple[Any, ...]], Any]]
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, NamedTuple
 
 
-def parts_of(x: Any) -> Parts | None:
-    """The parts of a container, or None where ``x`` is a leaf."""
-    kind = type(x)
+class Container(NamedTuple):
+    """A container, taken apart.
+
+    ``place(i)`` is where its part i is, as one would write it behind the container's name, and
+    ``put_together(new)`` a container of the same kind with new parts.
+    """
+
+    parts: tuple[Any, ...]
+    place: Callable[[int], str]
+    put_together: Callable[[tuple[Any, ...]], Any]
+
+
+class _Kind(NamedTuple):
+    """One of Python's containers, and how it is handled whatever a subclass has put over it.
+
+    ``begin(made, x)`` readies a new object for ``put(made, name, value)`` of each member in turn.
+    """
+
+    base: Any
+    members: Callable[[Any], Iterable[tuple[Any, Any]]]
+    begin: Callable[[Any, Any], object]
+    put: Callable[[Any, Any, Any], object]
+    place: str = "[{!r}]"
+
+
+def _nothing(made: Any, x: Any) -> None:
+    pass
+
+
+def _in_data(made: Any, name: Any, value: Any) -> None:
+    made.data[name] = value
+
+
+def _in_maps(made: Any, place: int, value: Any) -> None:
+    made.maps[place] = value
+
+
+# A subclass before its base.
+_KINDS = (
+    _Kind(OrderedDict, OrderedDict.items, _nothing, OrderedDict.__setitem__),
+    _Kind(
+        defaultdict,
+        dict.items,
+        lambda made, x: defaultdict.__init__(made, x.default_factory),
+        dict.__setitem__,
+    ),
+    _Kind(Counter, dict.items, _nothing, dict.__setitem__),
+    _Kind(dict, dict.items, _nothing, dict.__setitem__),
+    _Kind(
+        list,
+        lambda x: enumerate(list.__iter__(x)),
+        lambda made, x: list.extend(made, list.__iter__(x)),
+        list.__setitem__,
+    ),
+    _Kind(
+        deque,
+        lambda x: enumerate(deque.__iter__(x)),
+        lambda made, x: deque.__init__(made, deque.__iter__(x), x.maxlen),
+        deque.__setitem__,
+    ),
+    _Kind(
+        UserDict,
+        lambda x: x.data.items(),
+        lambda made, x: setattr(made, "data", copy.copy(x.data)),
+        _in_data,
+    ),
+    _Kind(
+        UserList,
+        lambda x: enumerate(x.data),
+        lambda made, x: setattr(made, "data", copy.copy(x.data)),
+        _in_data,
+    ),
+    _Kind(
+        ChainMap,
+        lambda x: enumerate(x.maps),
+        lambda made, x: setattr(made, "maps", list(x.maps)),
+        _in_maps,
+        ".maps[{}]",
+    ),
+    _Kind(SimpleNamespace, lambda x: vars(x).items(), _nothing, setattr, ".{}"),
+)
+_DATACLASS = _Kind(object, lambda x: _fields(x).items(), _nothing, object.__setattr__, ".{}")
+
+
+def parts_of(x: Any) -> Container | None:
+    """The container, taken apart, or None where ``x`` is a leaf."""
+    if isinstance(x, enum.Enum):
+        return None  # a constant, whatever its value is
     if isinstance(x, tuple):
-        return _of_tuple(x, kind)
-    if kind in (collections.OrderedDict, collections.defaultdict):
-        return _of_dict(x)
-    registered = _by_optree(x) or _by_torch(x, kind)
+        return _of_tuple(x, type(x))
+    for kind in _KINDS:
+        if isinstance(x, kind.base):
+            return _of_kind(x, kind)
+    if isinstance(x, MappingProxyType):
+        inner = parts_of(x.copy())
+        if inner is None:
+            return None
+        together = inner.put_together
+        return inner._replace(put_together=lambda new: MappingProxyType(together(new)))
+    registered = _by_optree(x) or _by_torch(x)
     if registered is not None:
         return registered
-    if dataclasses.is_dataclass(x):
-        return _of_dataclass(x)
-    if isinstance(x, dict):
-        return _of_dict(x)
-    if isinstance(x, list):
-        return tuple(x), _numbered(len(x)), _into_copy(x, range(len(x)))
-    return None
+    return _of_kind(x, _DATACLASS) if dataclasses.is_dataclass(x) else None
 
 
-def _numbered(count: int) -> tuple[str, ...]:
-    return tuple(f"[{i}]" for i in range(count))
+def _of_kind(x: Any, kind: _Kind) -> Container:
+    members = tuple(kind.members(x))
+    attributes = _attributes(x)
+    # Some classes keep a member as an attribute too, as transformers' outputs do: it stays both.
+    both = {
+        name
+        for name, value in (members if attributes else ())
+        if isinstance(name, str) and attributes.get(name, x) is value
+    }
+    fields = () if kind is _DATACLASS else tuple(_fields(x).items())
+    beside = tuple((name, value) for name, value in fields if name not in both)
+
+    def place(i: int) -> str:
+        if i < len(members):
+            return kind.place.format(members[i][0])
+        return f".{beside[i - len(members)][0]}"
+
+    def put_together(new: tuple[Any, ...]) -> Any:
+        made = _copied(x, kind)
+        values = iter(new)
+        for name, _ in members:
+            value = next(values)
+            kind.put(made, name, value)
+            if name in both:
+                vars(made)[name] = value
+        for name, _ in beside:
+            object.__setattr__(made, name, next(values))
+        return made
+
+    return Container(tuple(value for _, value in (*members, *beside)), place, put_together)
 
 
-def _by_optree(x: Any) -> Parts | None:
+def _fields(x: Any) -> dict[str, Any]:
+    """What a dataclass has: not all need be set, nor be arguments of its constructor."""
+    if not dataclasses.is_dataclass(x):
+        return {}
+    names = (field.name for field in dataclasses.fields(x))
+    return {name: getattr(x, name) for name in names if hasattr(x, name)}
+
+
+def _attributes(x: Any) -> dict[str, Any]:
+    """Those of the object's own; of a dict whose attributes are its items, none."""
+    found: dict[str, Any] = getattr(x, "__dict__", {})
+    return {} if found is x else found
+
+
+def _copied(x: Any, kind: _Kind) -> Any:
+    """A shallow copy; of its members perhaps none yet, if the class has no way of its own to copy.
+
+    Without a call of the class, which may want other arguments: Python's own ways to copy an
+    OrderedDict, a defaultdict and a deque call it, and forget its attributes.
+    """
+    cls = type(x)
+    own_ways = ("__copy__", "__reduce__", "__reduce_ex__")
+    try:
+        if any(getattr(cls, n, None) is not getattr(kind.base, n, None) for n in own_ways):
+            made = copy.copy(x)
+            if kind.base in (UserDict, UserList, ChainMap):
+                kind.begin(made, x)  # it may share what holds the members
+        else:
+            made = kind.base.__new__(cls)
+            _take_attributes(made, x)
+            kind.begin(made, x)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:
+        raise _no_copy(cls, f"copying it fails: {type(error).__name__}: {error}") from error
+    if made is x or type(made) is not cls:
+        raise _no_copy(cls, f"its copy is {'itself' if made is x else type(made).__name__}")
+    return made
+
+
+def _no_copy(cls: type, why: str) -> TypeError:
+    return TypeError(
+        f"a {cls.__module__}.{cls.__qualname__} cannot be rebuilt around other members: {why}; "
+        "convert its members one by one"
+    )
+
+
+def _take_attributes(made: Any, x: Any) -> None:
+    if getattr(x, "__dict__", None) is x:
+        made.__dict__ = made  # the dict whose items are its attributes
+    elif _attributes(x):
+        vars(made).update(vars(x))
+    for name in copyreg._slotnames(type(x)):  # type: ignore[attr-defined]
+        if hasattr(x, name):
+            object.__setattr__(made, name, getattr(x, name))
+
+
+def _of_tuple(x: tuple[Any, ...], cls: Any) -> Container:
+    parts = tuple(tuple.__iter__(x))
+    names = getattr(cls, "_fields", None)
+
+    def put_together(new: tuple[Any, ...]) -> Any:
+        if hasattr(cls, "n_sequence_fields"):  # a struct sequence, as torch.max(x, 0) returns
+            hidden: Any = x.__reduce__()[1][1]  # fields that it does not count among its parts
+            return cls(new, hidden)
+        made = tuple.__new__(cls, new)
+        _take_attributes(made, x)
+        return made
+
+    return Container(parts, lambda i: f".{names[i]}" if names else f"[{i}]", put_together)
+
+
+def _by_optree(x: Any) -> Container | None:
     optree = sys.modules.get("optree")
     if optree is None or optree.tree_is_leaf(x):
         return None
     parts, metadata, places, put_together = optree.tree_flatten_one_level(x)
-    names = tuple(f"[{place!r}]" for place in places)
-    return tuple(parts), names, lambda new: put_together(metadata, new)
+    return Container(
+        tuple(parts), lambda i: f"[{places[i]!r}]", lambda new: put_together(metadata, new)
+    )
 
 
-def _by_torch(x: Any, kind: type) -> Parts | None:
+def _by_torch(x: Any) -> Container | None:
     pytree = sys.modules.get("torch.utils._pytree")
-    if pytree is None:
-        return None
-    node = pytree.SUPPORTED_NODES.get(kind)
+    node = None if pytree is None else pytree.SUPPORTED_NODES.get(type(x))
     if node is None:
         return None
-    children, context = node.flatten_fn(x)
-    parts = tuple(children)
-    return parts, _numbered(len(parts)), lambda new: node.unflatten_fn(list(new), context)
-
-
-def _of_tuple(x: tuple[Any, ...], kind: Any) -> Parts | None:
-    if hasattr(kind, "_fields") and hasattr(kind, "_make"):
-        return tuple(x), tuple(f".{name}" for name in kind._fields), kind._make
-    if hasattr(kind, "n_sequence_fields"):
-        return tuple(x), _numbered(len(x)), kind  # a struct sequence, as torch.max(x, 0) returns
-    return None  # torch.Size and its like are values, though optree takes them apart
-
-
-def _of_dict(x: dict[Any, Any]) -> Parts:
-    names = tuple(x)
-    return tuple(x.values()), tuple(f"[{name!r}]" for name in names), _into_copy(x, names)
-
-
-def _of_dataclass(x: Any) -> Parts:
-    names = tuple(field.name for field in dataclasses.fields(x) if hasattr(x, field.name))
-
-    def put_together(new: tuple[Any, ...]) -> Any:
-        # Not by the constructor: fields may be frozen, or no arguments of it.
-        made = copy.copy(x)
-        for name, value in zip(names, new, strict=True):
-            object.__setattr__(made, name, value)
-        return made
-
-    parts = tuple(getattr(x, name) for name in names)
-    return parts, tuple(f".{name}" for name in names), put_together
-
-
-def _into_copy(x: Any, names: Iterable[Any]) -> Callable[[tuple[Any, ...]], Any]:
-    # A defaultdict keeps its factory, an OrderedDict its order, a class of one's own the rest.
-    def put_together(new: tuple[Any, ...]) -> Any:
-        made = copy.copy(x)
-        for name, value in zip(names, new, strict=True):
-            made[name] = value
-        return made
-
-    return put_together
+    parts, context = node.flatten_fn(x)
+    return Container(
+        tuple(parts), lambda i: f"[{i}]", lambda new: node.unflatten_fn(list(new), context)
+    )

@@ -50,32 +50,74 @@ _FILES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+# The fields and what each is where nothing is said: the core's table, which C++ reads too.
+_FIELDS: dict[str, Any] = _core.capability_fields()
+
+
 class Capabilities:
-    """What a library can take.
+    """What a library can take. Immutable; a field that is not given has its default.
 
-    ``devices`` and ``dtypes`` are names ("cpu", "cuda"; "float32", "bfloat16"), None all that
-    DLPack has. A tensor elsewhere, or of another type, is refused or copied before the library sees
-    it. ``own_device`` is where the library's objects are, if that is not the host: what lies on the
-    host is handed to ``Library.take_host``, which copies it there.
+    ``result``: what comes out, for messages. ``devices`` and ``dtypes`` are names ("cpu", "cuda";
+    "float32", "bfloat16"), None all that DLPack has. A tensor elsewhere, or of another type, is
+    refused or copied before the library sees it. ``own_device`` is where the library's objects are,
+    if that is not the host: what lies on the host is handed to ``Library.take_host``, which copies
+    it there; ``copies_to_device``: it can be asked to.
 
-    ``read_only``: "honours" (it keeps the promise), "unaware" (it would write, so the policy
-    decides) or "never" (it must not get such memory). ``writable=False``: its own objects cannot be
-    written to. ``copies=True``: it copies whatever it is given, so no view can be promised.
+    ``strides``: "any", "non-negative" or "compact"; ``alignment`` in bytes; ``min_dimensions`` and
+    ``max_dimensions``. ``read_only``: "honours" (it keeps the promise), "unaware" (it would write,
+    so the policy decides) or "never" (it must not get such memory). ``writable=False``: its own
+    objects cannot be written to. ``guards_overlap``: it refuses by itself to write where elements
+    share memory. ``copies=True``: it copies whatever it is given, so no view can be promised.
+    ``carries_padding``: it keeps the flag of elements that are padded to bytes.
     """
 
-    result: str = ""
-    devices: tuple[str, ...] | None = ("cpu",)
-    own_device: str | None = None
-    dtypes: tuple[str, ...] | None = None
-    strides: Literal["any", "non-negative", "compact"] = "any"
-    alignment: int = 1
-    min_dimensions: int = 0
-    max_dimensions: int = 64
-    read_only: Literal["honours", "unaware", "never"] = "unaware"
-    writable: bool = True
-    guards_overlap: bool = False
-    copies: bool = False
+    __slots__ = ("_given", "result")
+
+    result: str
+    _given: dict[str, Any]
+
+    def __init__(self, *, result: str = "", **fields: Any) -> None:
+        for name in fields:
+            if name not in _FIELDS:
+                raise TypeError(f"Capabilities have no field {name!r}; they have {_names()}")
+        object.__setattr__(self, "result", result)
+        object.__setattr__(self, "_given", fields)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Every field but ``result``, by name."""
+        return {**_FIELDS, **self._given}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _FIELDS:
+            return self._given.get(name, _FIELDS[name])
+        raise AttributeError(f"Capabilities have no field {name!r}; they have {_names()}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError("Capabilities cannot be changed; make new ones")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Capabilities):
+            return NotImplemented
+        return self.result == other.result and self.fields == other.fields
+
+    def __hash__(self) -> int:
+        return hash((self.result, *sorted(self._given)))
+
+    def __repr__(self) -> str:
+        shown = {"result": self.result, **self._given}
+        return f"Capabilities({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _capabilities, ({"result": self.result, **self._given},)
+
+
+def _names() -> str:
+    return ", ".join(("result", *_FIELDS))
+
+
+def _capabilities(fields: dict[str, Any]) -> Capabilities:
+    return Capabilities(**fields)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +139,7 @@ class Library:
     promised is checked. ``quirks`` say what the library would do by itself when a condition is met,
     or "always"; ``explain`` shows them.
 
-    ``convert`` is a whole conversion, for a library with a compiled bridge: ``name`` is then the
-    bridge's.
+    ``bridge`` is the compiled target of a library that has one.
     """
 
     name: str
@@ -116,11 +157,11 @@ class Library:
     handed: Literal["managed", "versioned", "legacy", "array", "memoryview"] = "managed"
     address: Callable[[Any], int] | None = None
     quirks: Mapping[str, str] = field(default_factory=dict)
-    convert: Callable[..., Any] | None = None
+    bridge: Any = None
 
     @property
     def is_target(self) -> bool:
-        return self.capabilities is not None or self.convert is not None
+        return self.capabilities is not None or self.bridge is not None
 
 
 _libraries: dict[str, Library] = {}
@@ -144,9 +185,14 @@ def register(library: Library) -> None:
     _add(library)
 
 
+def add_compiled(name: str, object: str, target: Any) -> None:
+    """Registers a bridge in C++, whose objects ``_core`` knows by their type."""
+    register(Library(name=name, object=object, bridge=target))
+
+
 def _add(library: Library) -> None:
     if isinstance(library.capabilities, Capabilities):
-        _consumer(library, library.capabilities)  # a mistake in it shows here, not at the first use
+        _target(library, library.capabilities)  # a mistake in it shows here, not at the first use
     _core.add_library(
         name=library.name,
         modules=library.modules or (library.name,),
@@ -191,7 +237,8 @@ def look_for(name: str) -> None:
 
 def library_named(name: str) -> Library | None:
     """The registered library: by its name, or by a module that it says is its own."""
-    look_for(name)
+    if name not in _libraries:
+        look_for(name)
     if name in _libraries:
         return _libraries[name]
     for library in _libraries.values():
@@ -208,34 +255,23 @@ def libraries() -> tuple[Library, ...]:
     return (*ours, *(row for name, row in _libraries.items() if name not in _FILES))
 
 
-# By identity: rows are few, and are never changed.
-_consumers: dict[int, tuple[Library, Capabilities, Any]] = {}
+# The last of each row, by identity: what it can take may be another table now than it was.
+_targets: dict[int, tuple[Library, Capabilities, Any]] = {}
 
 
-def _consumer(library: Library, capabilities: Capabilities) -> Any:
-    """The compiled form of what a library can take."""
-    known = _consumers.get(id(capabilities))
+def _target(library: Library, capabilities: Capabilities) -> Any:
+    known = _targets.get(id(library))
     if known is not None and known[0] is library and known[1] is capabilities:
         return known[2]
-    row = _core.new_consumer(
-        library=library.name,
+    target = _core.new_target(
+        library=library,
         name=library.name,
         result=capabilities.result or library.object or library.name,
-        devices=capabilities.devices,
-        own_device=capabilities.own_device,
-        dtypes=capabilities.dtypes,
-        strides=capabilities.strides,
-        alignment=capabilities.alignment,
-        min_dimensions=capabilities.min_dimensions,
-        max_dimensions=capabilities.max_dimensions,
-        read_only=capabilities.read_only,
-        writable=capabilities.writable,
-        guards_overlap=capabilities.guards_overlap,
-        copies=capabilities.copies,
+        fields=capabilities.fields,
         quirks=dict(library.quirks),
     )
-    _consumers[id(capabilities)] = (library, capabilities, row)
-    return row
+    _targets[id(library)] = (library, capabilities, target)
+    return target
 
 
 def capabilities_of(library: Library) -> Capabilities:
@@ -245,9 +281,11 @@ def capabilities_of(library: Library) -> Capabilities:
     return given if isinstance(given, Capabilities) else given()
 
 
-def consumer_of(library: Library) -> Any:
-    """The compiled form of what the library can take now."""
-    return _consumer(library, capabilities_of(library))
+def target_of(library: Library) -> Any:
+    """The compiled form of the library as a target, with what it can take now."""
+    if library.bridge is not None:
+        return library.bridge
+    return _target(library, capabilities_of(library))
 
 
 @functools.cache

@@ -14,10 +14,10 @@ from dlbridge._policy import Policy
 from dlbridge._registry import (
     Capabilities,
     Library,
-    consumer_of,
     function_of,
     libraries,
     library_named,
+    target_of,
 )
 
 
@@ -25,7 +25,8 @@ class SilentCopyWarning(UserWarning):
     """A library made a copy where it had been handed a view, and said nothing."""
 
 
-def _library_of(target: str | ModuleType) -> Library:
+def library_for(target: str | ModuleType) -> Library:
+    """The library that ``to`` takes its target for."""
     if isinstance(target, ModuleType):
         full = target.__name__
         library = library_named(full) or library_named(full.partition(".")[0])
@@ -84,27 +85,29 @@ def to(
 ) -> Any:
     """``x``, from any library, as an array of ``target``: a library's name or its module.
 
-    A tree (dicts, lists, tuples, named tuples, dataclasses and what optree or torch's pytree know)
+    A tree (dicts, lists, tuples, dataclasses, their like, and what optree or torch's pytree know)
     comes back as a tree of the same structure, with its other leaves untouched.
     """
-    library = _library_of(target)
-    if not _core.is_tensor(x):
-        tree = _core.map_tree(
-            x, lambda leaf: to(leaf, target, policy=policy, dtype=dtype, copy=copy, device=device)
-        )
-        if tree is not None:
-            return tree
-    if library.convert is not None:
-        return library.convert(x, policy=policy, dtype=dtype, copy=copy, device=device)
-    handed = _core.for_consumer(x, consumer_of(library), policy, dtype, copy, device)
-    if handed is None:
-        return x
-    managed, view, may_copy = handed
-    return _deliver(library, managed, view, may_copy)
+    return convert_to(library_for(target), x, policy, dtype, copy, device)
 
 
-def _deliver(library: Library, managed: _core.ManagedTensor, view: bool, may_copy: bool) -> Any:
-    """Hands the tensor over, and holds the library to the view that the Plan promised."""
+def convert_to(
+    library: Library,
+    x: Any,
+    policy: Policy | str | None = None,
+    dtype: Any = None,
+    copy: bool | None = None,
+    device: Any = None,
+) -> Any:
+    """An array or tensor, or a tree of them, as the library's."""
+    return _core.cross_to(x, target_of(library), policy, dtype, copy, device)
+
+
+def hand_over(library: Library, managed: _core.ManagedTensor, view: bool, may_copy: bool) -> Any:
+    """Hands a tensor over, and holds the library to the view that the Plan promised.
+
+    Called by ``_core`` where a library has no compiled bridge.
+    """
     take = library.take
     if library.take_host is not None and managed.device.type == 1:
         take = library.take_host
@@ -144,11 +147,21 @@ def explain(
     copy: bool | None = None,
     device: Any = None,
 ) -> Plan:
-    """What the conversion of ``x`` to ``target`` would do, and why. Changes nothing."""
-    library = _library_of(target)
-    row = library.name if library.convert is not None else consumer_of(library)
-    try:
-        return _core.explain_plan(x, row, policy, dtype, copy, device)
-    except ConversionRefused as error:
-        # What cannot even be read as a tensor has a Plan too: its refusal.
-        return error.plan
+    """What the conversion of ``x`` to ``target`` would do, and why. Changes nothing.
+
+    A tree gives a tree with a Plan in the place of each array.
+    """
+    row = target_of(library_for(target))
+
+    def plan_of(leaf: Any) -> Plan:
+        try:
+            return _core.explain_plan(leaf, row, policy, dtype, copy, device)
+        except ConversionRefused as refused:
+            # What cannot even be read as a tensor has a Plan too: its refusal.
+            return refused.plan
+
+    if not _core.is_tensor(x):
+        tree: Plan | None = _core.map_tree(x, plan_of)
+        if tree is not None:
+            return tree
+    return plan_of(x)

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "python.hpp"
+#include "errors.hpp"
 
 namespace dlbridge::python {
 

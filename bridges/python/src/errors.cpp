@@ -8,10 +8,6 @@ namespace {
 PackageAttribute conversion_refused("dlbridge._errors", "ConversionRefused");
 PackageAttribute plan_type("dlbridge._plan", "Plan");
 
-Ref text_or_none(const std::string& text) {
-  return text.empty() ? Ref::borrow(Py_None) : checked(PyUnicode_FromString(text.c_str()));
-}
-
 void set_refused(const std::string& message, PyObject* plan) {
   const Ref error =
       checked(PyObject_CallFunction(conversion_refused.get(), "sO", message.c_str(), plan));
@@ -30,46 +26,12 @@ void set_refused(const ConversionRefused& refused) {
 
 }  // namespace
 
-void raise(PyObject* type, const std::string& text) {
-  PyErr_SetString(type, text.c_str());
-  throw PythonError();
-}
-
-void forget_error() {
-  if (PyErr_Occurred() == nullptr) {
-    return;
-  }
-  if (PyErr_ExceptionMatches(PyExc_MemoryError) != 0 ||
-      PyErr_ExceptionMatches(PyExc_Exception) == 0) {
-    throw PythonError();
-  }
-  PyErr_Clear();
-}
-
-Ref item_of(PyObject* dictionary, const char* name) {
-  const Ref key = checked(PyUnicode_FromString(name));
-  Ref item = Ref::borrow(PyDict_GetItemWithError(dictionary, key.get()));
-  if (!item && PyErr_Occurred() != nullptr) {
-    throw PythonError();
-  }
-  return item;
-}
-
 PyObject* PackageAttribute::get() {
   if (object_ == nullptr) {
     const Ref module = checked(PyImport_ImportModule(module_));
     object_ = checked(PyObject_GetAttrString(module.get(), name_)).release();
   }
   return object_;
-}
-
-Ref text_tuple(const std::vector<std::string>& texts) {
-  Ref tuple = checked(PyTuple_New(static_cast<Py_ssize_t>(texts.size())));
-  for (std::size_t i = 0; i < texts.size(); ++i) {
-    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i),
-                     checked(PyUnicode_FromString(texts[i].c_str())).release());
-  }
-  return tuple;
 }
 
 Ref shape_tuple(const DLTensor& tensor) {
@@ -81,8 +43,9 @@ Ref shape_tuple(const DLTensor& tensor) {
 }
 
 Ref plan_object(const Plan& plan, const Source& source, const Capabilities& target,
-                const Policy& policy, const Request& request) {
-  const Explanation text = explain(plan, source, target, policy, request);
+                const Policy& policy, const Request& request,
+                const std::vector<std::string>& notes_of_target) {
+  const Explanation text = explain(plan, source, target, policy, request, Dialect::kPython);
   const Ref steps = text_tuple(text.steps);
   const Ref reasons = text_tuple(text.reasons);
   // Of some objects nothing is known, not even where they are: there is no device of type 0.
@@ -94,8 +57,9 @@ Ref plan_object(const Plan& plan, const Source& source, const Capabilities& targ
   const std::string source_dtype =
       dtype.bits == 0 ? (known ? source.detail : "") : to_string(dtype);
   const std::string result_dtype = dtype.bits == 0 ? source_dtype : to_string(plan.dtype);
-  const Ref notes = text_tuple(text.way.empty() ? std::vector<std::string>()
-                                                : std::vector<std::string>{text.way});
+  std::vector<std::string> told = text.way;
+  told.insert(told.end(), notes_of_target.begin(), notes_of_target.end());
+  const Ref notes = text_tuple(told);
   const Ref fields = checked(Py_BuildValue(
       "{sO sO sO sO sL sO sO ss ss ss ss ss sO sO}", "steps", steps.get(), "reasons", reasons.get(),
       "view", plan.view ? Py_True : Py_False, "writable", plan.writable ? Py_True : Py_False,
@@ -111,7 +75,7 @@ Ref plan_object(const Plan& plan, const Source& source, const Capabilities& targ
 
 void raise_refused(const Plan& plan, const Source& source, const Capabilities& target,
                    const Policy& policy, const Request& request) {
-  const Explanation text = explain(plan, source, target, policy, request);
+  const Explanation text = explain(plan, source, target, policy, request, Dialect::kPython);
   const Ref object = plan_object(plan, source, target, policy, request);
   set_refused(text.message, object.get());
   throw PythonError();

@@ -2,11 +2,12 @@
 
 #include "extension.hpp"
 
-#include "convert.hpp"
+#include "crossing.hpp"
 #include "dlbridge/python.hpp"
-#include "dlbridge/python_lease.hpp"
 #include "ledger.hpp"
-#include "managed_tensor_type.hpp"
+#include "targets/bridge_target.hpp"
+#include "targets/managed_target.hpp"
+#include "types/managed_tensor_type.hpp"
 
 namespace dlbridge::python {
 namespace {
@@ -27,7 +28,8 @@ DLManagedTensorVersioned* take(PyObject* object, bool on_host) noexcept {
     if (on_host) {
       call.request.device = Device{};
     }
-    taken = to_managed_tensor(object, call).release();
+    const Way* way = way_into(object);
+    taken = cross(object, way == nullptr ? kRegisteredWay : *way, BareTarget{}, call).release();
     return Py_None;
   });
   return taken;
@@ -43,7 +45,23 @@ PyObject* give(DLManagedTensorVersioned* tensor, const char* library) noexcept {
   });
 }
 
-constexpr PythonInterface kInterface{.take = take, .give = give};
+int add_bridge_for_extension(const detail::BridgeRow& bridge) {
+  return guarded([&] {
+           add_bridge(bridge);
+           return Py_None;
+         }) == nullptr
+             ? -1
+             : 0;
+}
+
+void set_refused_for_extension(const ConversionRefused& refused) {
+  (void)guarded([&]() -> PyObject* { throw refused; });
+}
+
+constexpr PythonInterface kInterface{.take = take,
+                                     .give = give,
+                                     .add_bridge = add_bridge_for_extension,
+                                     .set_refused = set_refused_for_extension};
 
 }  // namespace
 

@@ -6,7 +6,7 @@
 #include <array>
 #include <cstdint>
 
-#include "python.hpp"
+#include "errors.hpp"
 
 namespace dlbridge::python {
 
@@ -74,8 +74,8 @@ void report(const Plan& plan, const Source& source, const Capabilities& target,
             const Policy& policy, const Request& request);
 
 /// Counts a crossing that has been decided and not yet carried out.
-inline void crossing(Towards towards, const Plan& plan, const Source& source,
-                     const Capabilities& target, const Policy& policy, const Request& request) {
+inline void record(Towards towards, const Plan& plan, const Source& source,
+                   const Capabilities& target, const Policy& policy, const Request& request) {
   if (any_block_open()) [[unlikely]] {
     report(plan, source, target, policy, request);
   }

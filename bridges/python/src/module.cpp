@@ -2,19 +2,23 @@
 
 #include <algorithm>
 
-#include "arguments.hpp"
-#include "arrival.hpp"
-#include "convert.hpp"
+#include "call.hpp"
 #include "counting_deleters.hpp"
-#include "devices.hpp"
+#include "crossing.hpp"
+#include "devices/devices.hpp"
 #include "dlbridge/memory_pool.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "extension.hpp"
-#include "ledger.hpp"
-#include "managed_tensor_type.hpp"
 #include "registry.hpp"
-#include "torch_road.hpp"
+#include "targets/managed_target.hpp"
+#include "targets/numpy_target.hpp"
+#include "targets/pending_target.hpp"
+#include "targets/torch_target.hpp"
+#include "torch/torch_road.hpp"
+#include "torch/vocabulary.hpp"
 #include "trees.hpp"
+#include "types/arriving_type.hpp"
+#include "types/managed_tensor_type.hpp"
 
 namespace dlbridge::python {
 namespace {
@@ -38,6 +42,12 @@ Arguments<Count> keywords_of(const char* function, const std::array<const char*,
   return parsed;
 }
 
+// The way into what is one tensor, and no tree.
+const Way& way_or_refusal(PyObject* x) {
+  const Way* way = way_into(x);
+  return way == nullptr ? kRegisteredWay : *way;
+}
+
 // The calls with keywords, or inside of a block. Apart, so that the common call stays short.
 [[gnu::noinline]] Ref to_numpy_as_told(PyObject* x, PyObject* const* arguments, Py_ssize_t count,
                                        PyObject* keywords) {
@@ -45,14 +55,22 @@ Arguments<Count> keywords_of(const char* function, const std::array<const char*,
   const auto named =
       keywords_of<6>("to_numpy", {"policy", "dtype", "copy", "out", "stream", "async_"}, arguments,
                      count, keywords);
-  Call call = read_call(named.get(0), named.get(1), named.get(2), nullptr);
-  call.stream = stream_argument(named.get(4));
+  Call call = read_call(named.get(0), named.get(1), named.get(2), nullptr, named.get(4));
+  PyObject* out = named.get(3);
   const int pending = PyObject_IsTrue(named.get(5));
   checked(pending);
-  if (named.get(3) != Py_None || pending != 0) {
-    return to_numpy_arriving(x, call, named.get(3), pending != 0);
+  if (out == Py_None && pending == 0) {
+    return cross(x, kToNumPy, call);
   }
-  return to_numpy_object(x, call);
+  if (out != Py_None) {
+    if (way_into(x) == nullptr) {
+      (void)map_tree(x, [](PyObject*) -> Ref {
+        raise(PyExc_TypeError, "out= takes the result of one tensor, and this is a tree");
+      });
+    }
+    call = call_into(out, call);
+  }
+  return cross(x, PendingTarget(out, pending != 0), call);
 }
 
 PyObject* to_numpy(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
@@ -61,7 +79,7 @@ PyObject* to_numpy(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
     drain_releases();
     PyObject* x = only_argument("to_numpy", arguments, count, 1);
     if (keywords == nullptr && !any_block_open()) {
-      return to_numpy_object(x, Call{}).release();
+      return cross(x, kToNumPy, Call{}).release();
     }
     return to_numpy_as_told(x, arguments, count, keywords).release();
   });
@@ -72,9 +90,8 @@ PyObject* to_numpy(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
   const Watch watch;
   const auto named = keywords_of<5>("to_torch", {"policy", "dtype", "copy", "device", "stream"},
                                     arguments, count, keywords);
-  Call call = read_call(named.get(0), named.get(1), named.get(2), named.get(3));
-  call.stream = stream_argument(named.get(4));
-  return to_torch_object(x, call);
+  return cross(x, kToTorch,
+               read_call(named.get(0), named.get(1), named.get(2), named.get(3), named.get(4)));
 }
 
 PyObject* to_torch(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
@@ -83,7 +100,7 @@ PyObject* to_torch(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
     drain_releases();
     PyObject* x = only_argument("to_torch", arguments, count, 1);
     if (keywords == nullptr && !any_block_open()) {
-      return to_torch_object(x, Call{}).release();
+      return cross(x, kToTorch, Call{}).release();
     }
     return to_torch_as_told(x, arguments, count, keywords).release();
   });
@@ -93,7 +110,8 @@ PyObject* to_torch(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
                                           PyObject* keywords) {
   const Watch watch;
   const auto named = keywords_of<2>("from_dlpack", {"device", "copy"}, arguments, count, keywords);
-  return to_managed_object(x, read_call(nullptr, nullptr, named.get(1), named.get(0)));
+  return cross(x, way_or_refusal(x), kToManaged,
+               read_call(nullptr, nullptr, named.get(1), named.get(0)));
 }
 
 PyObject* from_dlpack(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
@@ -102,7 +120,7 @@ PyObject* from_dlpack(PyObject* /*module*/, PyObject* const* arguments, Py_ssize
     drain_releases();
     PyObject* x = only_argument("from_dlpack", arguments, count, 1);
     if (keywords == nullptr && !any_block_open()) {
-      return to_managed_object(x, Call{}).release();
+      return cross(x, way_or_refusal(x), kToManaged, Call{}).release();
     }
     return from_dlpack_as_told(x, arguments, count, keywords).release();
   });
@@ -125,7 +143,9 @@ PyObject* capsule(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t c
     if (given) {
       versioned = wants_versioned(named.get(0));  // None asks for the legacy capsule
     }
-    return to_capsule(x, read_call(named.get(1), nullptr, nullptr, nullptr), versioned).release();
+    return cross(x, way_or_refusal(x), CapsuleTarget(versioned),
+                 read_call(named.get(1), nullptr, nullptr, nullptr))
+        .release();
   });
 }
 
@@ -137,25 +157,25 @@ std::string text_argument(PyObject* text) {
   return bytes;
 }
 
-// explain_plan(x, target, policy, dtype, copy, device), target a name or a consumer.
+// explain_plan(x, target, policy, dtype, copy, device), target a name or a capsule of new_target().
 PyObject* explain_plan(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
   return guarded([&]() -> PyObject* {
     drain_releases();
     only_argument("explain_plan", arguments, count, 6);
-    return explain_object(arguments[0], arguments[1],
-                          read_call(arguments[2], arguments[3], arguments[4], arguments[5]))
+    return explain_crossing(arguments[0], target_in(arguments[1]),
+                            read_call(arguments[2], arguments[3], arguments[4], arguments[5]))
         .release();
   });
 }
 
-// for_consumer(x, consumer, policy, dtype, copy, device): what it is handed, see to_consumer().
-PyObject* for_consumer(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
+// cross_to(x, target, policy, dtype, copy, device): the conversion itself, of a tree too.
+PyObject* cross_to(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
   return guarded([&]() -> PyObject* {
     drain_releases();
-    only_argument("for_consumer", arguments, count, 6);
+    only_argument("cross_to", arguments, count, 6);
     const Watch watch;
-    return to_consumer(arguments[0], consumer_in(arguments[1]),
-                       read_call(arguments[2], arguments[3], arguments[4], arguments[5]))
+    return cross(arguments[0], target_in(arguments[1]),
+                 read_call(arguments[2], arguments[3], arguments[4], arguments[5]))
         .release();
   });
 }
@@ -238,35 +258,11 @@ PyObject* triple_of_dtype(PyObject* /*module*/, PyObject* name) {
 
 // The conditions that the portable road finds, by the names that _torch/ uses.
 PyObject* conditions_by_name(PyObject* /*module*/, PyObject* /*unused*/) {
-  struct Row {
-    const char* name;
-    Condition condition;
-  };
-  static constexpr Row kRows[] = {
-      {"in_graph", Condition::kInGraph},
-      {"forward_dual", Condition::kForwardDual},
-      {"conj_bit", Condition::kConjBit},
-      {"neg_bit", Condition::kNegBit},
-      {"zero_tensor", Condition::kZeroTensor},
-      {"sparse", Condition::kSparse},
-      {"opaque_layout", Condition::kOpaqueLayout},
-      {"quantised", Condition::kQuantised},
-      {"nested", Condition::kNested},
-      {"meta", Condition::kMeta},
-      {"fake", Condition::kFake},
-      {"functorch", Condition::kFunctorch},
-      {"functionalised", Condition::kFunctionalised},
-      {"wrapper_subclass", Condition::kWrapperSubclass},
-      {"dispatch_subclass", Condition::kDispatchSubclass},
-      {"freed_storage", Condition::kFreedStorage},
-      {"inexpressible_dtype", Condition::kInexpressibleDType},
-      {"padded_sub_byte", Condition::kPaddedSubByte},
-  };
   return guarded([&]() -> PyObject* {
     Ref names = checked(PyDict_New());
-    for (const auto& row : kRows) {
+    for (const auto& row : kConditions) {
       const Ref number = checked(PyLong_FromLong(static_cast<long>(row.condition)));
-      checked(PyDict_SetItemString(names.get(), row.name, number.get()));
+      checked(PyDict_SetItemString(names.get(), row.name.data(), number.get()));
     }
     return names.release();
   });
@@ -294,13 +290,23 @@ PyMethodDef functions[] = {
      "capsule(x, /, *, max_version=(1, 3), policy=None)\n--\n\n"
      "A DLPack capsule of x: \"dltensor_versioned\", or \"dltensor\" for a max_version below 1."},
     {"explain_plan", as_function(explain_plan), METH_FASTCALL, nullptr},
-    {"for_consumer", as_function(for_consumer), METH_FASTCALL, nullptr},
+    {"cross_to", as_function(cross_to), METH_FASTCALL, nullptr},
     {"add_library", as_function(add_library), METH_VARARGS | METH_KEYWORDS, nullptr},
-    {"new_consumer", as_function(new_consumer), METH_VARARGS | METH_KEYWORDS, nullptr},
-    {"is_tensor", is_tensor_in_python, METH_O, nullptr},
+    {"new_target", as_function(new_target), METH_VARARGS | METH_KEYWORDS, nullptr},
+    {"capability_fields", capability_fields, METH_NOARGS, nullptr},
+    {"library_of", library_of_in_python, METH_O,
+     "library_of(x, /)\n--\n\nThe name of the library that x is of, by its bases too, or None."},
+    {"is_tensor", is_tensor_in_python, METH_O,
+     "is_tensor(x, /)\n--\n\nWhether x has a door, so that it is no tree."},
+    {"is_array", is_array_in_python, METH_O,
+     "is_array(x, /)\n--\n\n"
+     "Whether x is an array or a tensor. Buffers, capsules and NumPy's scalars are not."},
     {"map_tree", as_function(map_tree_in_python), METH_FASTCALL,
      "map_tree(tree, convert, /)\n--\n\n"
      "The tree with convert(leaf) for each tensor; None where it is no tree."},
+    {"map_leaves", as_function(map_leaves_in_python), METH_FASTCALL,
+     "map_leaves(tree, function, /)\n--\n\n"
+     "The tree with function(leaf) for each leaf. A part in which nothing changes stays itself."},
     {"hold", as_function(hold), METH_FASTCALL, nullptr},
     {"counting_deleters", counting_deleters, METH_NOARGS, nullptr},
     {"policy_fields", fields_of_policy, METH_NOARGS, nullptr},
@@ -326,6 +332,7 @@ PyMethodDef functions[] = {
     {"pinned", new_pinned, METH_VARARGS, nullptr},
     {"torch_road", choose_torch_road, METH_VARARGS,
      "torch_road(name=None, /)\n--\n\nThe road to torch in use, \"linked\" or \"portable\"."},
+    {"torch_vocabulary", torch_vocabulary, METH_NOARGS, nullptr},
     {"device_name", name_of_device, METH_VARARGS, nullptr},
     {"device_type", type_of_device, METH_O, nullptr},
     {"dtype_name", name_of_dtype, METH_VARARGS, nullptr},

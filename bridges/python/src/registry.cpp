@@ -1,49 +1,17 @@
 #include "registry.hpp"
 
-#include <array>
+#include <algorithm>
+#include <concepts>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
+
+#include "targets/library_target.hpp"
 
 namespace dlbridge::python {
 namespace {
 
 PackageAttribute look_for("dlbridge._registry", "look_for");
-
-constexpr const char* kConsumerName = "dlbridge.consumer";
-
-// Conditions by the names that rows use.
-struct NamedCondition {
-  std::string_view name;
-  Condition condition;
-};
-constexpr std::array kNames = {
-    NamedCondition{"in_graph", Condition::kInGraph},
-    NamedCondition{"conj_bit", Condition::kConjBit},
-    NamedCondition{"neg_bit", Condition::kNegBit},
-    NamedCondition{"sparse", Condition::kSparse},
-    NamedCondition{"opaque_layout", Condition::kOpaqueLayout},
-    NamedCondition{"quantised", Condition::kQuantised},
-    NamedCondition{"nested", Condition::kNested},
-    NamedCondition{"masked", Condition::kMasked},
-    NamedCondition{"swapped_bytes", Condition::kSwappedBytes},
-    NamedCondition{"read_only", Condition::kReadOnly},
-    NamedCondition{"inexpressible_dtype", Condition::kInexpressibleDType},
-    NamedCondition{"padded_sub_byte", Condition::kPaddedSubByte},
-    NamedCondition{"copies_out", Condition::kCopiesOut},
-    NamedCondition{"too_many_dimensions", Condition::kTooManyDimensions},
-    NamedCondition{"too_few_dimensions", Condition::kTooFewDimensions},
-    NamedCondition{"overlap", Condition::kOverlap},
-    NamedCondition{"negative_strides", Condition::kNegativeStrides},
-    NamedCondition{"not_compact", Condition::kNotCompact},
-    NamedCondition{"misaligned", Condition::kMisaligned},
-    NamedCondition{"missing_dtype", Condition::kMissingDType},
-    NamedCondition{"other_device", Condition::kOtherDevice},
-    NamedCondition{"no_way_to_device", Condition::kNoWayToDevice},
-    NamedCondition{"copies_in", Condition::kCopiesIn},
-    NamedCondition{"copy_asked", Condition::kCopyAsked},
-    NamedCondition{"cast_asked", Condition::kCastAsked},
-};
 
 std::unordered_map<std::string, const LibraryRow*> rows;
 std::unordered_set<std::string> unknown;  // names that were looked for already
@@ -57,12 +25,12 @@ std::string text_of(PyObject* text) {
   return bytes;
 }
 
-Condition condition_named(const std::string& name) {
+Condition condition_called(const std::string& name) {
+  if (const auto found = condition_named(name)) {
+    return *found;
+  }
   std::string known;
-  for (const auto& row : kNames) {
-    if (row.name == name) {
-      return row.condition;
-    }
+  for (const auto& row : kConditions) {
     known += (known.empty() ? "" : ", ") + std::string(row.name);
   }
   raise(PyExc_ValueError, "no condition is called '" + name + "'; use one of " + known);
@@ -79,7 +47,7 @@ ConditionTexts texts_by_condition(PyObject* dictionary, std::vector<std::string>
     if (always != nullptr && name == "always") {
       always->push_back(text_of(value));
     } else {
-      texts.emplace_back(condition_named(name), text_of(value));
+      texts.emplace_back(condition_called(name), text_of(value));
     }
   }
   return texts;
@@ -95,76 +63,8 @@ std::string first_part_of_module(PyTypeObject* type) {
   return std::string(full.substr(0, full.find('.')));
 }
 
-PyObject* kept_or_null(PyObject* callable) {
-  return callable == Py_None ? nullptr : Py_NewRef(callable);
-}
-
-DTypeSet dtypes_of(PyObject* names) {
-  if (names == Py_None) {
-    return DTypeSet::everything();
-  }
-  DTypeSet set;
-  const Ref sequence = checked(PySequence_Fast(names, "dtypes must be a tuple of names"));
-  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence.get()); ++i) {
-    const std::string name = text_of(PySequence_Fast_GET_ITEM(sequence.get(), i));
-    if (!dtype_named(name)) {
-      raise(PyExc_ValueError, "DLPack has no type called '" + name + "'");
-    }
-    set = set | DTypeSet::of_name(name);
-  }
-  return set;
-}
-
-std::int32_t device_type_of(PyObject* text) {
-  const std::string name = text_of(text);
-  const auto device = device_named(name);
-  if (!device) {
-    raise(PyExc_ValueError, "DLPack has no device called '" + name + "'");
-  }
-  return device->type;
-}
-
-DeviceSet devices_of(PyObject* names) {
-  if (names == Py_None) {
-    return DeviceSet::everything();
-  }
-  DeviceSet set;
-  const Ref sequence = checked(PySequence_Fast(names, "devices must be a tuple of names"));
-  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence.get()); ++i) {
-    const auto type = device_type_of(PySequence_Fast_GET_ITEM(sequence.get(), i));
-    set = set | (type == kDLCPU ? DeviceSet::host() : DeviceSet::of({type}));
-  }
-  return set;
-}
-
-ReadOnlySupport read_only_named(const std::string& name) {
-  if (name == "honours") {
-    return ReadOnlySupport::kHonours;
-  }
-  if (name == "unaware") {
-    return ReadOnlySupport::kUnaware;
-  }
-  if (name == "never") {
-    return ReadOnlySupport::kNever;
-  }
-  raise(PyExc_ValueError, "read_only='" + name + "'; use one of 'honours', 'unaware', 'never'");
-}
-
-void set_strides(Capabilities& capabilities, const std::string& name) {
-  if (name != "any" && name != "non-negative" && name != "compact") {
-    raise(PyExc_ValueError, "strides='" + name + "'; use one of 'any', 'non-negative', 'compact'");
-  }
-  capabilities.negative_strides = name == "any";
-  capabilities.any_strides = name != "compact";
-}
-
-void delete_consumer(PyObject* capsule) {
-  delete static_cast<ConsumerRow*>(PyCapsule_GetPointer(capsule, kConsumerName));
-}
-
-}  // namespace
-
-const LibraryRow* library_of(PyTypeObject* type) {
+// The row of the module that the type itself is defined in.
+const LibraryRow* library_in_module_of(PyTypeObject* type) {
   const std::string module = first_part_of_module(type);
   if (const auto known = rows.find(module); known != rows.end()) {
     return known->second;
@@ -184,8 +84,200 @@ const LibraryRow* library_of(PyTypeObject* type) {
   return found == rows.end() ? nullptr : found->second;
 }
 
-Ref read_by(const LibraryRow& row, PyObject* object) {
-  return row.read == nullptr ? Ref::borrow(object) : checked(PyObject_CallOneArg(row.read, object));
+bool has_dlpack(PyTypeObject* type) {
+  const Ref method(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack__"));
+  forget_error();
+  return static_cast<bool>(method);
+}
+
+PyObject* kept_or_null(PyObject* callable) {
+  return callable == Py_None ? nullptr : Py_NewRef(callable);
+}
+
+// One of a table's names, or a ValueError that lists them.
+template <typename Table>
+auto value_named(const Table& table, const char* field, const std::string& name) {
+  std::string known;
+  for (const auto& row : table) {
+    if (row.name == name) {
+      return row.value;
+    }
+    known += (known.empty() ? "'" : ", '") + std::string(row.name) + "'";
+  }
+  raise(PyExc_ValueError, std::string(field) + "='" + name + "'; use one of " + known);
+}
+
+template <typename Table, typename Value>
+Ref name_of(const Table& table, Value value) {
+  for (const auto& row : table) {
+    if (row.value == value) {
+      return checked(
+          PyUnicode_FromStringAndSize(row.name.data(), static_cast<Py_ssize_t>(row.name.size())));
+    }
+  }
+  return Ref::borrow(Py_None);
+}
+
+std::int32_t device_type_of(const std::string& name) {
+  const auto device = device_named(name);
+  if (!device) {
+    raise(PyExc_ValueError, "DLPack has no device called '" + name + "'");
+  }
+  return device->type;
+}
+
+std::string name_of_device_type(std::int32_t type) {
+  const std::string name = to_string(Device(type, 0));
+  return name.substr(0, name.find(':'));
+}
+
+// A field's value out of Python, by its type; and into Python.
+void read_field(const char* /*name*/, PyObject* value, bool& field) {
+  const int truth = PyObject_IsTrue(value);
+  checked(truth);
+  field = truth != 0;
+}
+
+template <typename Number>
+requires std::integral<Number>
+void read_field(const char* /*name*/, PyObject* value, Number& field) {
+  const long long number = PyLong_AsLongLong(value);
+  if (number == -1 && PyErr_Occurred() != nullptr) {
+    throw PythonError();
+  }
+  field = static_cast<Number>(number);
+}
+
+void read_field(const char* /*name*/, PyObject* value, DeviceType field) {
+  field.type = value == Py_None ? 0 : device_type_of(text_of(value));
+}
+
+void read_field(const char* name, PyObject* value, StrideSupport& field) {
+  field = value_named(kStrideSupports, name, text_of(value));
+}
+
+void read_field(const char* name, PyObject* value, ReadOnlySupport& field) {
+  field = value_named(kReadOnlySupports, name, text_of(value));
+}
+
+void read_field(const char* name, PyObject* value, DTypeSet& field) {
+  field = value == Py_None ? DTypeSet::everything() : DTypeSet();
+  const std::string what = std::string(name) + " must be a tuple of names";
+  const Ref names = value == Py_None ? Ref() : checked(PySequence_Fast(value, what.c_str()));
+  for (Py_ssize_t i = 0; names && i < PySequence_Fast_GET_SIZE(names.get()); ++i) {
+    const std::string dtype = text_of(PySequence_Fast_GET_ITEM(names.get(), i));
+    if (!dtype_named(dtype)) {
+      raise(PyExc_ValueError, "DLPack has no type called '" + dtype + "'");
+    }
+    field = field | DTypeSet::of_name(dtype);
+  }
+}
+
+void read_field(const char* name, PyObject* value, DeviceSet& field) {
+  field = value == Py_None ? DeviceSet::everything() : DeviceSet();
+  const std::string what = std::string(name) + " must be a tuple of names";
+  const Ref names = value == Py_None ? Ref() : checked(PySequence_Fast(value, what.c_str()));
+  for (Py_ssize_t i = 0; names && i < PySequence_Fast_GET_SIZE(names.get()); ++i) {
+    const auto type = device_type_of(text_of(PySequence_Fast_GET_ITEM(names.get(), i)));
+    field = field | (type == kDLCPU ? DeviceSet::host() : DeviceSet::of({type}));
+  }
+}
+
+Ref written(bool value) {
+  return Ref::borrow(value ? Py_True : Py_False);
+}
+template <typename Number>
+requires std::integral<Number> Ref written(Number value) {
+  return checked(PyLong_FromLongLong(value));
+}
+Ref written(DeviceType value) {
+  return value.type == 0 ? Ref::borrow(Py_None)
+                         : checked(PyUnicode_FromString(name_of_device_type(value.type).c_str()));
+}
+Ref written(StrideSupport value) {
+  return name_of(kStrideSupports, value);
+}
+Ref written(ReadOnlySupport value) {
+  return name_of(kReadOnlySupports, value);
+}
+Ref written(DTypeSet value) {
+  std::vector<std::string> names;
+  for (const auto& row : kNamedDTypes) {
+    if (value.contains(row.dtype)) {
+      names.emplace_back(row.name);
+    }
+  }
+  return value == DTypeSet::everything() ? Ref::borrow(Py_None) : text_tuple(names);
+}
+Ref written(DeviceSet value) {
+  std::vector<std::string> names;
+  for (std::int32_t type = 0; type < 32; ++type) {
+    // The host's own kinds of memory go by one name, as they do on the way in.
+    const bool host = type != kDLCPU && DeviceSet::host().contains(type);
+    if (value.contains(type) && known_device_type(type) && !host) {
+      names.push_back(name_of_device_type(type));
+    }
+  }
+  return value == DeviceSet::everything() ? Ref::borrow(Py_None) : text_tuple(names);
+}
+
+// What Python's Capabilities say where nothing is said: less than those of C++, whose bridges know.
+Capabilities defaults() {
+  Capabilities can;
+  can.devices = DeviceSet::host();
+  can.dtypes = DTypeSet::everything();
+  can.readonly = ReadOnlySupport::kUnaware;
+  return can;
+}
+
+Capabilities capabilities_in(PyObject* fields) {
+  Capabilities can = defaults();
+  for_each_field(can, [&](const char* name, auto&& field) {
+    if (const Ref value = item_of(fields, name)) {
+      read_field(name, value.get(), field);
+    }
+  });
+  can.alignment = std::max<std::int64_t>(can.alignment, 1);
+  return can;
+}
+
+void delete_target(PyObject* capsule) {
+  delete static_cast<Target*>(PyCapsule_GetPointer(capsule, kTargetCapsule));
+}
+
+}  // namespace
+
+const LibraryRow* library_of(PyTypeObject* type) {
+  if (const LibraryRow* row = library_in_module_of(type)) {
+    return row;
+  }
+  PyObject* bases = type->tp_mro;
+  for (Py_ssize_t i = 1; bases != nullptr && i < PyTuple_GET_SIZE(bases); ++i) {
+    auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(bases, i));
+    if (base != &PyBaseObject_Type) {
+      const LibraryRow* row = library_in_module_of(base);
+      // A mixin of a library's makes nothing one of its arrays.
+      if (row != nullptr && has_dlpack(base)) {
+        return row;
+      }
+    }
+  }
+  return nullptr;
+}
+
+PyObject* library_of_in_python(PyObject* /*module*/, PyObject* x) {
+  return guarded([&]() -> PyObject* {
+    const Way* way = way_into(x);
+    for (const auto& [own, name] :
+         {std::pair{&kNumPyWay, "numpy"}, std::pair{&kNumPyScalarWay, "numpy"},
+          std::pair{&kTorchWay, "torch"}, std::pair{&kManagedTensorWay, "dlbridge"}}) {
+      if (way == own) {
+        return PyUnicode_FromString(name);
+      }
+    }
+    const LibraryRow* row = library_of(Py_TYPE(x));
+    return row == nullptr ? Py_NewRef(Py_None) : PyUnicode_FromString(row->name.c_str());
+  });
 }
 
 Conditions conditions_by(const LibraryRow& row, PyObject* object) {
@@ -196,18 +288,23 @@ Conditions conditions_by(const LibraryRow& row, PyObject* object) {
     const Ref sequence =
         checked(PySequence_Fast(names.get(), "a library's conditions() gives a tuple of names"));
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence.get()); ++i) {
-      found.add(condition_named(text_of(PySequence_Fast_GET_ITEM(sequence.get(), i))));
+      found.add(condition_called(text_of(PySequence_Fast_GET_ITEM(sequence.get(), i))));
     }
   }
   return found;
 }
 
-const ConsumerRow& consumer_in(PyObject* capsule) {
-  const void* row = PyCapsule_GetPointer(capsule, kConsumerName);
-  if (row == nullptr) {
-    throw PythonError();
-  }
-  return *static_cast<const ConsumerRow*>(row);
+Ref fields_of(const Capabilities& capabilities) {
+  Capabilities can = capabilities;
+  Ref fields = checked(PyDict_New());
+  for_each_field(can, [&](const char* name, auto&& field) {
+    checked(PyDict_SetItemString(fields.get(), name, written(field).get()));
+  });
+  return fields;
+}
+
+PyObject* capability_fields(PyObject* /*module*/, PyObject* /*unused*/) {
+  return guarded([] { return fields_of(defaults()).release(); });
 }
 
 PyObject* add_library(PyObject* /*module*/, PyObject* arguments, PyObject* keywords) {
@@ -253,60 +350,34 @@ PyObject* add_library(PyObject* /*module*/, PyObject* arguments, PyObject* keywo
   });
 }
 
-PyObject* new_consumer(PyObject* /*module*/, PyObject* arguments, PyObject* keywords) {
-  static const char* const kKeywords[] = {
-      "library",        "name",      "result",         "devices",        "own_device", "dtypes",
-      "strides",        "alignment", "min_dimensions", "max_dimensions", "read_only",  "writable",
-      "guards_overlap", "copies",    "quirks",         nullptr};
-  const char* library = nullptr;
+// new_target(library, name, result, fields, quirks): a capsule of a LibraryTarget. A mistake in the
+// fields shows at once.
+PyObject* new_target(PyObject* /*module*/, PyObject* arguments, PyObject* keywords) {
+  static const char* const kKeywords[] = {"library", "name", "result", "fields", "quirks", nullptr};
+  PyObject* library = nullptr;
   const char* name = nullptr;
   const char* result = nullptr;
-  const char* strides = nullptr;
-  const char* read_only = nullptr;
-  PyObject* devices = nullptr;
-  PyObject* own_device = nullptr;
-  PyObject* dtypes = nullptr;
+  PyObject* fields = nullptr;
   PyObject* quirks = nullptr;
-  long long alignment = 1;
-  int min_dimensions = 0;
-  int max_dimensions = 0;
-  int writable = 1;
-  int guards_overlap = 0;
-  int copies = 0;
-  if (PyArg_ParseTupleAndKeywords(arguments, keywords, "$sssOOOsLiispppO!:new_consumer",
-                                  const_cast<char**>(kKeywords), &library, &name, &result, &devices,
-                                  &own_device, &dtypes, &strides, &alignment, &min_dimensions,
-                                  &max_dimensions, &read_only, &writable, &guards_overlap, &copies,
-                                  &PyDict_Type, &quirks) == 0) {
+  if (PyArg_ParseTupleAndKeywords(arguments, keywords, "$OssO!O!:new_target",
+                                  const_cast<char**>(kKeywords), &library, &name, &result,
+                                  &PyDict_Type, &fields, &PyDict_Type, &quirks) == 0) {
     return nullptr;
   }
   return guarded([&]() -> PyObject* {
-    auto row = std::make_unique<ConsumerRow>();
-    row->library = library;
-    row->name = name;
-    row->result = result;
-    Capabilities& capabilities = row->capabilities;
-    capabilities.devices = devices_of(devices);
-    row->every_device = devices == Py_None;
-    capabilities.dtypes = dtypes_of(dtypes);
-    set_strides(capabilities, strides);
-    capabilities.alignment = alignment < 1 ? 1 : alignment;
-    capabilities.min_dimensions = min_dimensions;
-    capabilities.max_dimensions = max_dimensions;
-    capabilities.readonly = read_only_named(read_only);
-    capabilities.gives_writable = writable != 0;
-    capabilities.guards_overlap = guards_overlap != 0;
-    capabilities.copies = copies != 0;
-    if (own_device != Py_None) {
-      capabilities.own_device = device_type_of(own_device);
-      capabilities.copies_to_device = true;
-    }
-    row->quirks = texts_by_condition(quirks, &row->always);
-    capabilities.name = row->name;
-    capabilities.result = row->result;
-    PyObject* capsule = PyCapsule_New(row.get(), kConsumerName, delete_consumer);
+    ConsumerRow row;
+    row.library_name = name;
+    row.name = name;
+    row.result = result;
+    row.capabilities = capabilities_in(fields);
+    row.quirks = texts_by_condition(quirks, &row.always);
+    row.library = library;
+    auto target = std::make_unique<LibraryTarget>(std::move(row));
+    PyObject* capsule =
+        PyCapsule_New(static_cast<Target*>(target.get()), kTargetCapsule, delete_target);
     if (capsule != nullptr) {
-      (void)row.release();
+      (void)target.release();
+      Py_INCREF(library);  // what is on its way may speak from an older row
     }
     return capsule;
   });

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "python.hpp"
+#include "errors.hpp"
 
 namespace dlbridge::python {
 
@@ -28,39 +28,34 @@ struct LibraryRow {
   ConditionTexts fixes;
 };
 
-/// The row of the library that the type belongs to, by the first part of its module's name; null
-/// where nobody registered it. Throws PythonError when looking for it in entry points failed.
+/// The row of the library that the type, or the nearest of its bases, belongs to, by the first part
+/// of its module's name; null where nobody registered it. Throws PythonError when looking for it in
+/// entry points failed.
 [[nodiscard]] const LibraryRow* library_of(PyTypeObject* type);
-
-/// Calls the row's `read`, if it has one: the object that is to be taken in its place.
-[[nodiscard]] Ref read_by(const LibraryRow& row, PyObject* object);
 
 /// The conditions that the row's library finds in the object.
 [[nodiscard]] Conditions conditions_by(const LibraryRow& row, PyObject* object);
 
 /// What a library without a compiled bridge can take.
 struct ConsumerRow {
-  std::string library;  // the LibraryRow of its own objects
+  PyObject* library = nullptr;  // the dlbridge.Library, for good
+  std::string library_name;     // the LibraryRow of its own objects
   std::string name;
   std::string result;
-  Capabilities capabilities;        // its texts are the three above
-  bool every_device = false;        // it carries every device by its own name
+  Capabilities capabilities;        // its texts are the two above
   ConditionTexts quirks;            // what the library would do by itself, where a condition is met
   std::vector<std::string> always;  // the same, whatever is met
-
-  /// For a source on that device: what the library cannot read there is brought to the host.
-  [[nodiscard]] Capabilities capabilities_for(Device device) const {
-    Capabilities now = capabilities;
-    now.wants_host = now.devices.contains(kDLCPU) && !now.devices.contains(device.type);
-    return now;
-  }
 };
 
-/// The row in a capsule that new_consumer() made. Throws PythonError for anything else.
-[[nodiscard]] const ConsumerRow& consumer_in(PyObject* capsule);
+inline constexpr const char* kTargetCapsule = "dlbridge.target";
 
 /// Functions of the module: see _core.pyi.
+PyObject* library_of_in_python(PyObject* module, PyObject* x);
 PyObject* add_library(PyObject* module, PyObject* arguments, PyObject* keywords);
-PyObject* new_consumer(PyObject* module, PyObject* arguments, PyObject* keywords);
+PyObject* new_target(PyObject* module, PyObject* arguments, PyObject* keywords);
+PyObject* capability_fields(PyObject* module, PyObject* unused);
+
+/// The fields as Python has them, by name. Throws PythonError.
+[[nodiscard]] Ref fields_of(const Capabilities& capabilities);
 
 }  // namespace dlbridge::python

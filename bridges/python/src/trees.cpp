@@ -3,12 +3,12 @@
 #include <string>
 #include <vector>
 
-#include "generic.hpp"
+#include "doors/ways.hpp"
 
 namespace dlbridge::python {
 namespace {
 
-// For containers that are not Python's plain ones: their parts, and how they are put together.
+// For containers that are not Python's plain ones: how they come apart and are put together.
 PackageAttribute parts_of("dlbridge._containers", "parts_of");
 
 bool is_plain_leaf(PyObject* x) {
@@ -17,23 +17,78 @@ bool is_plain_leaf(PyObject* x) {
          type == &PyBool_Type || type == &PyBytes_Type || PyType_Check(x) != 0;
 }
 
-bool is_tensor(PyObject* x) {
-  switch (kind_of(x)) {
-    case SourceKind::kNothing:
-    case SourceKind::kBuffer:
-    case SourceKind::kNumPyScalar:
-      return false;
-    default:
-      return true;
-  }
+// Texts, dates and structs of NumPy's are values to their reader, as Python's are.
+bool is_number(PyObject* scalar) {
+  const Ref array(NumPy::array_of_scalar(scalar));
+  Source source;
+  NumPy::describe(array.get(), source);
+  return !source.traits.conditions.has(Condition::kInexpressibleDType);
 }
 
-class Mapping {
- public:
-  explicit Mapping(const std::function<Ref(PyObject*)>& convert) : convert_(convert) {}
+// Whether a conversion of a tree converts this leaf.
+bool is_tensor(PyObject* x) {
+  const Way* way = way_into(x);
+  if (way == &kBufferWay) {
+    return PyBytes_Check(x) == 0;
+  }
+  return way == &kNumPyScalarWay ? is_number(x) : way != nullptr;
+}
 
-  // Null where `x` is no tree.
-  Ref tree(PyObject* x) {
+/// What became of each tensor, so that one that occurs twice crosses once and stays shared.
+class Crossed {
+ public:
+  struct Place {
+    Ref tensor;  // held: another may come to the address of one that was let go
+    Ref result;
+  };
+
+  /// Where what becomes of the tensor is, or is to be put before the next is asked for.
+  Place& of(PyObject* tensor) {
+    if (2 * count_ >= places_.size()) {
+      grow();
+    }
+    Place& found = places_[place_of(tensor)];
+    count_ += found.tensor ? 0 : 1;
+    return found;
+  }
+
+ private:
+  // Where the tensor is, or would be: the table is never full.
+  [[nodiscard]] std::size_t place_of(PyObject* tensor) const {
+    const std::size_t mask = places_.size() - 1;
+    std::size_t place =
+        ((reinterpret_cast<std::uintptr_t>(tensor) >> 4) * 0x9E3779B97F4A7C15U >> 32) & mask;
+    while (places_[place].tensor && places_[place].tensor.get() != tensor) {
+      place = (place + 1) & mask;
+    }
+    return place;
+  }
+
+  void grow() {
+    std::vector<Place> old(places_.empty() ? 8 : 4 * places_.size());
+    std::swap(old, places_);
+    for (Place& each : old) {
+      if (each.tensor) {
+        places_[place_of(each.tensor.get())] = std::move(each);
+      }
+    }
+  }
+
+  std::vector<Place> places_;
+  std::size_t count_ = 0;
+};
+
+enum class Over : std::uint8_t {
+  kTensors,  // a conversion: into containers of its own
+  kLeaves,   // every leaf; a part in which nothing changed stays the same object
+};
+
+class Walk {
+ public:
+  Walk(Over over, const std::function<Ref(PyObject*)>& convert) : over_(over), convert_(convert) {}
+
+  // Null where `x` is no container.
+  Ref container(PyObject* x) {
     if (PyDict_CheckExact(x)) {
       return nested([&] { return of_dict(x); });
     }
@@ -43,13 +98,31 @@ class Mapping {
     if (PyTuple_CheckExact(x)) {
       return nested([&] { return of_tuple(x); });
     }
-    if (is_plain_leaf(x) || is_tensor(x)) {
-      return {};
-    }
     return nested([&] { return of_container(x); });
   }
 
+  // Whatever it is.
+  Ref any(PyObject* x) {
+    if (Py_TYPE(x) == type_before_) {
+      return tensor(x);
+    }
+    if (is_plain_leaf(x)) {
+      return leaf(x);
+    }
+    const bool plain = PyDict_CheckExact(x) || PyList_CheckExact(x) || PyTuple_CheckExact(x);
+    if (!plain && is_tensor(x)) {
+      const Way* way = way_into(x);
+      const bool every = way == &kTorchWay || way == &kNumPyWay;
+      type_before_ = every ? Py_TYPE(x) : nullptr;
+      return tensor(x);
+    }
+    Ref made = container(x);
+    return made ? std::move(made) : leaf(x);
+  }
+
   [[nodiscard]] bool without_tensors() const { return leaves_ != 0 && tensors_ == 0; }
+
+  [[nodiscard]] bool is_inside() const { return !steps_.empty(); }
 
   // Where the leaf is that raised, as one would write it: x["layer"][3].
   [[nodiscard]] std::string place() const {
@@ -61,6 +134,25 @@ class Mapping {
   }
 
  private:
+  Ref leaf(PyObject* x) {
+    ++leaves_;
+    return over_ == Over::kLeaves ? convert_(x) : Ref::borrow(x);
+  }
+
+  Ref tensor(PyObject* x) {
+    ++leaves_;
+    ++tensors_;
+    if (over_ == Over::kLeaves) {
+      return convert_(x);
+    }
+    Crossed::Place& place = crossed_.of(x);
+    if (!place.tensor) {
+      place.result = convert_(x);
+      place.tensor = Ref::borrow(x);
+    }
+    return Ref::borrow(place.result.get());
+  }
+
   template <typename Action>
   static Ref nested(Action&& action) {
     if (Py_EnterRecursiveCall(" in a tree of tensors") != 0) {
@@ -80,15 +172,7 @@ class Mapping {
   template <typename Step>
   Ref part(PyObject* x, Step&& step) {
     try {
-      if (Ref subtree = tree(x)) {
-        return subtree;
-      }
-      ++leaves_;
-      if (is_plain_leaf(x) || !is_tensor(x)) {
-        return Ref::borrow(x);
-      }
-      ++tensors_;
-      return convert_(x);
+      return any(x);
     } catch (const PythonError&) {
       steps_.push_back(step());
       throw;
@@ -101,72 +185,97 @@ class Mapping {
 
   static std::string index(Py_ssize_t i) { return "[" + std::to_string(i) + "]"; }
   static std::string key(PyObject* name) {
+    return "[" + text_beside_error([&] { return PyObject_Repr(name); }) + "]";
+  }
+  static std::string place(const Ref& container, Py_ssize_t i) {
+    return text_beside_error([&] { return PyObject_CallMethod(container.get(), "place", "n", i); });
+  }
+
+  // The text of an object that `make` makes while an error is on its way.
+  template <typename Make>
+  static std::string text_beside_error(Make&& make) {
     PyObject* type = nullptr;
     PyObject* value = nullptr;
     PyObject* traceback = nullptr;
     PyErr_Fetch(&type, &value, &traceback);
-    const Ref shown(PyObject_Repr(name));
-    const char* text = shown ? PyUnicode_AsUTF8(shown.get()) : nullptr;
-    std::string step = "[" + std::string(text == nullptr ? "..." : text) + "]";
-    PyErr_Restore(type, value, traceback);
-    return step;
+    const Ref made(make());
+    const char* bytes =
+        made && PyUnicode_Check(made.get()) ? PyUnicode_AsUTF8(made.get()) : nullptr;
+    std::string text = bytes == nullptr ? "..." : bytes;
+    PyErr_Restore(type, value, traceback);  // in place of what may have failed meanwhile
+    return text;
+  }
+
+  // What was made of the container, or the container itself where that says the same.
+  Ref made_or(PyObject* x, Ref made, bool changed) const {
+    return changed || over_ == Over::kTensors ? std::move(made) : Ref::borrow(x);
   }
 
   // Into a copy, whose keys stay: nothing else sees it while a conversion runs Python.
   Ref of_dict(PyObject* x) {
     Ref copy = checked(PyDict_Copy(x));
+    bool changed = false;
     PyObject* name = nullptr;
     PyObject* value = nullptr;
     Py_ssize_t position = 0;
     while (PyDict_Next(copy.get(), &position, &name, &value) != 0) {
       const Ref converted = part(value, [&] { return key(name); });
       if (converted.get() != value) {
+        changed = true;
         checked(PyDict_SetItem(copy.get(), name, converted.get()));
       }
     }
-    return copy;
+    return made_or(x, std::move(copy), changed);
   }
 
   Ref of_list(PyObject* x) {
     Ref copy = checked(PyList_GetSlice(x, 0, PyList_GET_SIZE(x)));
+    bool changed = false;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(copy.get()); ++i) {
       Ref converted = part(PyList_GET_ITEM(copy.get(), i), [&] { return index(i); });
+      changed |= converted.get() != PyList_GET_ITEM(copy.get(), i);
       checked(PyList_SetItem(copy.get(), i, converted.release()));
     }
-    return copy;
+    return made_or(x, std::move(copy), changed);
   }
 
-  Ref of_tuple(PyObject* x) {
-    Ref made = checked(PyTuple_New(PyTuple_GET_SIZE(x)));
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(x); ++i) {
-      Ref converted = part(PyTuple_GET_ITEM(x, i), [&] { return index(i); });
+  // A new tuple, if it has to be one: nobody can write to the old.
+  template <typename Step>
+  Ref of_parts(PyObject* parts, Step&& step) {
+    Ref made = checked(PyTuple_New(PyTuple_GET_SIZE(parts)));
+    bool changed = false;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(parts); ++i) {
+      Ref converted = part(PyTuple_GET_ITEM(parts, i), [&] { return step(i); });
+      changed |= converted.get() != PyTuple_GET_ITEM(parts, i);
       PyTuple_SET_ITEM(made.get(), i, converted.release());
     }
-    return made;
+    return changed ? std::move(made) : Ref::borrow(parts);
   }
+
+  Ref of_tuple(PyObject* x) { return of_parts(x, index); }
 
   Ref of_container(PyObject* x) {
     const Ref found = checked(PyObject_CallOneArg(parts_of.get(), x));
     if (found.get() == Py_None) {
       return {};
     }
-    PyObject* parts = PyTuple_GetItem(found.get(), 0);
-    PyObject* places = PyTuple_GetItem(found.get(), 1);
-    PyObject* put_together = PyTuple_GetItem(found.get(), 2);
-    Ref converted = checked(PyTuple_New(PyTuple_Size(parts)));
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(parts); ++i) {
-      Ref each = part(PyTuple_GET_ITEM(parts, i), [&] {
-        const char* text = PyUnicode_AsUTF8(PyTuple_GetItem(places, i));
-        return std::string(text == nullptr ? "" : text);
-      });
-      PyTuple_SET_ITEM(converted.get(), i, each.release());
+    const Ref parts = checked(PyObject_GetAttrString(found.get(), "parts"));
+    const std::size_t before = tensors_;
+    const Ref converted = of_parts(parts.get(), [&](Py_ssize_t i) { return place(found, i); });
+    // Without a tensor it is a value, as the leaves are.
+    if (converted.get() == parts.get() && (over_ == Over::kLeaves || tensors_ == before)) {
+      return Ref::borrow(x);
     }
-    return checked(PyObject_CallOneArg(put_together, converted.get()));
+    return checked(PyObject_CallMethod(found.get(), "put_together", "(O)", converted.get()));
   }
 
+  const Over over_;
   const std::function<Ref(PyObject*)>& convert_;
+  Crossed crossed_;
   std::size_t leaves_ = 0;
   std::size_t tensors_ = 0;
+  // Of the tensor before, where all its instances are tensors: mostly the next is of it too.
+  PyTypeObject* type_before_ = nullptr;
   std::vector<std::string> steps_;  // innermost first
 };
 
@@ -183,20 +292,38 @@ void add_place(const std::string& place) {
   PyErr_Restore(type, value, traceback);  // in place of what may have failed meanwhile
 }
 
-}  // namespace
-
-Ref map_tree(PyObject* x, const std::function<Ref(PyObject*)>& convert) {
-  Mapping mapping(convert);
-  Ref result;
+template <typename Action>
+Ref with_place(const Walk& walk, Action&& action) {
   try {
-    result = mapping.tree(x);
+    return action();
   } catch (const PythonError&) {
-    if (PyErr_ExceptionMatches(PyExc_RecursionError) == 0) {
-      add_place(mapping.place());
+    // A RecursionError would name a place a thousand deep.
+    if (walk.is_inside() && PyErr_ExceptionMatches(PyExc_RecursionError) == 0) {
+      add_place(walk.place());
     }
     throw;
   }
-  if (result && mapping.without_tensors()) {
+}
+
+std::function<Ref(PyObject*)> calling(PyObject* function) {
+  return [function](PyObject* leaf) { return checked(PyObject_CallOneArg(function, leaf)); };
+}
+
+void require_two(Py_ssize_t count, const char* name) {
+  if (count != 2) {
+    raise(PyExc_TypeError, std::string(name) + "() takes a tree and a function");
+  }
+}
+
+}  // namespace
+
+Ref map_tree(PyObject* x, const std::function<Ref(PyObject*)>& convert) {
+  if (is_plain_leaf(x)) {
+    return {};
+  }
+  Walk walk(Over::kTensors, convert);
+  Ref result = with_place(walk, [&] { return walk.container(x); });
+  if (result && walk.without_tensors()) {
     raise(PyExc_TypeError, std::string("expected an array or tensor, or a tree of them, and there "
                                        "is none in this ") +
                                Py_TYPE(x)->tp_name +
@@ -206,18 +333,32 @@ Ref map_tree(PyObject* x, const std::function<Ref(PyObject*)>& convert) {
 }
 
 PyObject* is_tensor_in_python(PyObject* /*module*/, PyObject* x) {
-  return guarded([&] { return PyBool_FromLong(kind_of(x) != SourceKind::kNothing ? 1 : 0); });
+  return guarded([&] { return PyBool_FromLong(way_into(x) != nullptr ? 1 : 0); });
+}
+
+PyObject* is_array_in_python(PyObject* /*module*/, PyObject* x) {
+  return guarded([&] {
+    const Way* way = way_into(x);
+    const bool array =
+        way != nullptr && way != &kBufferWay && way != &kNumPyScalarWay && way != &kCapsuleWay;
+    return PyBool_FromLong(array ? 1 : 0);
+  });
 }
 
 PyObject* map_tree_in_python(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
   return guarded([&] {
-    if (count != 2) {
-      raise(PyExc_TypeError, "map_tree() takes a tree and a function");
-    }
-    Ref mapped = map_tree(arguments[0], [&](PyObject* leaf) {
-      return checked(PyObject_CallOneArg(arguments[1], leaf));
-    });
+    require_two(count, "map_tree");
+    Ref mapped = map_tree(arguments[0], calling(arguments[1]));
     return mapped ? mapped.release() : Py_NewRef(Py_None);
+  });
+}
+
+PyObject* map_leaves_in_python(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
+  return guarded([&] {
+    require_two(count, "map_leaves");
+    const auto convert = calling(arguments[1]);
+    Walk walk(Over::kLeaves, convert);
+    return with_place(walk, [&] { return walk.any(arguments[0]); }).release();
   });
 }
 

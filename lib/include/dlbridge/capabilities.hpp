@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string_view>
 
@@ -16,7 +17,15 @@ enum class ReadOnlySupport : std::uint8_t {
   kNever,    // it cannot even be told, and must not get it (a legacy capsule)
 };
 
-/// What a consumer can take, as data: a quirk of a library is a row here.
+/// Which strides a consumer follows.
+enum class StrideSupport : std::uint8_t {
+  kAny,
+  kNonNegative,
+  kCompact,  // C-contiguous memory only
+};
+
+/// What a consumer can take, as data: a quirk of a library is a row here. A new field is a line
+/// here, one in for_each_field() below, and its rule in plan().
 struct Capabilities {
   std::string_view name;          // for messages: "NumPy"
   std::string_view result;        // what comes out: "numpy.ndarray"
@@ -31,12 +40,50 @@ struct Capabilities {
   ReadOnlySupport readonly = ReadOnlySupport::kHonours;
   bool gives_writable = true;   // its objects can be written to at all
   bool guards_overlap = false;  // it refuses by itself to write where elements share memory
-  bool negative_strides = true;
-  bool any_strides = true;       // otherwise C-contiguous only
+  StrideSupport strides = StrideSupport::kAny;
   std::int64_t alignment = 1;    // bytes that the first element has to be a multiple of
   bool carries_padding = false;  // it keeps the flag that says that elements are padded to bytes
   std::int32_t min_dimensions = 0;
   std::int32_t max_dimensions = kMaxDimensions;
 };
+
+/// A device type, where it is meant as one and not as a number; 0 is none.
+struct DeviceType {
+  std::int32_t& type;
+};
+
+/// The table of fields: calls visit(name, value) for each that a library may say of itself, by the
+/// name that it has in Python. Values are changed, or read, in place.
+template <typename Visit>
+constexpr void for_each_field(Capabilities& can, Visit&& visit) {
+  visit("devices", can.devices);
+  visit("own_device", DeviceType{can.own_device});
+  visit("copies_to_device", can.copies_to_device);
+  visit("dtypes", can.dtypes);
+  visit("strides", can.strides);
+  visit("alignment", can.alignment);
+  visit("min_dimensions", can.min_dimensions);
+  visit("max_dimensions", can.max_dimensions);
+  visit("read_only", can.readonly);
+  visit("writable", can.gives_writable);
+  visit("guards_overlap", can.guards_overlap);
+  visit("copies", can.copies);
+  visit("carries_padding", can.carries_padding);
+}
+
+/// The values of the fields that are one of a few, by their names in Python.
+template <typename Value>
+struct NamedValue {
+  std::string_view name;
+  Value value;
+};
+inline constexpr std::array kStrideSupports = {
+    NamedValue<StrideSupport>{"any", StrideSupport::kAny},
+    NamedValue<StrideSupport>{"non-negative", StrideSupport::kNonNegative},
+    NamedValue<StrideSupport>{"compact", StrideSupport::kCompact}};
+inline constexpr std::array kReadOnlySupports = {
+    NamedValue<ReadOnlySupport>{"honours", ReadOnlySupport::kHonours},
+    NamedValue<ReadOnlySupport>{"unaware", ReadOnlySupport::kUnaware},
+    NamedValue<ReadOnlySupport>{"never", ReadOnlySupport::kNever}};
 
 }  // namespace dlbridge

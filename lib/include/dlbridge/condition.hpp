@@ -1,6 +1,9 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <initializer_list>
+#include <optional>
 #include <string_view>
 
 namespace dlbridge {
@@ -44,6 +47,7 @@ enum class Condition : std::uint8_t {
   kMissingDType,
   kOtherDevice,
   kNoWayToDevice,
+  kNoCopyThere,
   kCastAsked,
   kNoCast,
   kCopiesIn,
@@ -74,6 +78,7 @@ class Conditions {
     bits_ |= other.bits_;
     return *this;
   }
+  friend constexpr Conditions operator|(Conditions a, Conditions b) { return a |= b; }
   friend constexpr bool operator==(Conditions, Conditions) = default;
 
   /// Calls `visit(Condition)` for each, in the order of the enumeration.
@@ -99,5 +104,125 @@ inline constexpr Conditions kWithoutStorage{Condition::kMeta,
                                             Condition::kWrapperSubclass,
                                             Condition::kFreedStorage,
                                             Condition::kNullData};
+
+/// A row of the table of conditions: its name in Python, and how it reads: "cannot view a
+/// torch.Tensor {met} as NumPy ({why})". explain() fills in what stands in braces.
+struct ConditionRow {
+  Condition condition;
+  std::string_view name;
+  std::string_view met;
+  std::string_view why;
+};
+
+inline constexpr std::array kConditions = {
+    ConditionRow{Condition::kInGraph, "in_graph", "that requires grad",
+                 "requires_grad is set, and autograd would not see a write through the view"},
+    ConditionRow{Condition::kForwardDual, "forward_dual", "that carries a forward-mode tangent",
+                 "the tangent would be lost"},
+    ConditionRow{Condition::kConjBit, "conj_bit", "with the conjugate bit set",
+                 "its imaginary parts would change sign"},
+    ConditionRow{Condition::kNegBit, "neg_bit", "with the negative bit set",
+                 "its values would change sign"},
+    ConditionRow{Condition::kZeroTensor, "zero_tensor", "that is a zero tensor",
+                 "its zeros are not in memory"},
+    ConditionRow{Condition::kSparse, "sparse", "with a sparse layout",
+                 "its values do not lie where shape and strides would say"},
+    ConditionRow{Condition::kOpaqueLayout, "opaque_layout", "with the mkldnn layout",
+                 "only mkldnn knows where its values lie"},
+    ConditionRow{Condition::kQuantised, "quantised", "that is quantised",
+                 "its integers mean nothing without their scale and zero point"},
+    ConditionRow{Condition::kNested, "nested", "that is nested",
+                 "its parts have shapes of their own"},
+    ConditionRow{Condition::kMeta, "meta", "on the meta device", "it has a shape but no values"},
+    ConditionRow{Condition::kFake, "fake", "that is a FakeTensor", "it has a shape but no values"},
+    ConditionRow{Condition::kFunctorch, "functorch",
+                 "inside a function transform such as vmap or grad",
+                 "what it stands for exists only inside the transform"},
+    ConditionRow{Condition::kFunctionalised, "functionalised", "wrapped for functionalisation",
+                 "its values are in another tensor"},
+    ConditionRow{Condition::kWrapperSubclass, "wrapper_subclass",
+                 "of a wrapper subclass ({detail})", "its values are in other tensors"},
+    ConditionRow{Condition::kDispatchSubclass, "dispatch_subclass",
+                 "of a subclass with __torch_dispatch__ ({detail})",
+                 "its own rules for what its values are would be passed by"},
+    ConditionRow{Condition::kFreedStorage, "freed_storage",
+                 "whose storage was freed or is smaller than its shape",
+                 "there is no memory to read"},
+    ConditionRow{Condition::kNullData, "null_data", "whose data is NULL",
+                 "there is no memory to read"},
+    ConditionRow{Condition::kMasked, "masked", "with a mask", "the mask would be lost"},
+    ConditionRow{Condition::kSwappedBytes, "swapped_bytes", "in the other byte order",
+                 "DLPack carries the machine's own byte order only"},
+    ConditionRow{Condition::kFractionalStrides, "fractional_strides",
+                 "with strides that are no multiple of the item size",
+                 "DLPack counts strides in elements"},
+    ConditionRow{Condition::kReadOnly, "read_only", "that nobody may write to",
+                 "{target} does not know read-only memory"},
+    ConditionRow{Condition::kInexpressibleDType, "inexpressible_dtype", "of dtype {detail}",
+                 "DLPack has no such type"},
+    ConditionRow{Condition::kPaddedSubByte, "padded_sub_byte", "of dtype {detail}",
+                 "its elements are padded to whole bytes, and would arrive as other numbers"},
+    ConditionRow{Condition::kCopiesOut, "copies_out", "",
+                 "its library hands out a copy, not its own memory"},
+    ConditionRow{Condition::kPaddedElements, "padded_elements",
+                 "of dtype {dtype} that is padded to whole bytes",
+                 "its elements would be read as packed ones"},
+    ConditionRow{Condition::kTooManyDimensions, "too_many_dimensions", "of {ndim} dimensions",
+                 "{target} takes at most {max_ndim}"},
+    ConditionRow{Condition::kTooFewDimensions, "too_few_dimensions", "of {ndim} dimensions",
+                 "{target} takes at least {min_ndim}"},
+    ConditionRow{Condition::kOverlap, "overlap", "whose elements share memory",
+                 "one write would change several of them"},
+    ConditionRow{Condition::kNegativeStrides, "negative_strides", "with negative strides",
+                 "{target} takes none"},
+    ConditionRow{Condition::kNotCompact, "not_compact", "that is not C-contiguous",
+                 "{target} takes no other layout"},
+    ConditionRow{Condition::kMisaligned, "misaligned",
+                 "at an address that is no multiple of {alignment} bytes",
+                 "{target} needs that alignment"},
+    ConditionRow{Condition::kMissingDType, "missing_dtype", "of dtype {dtype}",
+                 "{target} has no such type"},
+    ConditionRow{Condition::kOtherDevice, "other_device", "on {device}",
+                 "the target is on {to_device}"},
+    ConditionRow{Condition::kNoWayToDevice, "no_way_to_device", "on {device}", "{unreachable}"},
+    ConditionRow{Condition::kNoCopyThere, "no_copy_there", "on {device}",
+                 "nothing here can copy it there: {no_runtime}, and its library does not copy when "
+                 "asked"},
+    ConditionRow{Condition::kCastAsked, "cast_asked", "of dtype {dtype}",
+                 "a cast to {to_dtype} was asked for, and a cast is a copy"},
+    ConditionRow{Condition::kNoCast, "no_cast", "of dtype {dtype}",
+                 "there is no cast to the dtype {to_dtype} that was asked for"},
+    ConditionRow{Condition::kCopiesIn, "copies_in", "",
+                 "{target} makes a copy of whatever it is given"},
+    ConditionRow{Condition::kCopyAsked, "copy_asked", "", "a copy was asked for"},
+};
+
+namespace detail {
+
+constexpr bool every_condition_has_its_row() {
+  for (std::size_t i = 0; i < kConditions.size(); ++i) {
+    if (kConditions[i].condition != static_cast<Condition>(i)) {
+      return false;
+    }
+  }
+  return kConditions.size() == static_cast<std::size_t>(kConditionCount);
+}
+static_assert(every_condition_has_its_row());
+
+}  // namespace detail
+
+[[nodiscard]] constexpr const ConditionRow& row_of(Condition condition) {
+  return kConditions[static_cast<std::size_t>(condition)];
+}
+
+/// The condition of that name, or nothing.
+[[nodiscard]] constexpr std::optional<Condition> condition_named(std::string_view name) {
+  for (const auto& row : kConditions) {
+    if (row.name == name) {
+      return row.condition;
+    }
+  }
+  return std::nullopt;
+}
 
 }  // namespace dlbridge

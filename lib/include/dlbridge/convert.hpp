@@ -1,13 +1,15 @@
 #pragma once
 
 #include <concepts>
+#include <cstdint>
 #include <utility>
 
 #include "dlbridge/capabilities.hpp"
+#include "dlbridge/carry.hpp"
 #include "dlbridge/plan.hpp"
 #include "dlbridge/policy.hpp"
 #include "dlbridge/source.hpp"
-#include "dlbridge/transfer.hpp"
+#include "dlbridge/streams.hpp"
 
 namespace dlbridge {
 
@@ -22,12 +24,14 @@ concept Producer = requires(const typename Bridge::Object& object, Source& sourc
   { Bridge::acquire(object, source) } -> std::same_as<ManagedTensor>;
 };
 
-/// A producer that can do what only its library can: densify, bring memory to the host. The result
-/// is private to the conversion.
+/// A producer that can carry a leg: what only its library can, as to densify and to bring memory to
+/// the host.
+///  - prepare(object, leg): a new object, private to the conversion, where the leg ends, of which
+///    describe() has nothing to say.
 template <typename Bridge>
 concept Preparer = Producer<Bridge> &&
-    requires(const typename Bridge::Object& object, const Plan& plan) {
-  { Bridge::prepare(object, plan) } -> std::same_as<typename Bridge::Object>;
+    requires(const typename Bridge::Object& object, const Leg& leg) {
+  { Bridge::prepare(object, leg) } -> std::same_as<typename Bridge::Object>;
 };
 
 /// A producer that knows its common case at a glance.
@@ -51,57 +55,137 @@ concept Consumer = requires(ManagedTensor tensor, const Source& source) {
   { Bridge::deliver(std::move(tensor)) } -> std::same_as<typename Bridge::Object>;
 };
 
-/// Whether the plan has a step that only the source's library can carry out.
-[[nodiscard]] constexpr bool needs_library(const Plan& plan) {
-  return plan.has(Step::kDensify) || plan.carrier == Carrier::kProducer;
-}
-
-/// The managed tensor that the plan makes of the object: on the host it is there, on a device it is
-/// ordered on managed_stream().
-template <Producer From>
-[[nodiscard]] ManagedTensor produce(const typename From::Object& object, Source& source,
-                                    const Plan& plan) {
-  const Device device(source.tensor.device);
-  if (device.type != kDLCPU && device.host_accessible()) [[unlikely]] {
-    wait_for_host_memory(source);
-  }
-  if (!plan.view) {
-    return carry_out(plan, source);
-  }
-  ManagedTensor view = From::acquire(object, source);
-  carry_out_view(plan, view);
-  if (!device.host_accessible()) [[unlikely]] {
-    order_streams(device, source.stream, managed_stream(device));
-  }
-  return view;
-}
-
 namespace detail {
 
-// As produce(), for a plan that may have steps of the source's library in it.
-template <Producer From>
-[[nodiscard]] ManagedTensor produce_prepared(const typename From::Object& object, Source& source,
-                                             const Plan& decided, const Capabilities& target,
-                                             const Policy& policy, const Request& request) {
-  if constexpr (Preparer<From>) {
-    if (needs_library(decided)) {
-      const typename From::Object prepared = From::prepare(object, decided);
-      Source dense;
-      From::describe(prepared, dense);
-      dense.traits.conditions.remove(Condition::kInGraph);
-      dense.traits.conditions.remove(Condition::kForwardDual);
-      // What was prepared is private: a view of it is the copy that the plan promised.
-      const Policy viewing = policy.with_copy(CopyRule::kWhenNeeded);
-      const Plan rest = plan(dense, target, viewing, request);
-      if (rest.is_refused()) {
-        throw refusal(rest, dense, target, viewing, request);
+/// Where a copy is to be written, if not to memory of its own.
+struct Room {
+  const DLTensor* tensor = nullptr;
+  Stream stream{};  // that its memory is used on, if it is a device's
+};
+
+/// A managed tensor, and the stream that its memory is ordered on where it is a device's.
+struct Carried {
+  ManagedTensor tensor;
+  Stream stream;
+};
+
+/// Whether memory is what a copy is to everybody: on the host packed and aligned to 64 bytes.
+[[nodiscard]] inline bool is_like_a_copy(const DLTensor& tensor) {
+  return !Device(tensor.device).host_accessible() ||
+         (is_c_contiguous(tensor) &&
+          (reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset) % 64 == 0);
+}
+
+/// The legs of an accepted plan, one after the other, but for the consumer's: the one way from an
+/// opened door to a managed tensor. With a `room` the copy is written there, and the tensor empty.
+///
+/// A Door has the object's `source`; acquire(), a view that keeps the memory; prepare(leg, after),
+/// what its library makes, described in `after`; and Copying(door, bytes, waits), a scope around
+/// what reads memory: where others may have a lock meanwhile, it lets go of it.
+template <typename Door>
+[[nodiscard]] Carried carry(Door& door, const Plan& plan, const Room& room = {}) {
+  Source& source = door.source;
+  const Device device(source.tensor.device);
+  if (device.type != kDLCPU && device.host_accessible()) [[unlikely]] {
+    const typename Door::Copying scope(door, 0, /*waits=*/true);
+    wait_for_host_memory(source);
+  }
+  const std::size_t count = plan.leg_count;
+  const std::size_t own = count - (count != 0 && plan.route[count - 1].who == Who::kConsumer);
+  if (own == 0) [[likely]] {
+    Carried view{door.acquire(), source.stream};
+    carry_out_view(plan, view.tensor);
+    return view;
+  }
+  Source prepared;  // what the library made, if the first leg is the producer's
+  Carried carried;
+  for (std::size_t i = 0; i < own; ++i) {
+    Leg leg = plan.route[i];
+    const bool last = i + 1 == own;
+    if (leg.who == Who::kProducer) {
+      carried = {door.prepare(leg, prepared), prepared.stream};
+      prepared.tensor = carried.tensor.tensor();  // the object that it was read from may be gone
+      carried.tensor.mark_copied();
+      if (last && room.tensor == nullptr && is_like_a_copy(prepared.tensor)) {
+        carried.tensor.reinterpret(plan.dtype);
       }
-      ManagedTensor tensor = produce<From>(prepared, dense, rest);
-      tensor.mark_copied();
-      return tensor;
+      if (!last || (room.tensor == nullptr && is_like_a_copy(prepared.tensor))) {
+        continue;
+      }
+      leg = {Who::kEngine, 0, plan.dtype, leg.to};  // made such a copy, or brought to its room
+    }
+    const Source& from = carried.tensor ? prepared : source;
+    const bool waits = !leg.to.host_accessible() || !Device(from.tensor.device).host_accessible();
+    const typename Door::Copying scope(door, plan.bytes_copied, waits);
+    if (room.tensor != nullptr) {
+      carry_out_into(leg, from, *room.tensor, room.stream);
+      return {};
+    }
+    carried = {carry_out(leg, from), managed_stream(leg.to)};
+  }
+  return carried;
+}
+
+/// The scope of a bridge's own, or none.
+struct NoScope {
+  template <typename Door>
+  NoScope(const Door& /*door*/, std::int64_t /*bytes*/, bool /*waits*/) noexcept {}
+};
+template <typename Bridge>
+struct CopyingOf {
+  using Type = NoScope;
+};
+template <typename Bridge>
+requires requires {
+  typename Bridge::Copying;
+}
+struct CopyingOf<Bridge> {
+  using Type = typename Bridge::Copying;
+};
+
+/// Holds what a library made against the leg: where it is, and that nothing is left to be done.
+/// What says that autograd or its owner would mind a write says nothing of private memory.
+void require_prepared(const Leg& leg, Source& made);
+[[noreturn]] void refuse_to_prepare(const Source& source);
+
+/// An object whose door is open, for the bridges of C++.
+template <Producer From>
+struct Opened {
+  using Copying = typename CopyingOf<From>::Type;
+
+  explicit Opened(const typename From::Object& object_) : object(object_) {
+    From::describe(object, source);
+  }
+  [[nodiscard]] ManagedTensor acquire() { return From::acquire(object, source); }
+  [[nodiscard]] ManagedTensor prepare(const Leg& leg, Source& after) {
+    if constexpr (Preparer<From>) {
+      const typename From::Object prepared = From::prepare(object, leg);
+      From::describe(prepared, after);
+      require_prepared(leg, after);
+      return From::acquire(prepared, after);
+    } else {
+      refuse_to_prepare(source);
     }
   }
-  return produce<From>(object, source, decided);
+
+  const typename From::Object& object;
+  Source source;
+};
+
+// Through an opened door: decided, carried, and ordered on managed_stream().
+template <Producer From>
+[[nodiscard]] ManagedTensor brought_out(Opened<From>& door, const Capabilities& target,
+                                        const Policy& policy, const Request& request) {
+  const Plan decided = plan(door.source, target, policy, request);
+  if (decided.is_refused()) {
+    throw refusal(decided, door.source, target, policy, request);
+  }
+  Carried carried = carry(door, decided);
+  const Device device = carried.tensor.device();
+  if (!device.host_accessible()) [[unlikely]] {
+    order_streams(device, carried.stream, managed_stream(device));
+  }
+  return std::move(carried.tensor);
 }
 
 // As to_managed(), whatever the object is like. Apart, so that the common case stays short.
@@ -109,13 +193,8 @@ template <Producer From>
 [[nodiscard]] ManagedTensor to_managed_by_plan(const typename From::Object& object,
                                                const Capabilities& target, const Policy& policy,
                                                const Request& request) {
-  Source source;
-  From::describe(object, source);
-  const Plan decided = plan(source, target, policy, request);
-  if (decided.is_refused()) {
-    throw refusal(decided, source, target, policy, request);
-  }
-  return produce_prepared<From>(object, source, decided, target, policy, request);
+  Opened<From> door(object);
+  return brought_out(door, target, policy, request);
 }
 
 }  // namespace detail
@@ -144,15 +223,8 @@ template <Producer From>
 template <Producer From, Consumer To>
 [[nodiscard]] typename To::Object convert(const typename From::Object& object,
                                           const Policy& policy = {}, const Request& request = {}) {
-  Source source;
-  From::describe(object, source);
-  const Capabilities& target = To::capabilities(source);
-  const Plan decided = plan(source, target, policy, request);
-  if (decided.is_refused()) {
-    throw refusal(decided, source, target, policy, request);
-  }
-  return To::deliver(
-      detail::produce_prepared<From>(object, source, decided, target, policy, request));
+  detail::Opened<From> door(object);
+  return To::deliver(detail::brought_out(door, To::capabilities(door.source), policy, request));
 }
 
 }  // namespace dlbridge

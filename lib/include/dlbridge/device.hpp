@@ -45,6 +45,29 @@ struct Stream {
   friend constexpr bool operator==(Stream, Stream) = default;
 };
 
+/// How the keyword `stream` of DLPack's Python protocol numbers the streams of a kind of device: by
+/// their handles, but for the default stream and for numbers that stand for nothing.
+struct StreamNumbers {
+  std::uintptr_t of_default = 1;
+  std::uintptr_t first_unused = 1;
+  std::uintptr_t last_unused = 0;  // below the first: none
+
+  [[nodiscard]] std::uintptr_t number_of(Stream stream) const {
+    return stream.handle == nullptr ? of_default : reinterpret_cast<std::uintptr_t>(stream.handle);
+  }
+  /// Nothing where the number stands for no stream.
+  [[nodiscard]] std::optional<Stream> stream_of(std::int64_t number) const {
+    const auto handle = static_cast<std::uintptr_t>(number);
+    if (number < 0 || (handle >= first_unused && handle <= last_unused)) {
+      return std::nullopt;
+    }
+    return handle == of_default ? Stream{} : Stream{reinterpret_cast<void*>(handle)};
+  }
+};
+
+/// How DLPack itself numbers the streams of that type's devices; nothing where it does not say.
+[[nodiscard]] std::optional<StreamNumbers> fixed_stream_numbers(std::int32_t type) noexcept;
+
 /// Whether DLPack 1.3 has this device type.
 [[nodiscard]] bool known_device_type(std::int32_t type) noexcept;
 
@@ -58,6 +81,7 @@ struct Stream {
 class DeviceSet {
  public:
   constexpr DeviceSet() = default;
+  explicit constexpr DeviceSet(std::uint32_t bits) : bits_(bits) {}
   [[nodiscard]] static constexpr DeviceSet of(std::initializer_list<std::int32_t> types) {
     DeviceSet set;
     for (auto type : types) {
@@ -77,6 +101,7 @@ class DeviceSet {
     a.bits_ |= b.bits_;
     return a;
   }
+  friend constexpr bool operator==(DeviceSet, DeviceSet) = default;
   [[nodiscard]] constexpr bool contains(std::int32_t type) const {
     return type >= 0 && type < 32 && ((bits_ >> type) & 1) != 0;
   }
@@ -84,5 +109,8 @@ class DeviceSet {
  private:
   std::uint32_t bits_ = 0;
 };
+
+/// The types of devices that have a runtime now (device_runtime.hpp).
+[[nodiscard]] DeviceSet device_runtimes() noexcept;
 
 }  // namespace dlbridge

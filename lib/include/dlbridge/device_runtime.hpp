@@ -41,6 +41,12 @@ class DeviceRuntime {
   /// For reasons and messages: "CUDA".
   [[nodiscard]] virtual std::string_view name() const noexcept = 0;
 
+  /// The device types that it serves: that of its devices, and those of host memory that it knows.
+  [[nodiscard]] virtual DeviceSet types() const noexcept = 0;
+
+  /// How `stream` numbers its streams, where DLPack does not say.
+  [[nodiscard]] virtual StreamNumbers stream_numbers() const noexcept { return {}; }
+
   /// Devices that can be used now; 0 where there are none, or no driver.
   [[nodiscard]] virtual int device_count() noexcept = 0;
   /// Why device_count() is 0, for a message; empty where it is not.
@@ -112,8 +118,15 @@ class DeviceRuntime {
 /// with it. Throws std::out_of_range for a type that DLPack does not have.
 void set_device_runtime(std::int32_t device_type, DeviceRuntime* runtime);
 
+/// The same for each of the types that it serves.
+void set_device_runtime(DeviceRuntime& runtime);
+
 /// The runtime for devices of that type, or null.
 [[nodiscard]] DeviceRuntime* device_runtime(std::int32_t device_type) noexcept;
+
+/// How `stream` numbers the streams of that type's devices, by DLPack or else by their runtime;
+/// nothing where they have none, as host memory.
+[[nodiscard]] std::optional<StreamNumbers> stream_numbers(std::int32_t device_type) noexcept;
 
 /// Says why there is no runtime for a type that has one in principle ("there is no NVIDIA driver
 /// here"): for the texts of refusals. `reason` lives as long as the process; null takes it away.

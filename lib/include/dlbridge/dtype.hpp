@@ -176,4 +176,35 @@ class DTypeSet {
   std::uint64_t bits_ = 0;
 };
 
+/// What somebody has for each named type: a library its numbers, a protocol its letters.
+template <typename Value>
+class DTypeMap {
+ public:
+  constexpr explicit DTypeMap(Value none) : none_(none) { values_.fill(none); }
+
+  /// For a type that has a name. Where several values stand for one type, the first counts.
+  constexpr void add(DType dtype, Value value) {
+    Value& held = values_[static_cast<std::size_t>(index_of(dtype))];
+    held = held == none_ ? value : held;
+  }
+  /// `none` where there is nothing for the type.
+  [[nodiscard]] constexpr Value operator[](DType dtype) const {
+    const int row = index_of(dtype);
+    return row < 0 ? none_ : values_[static_cast<std::size_t>(row)];
+  }
+  [[nodiscard]] constexpr DTypeSet types() const {
+    DTypeSet set;
+    for (const NamedDType& row : kNamedDTypes) {
+      if ((*this)[row.dtype] != none_) {
+        set = set | DTypeSet::of_name(row.name);
+      }
+    }
+    return set;
+  }
+
+ private:
+  Value none_;
+  std::array<Value, kNamedDTypes.size()> values_{};
+};
+
 }  // namespace dlbridge

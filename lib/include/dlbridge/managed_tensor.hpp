@@ -85,6 +85,10 @@ inline constexpr DLPackVersion kVersion{DLPACK_MAJOR_VERSION, DLPACK_MINOR_VERSI
 /// Whether the elements lie in C order without gaps; strides of dimensions of size 1 do not count.
 [[nodiscard]] bool is_c_contiguous(const DLTensor& tensor) noexcept;
 
+/// Whether two elements of the tensor share memory. Exact for tensors of moderate size; larger ones
+/// with strides that interleave count as overlapping when that cannot be ruled out cheaply.
+[[nodiscard]] bool overlaps_itself(const DLTensor& tensor);
+
 /// Fills `strides` (elements) for C order over `shape`.
 void fill_c_strides(std::span<const std::int64_t> shape, std::int64_t* strides) noexcept;
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -41,26 +42,50 @@ struct Request {
   bool copy_was_argument = false;  // so that a fix can name what to leave out
 };
 
-/// Who takes memory from one device to another: the rung of the ladder that a Plan stands on.
-enum class Carrier : std::uint8_t {
-  kNobody,    // it stays where it is
-  kRuntime,   // the runtime that is registered for the device's type
-  kProducer,  // the source's library, asked to
-  kConsumer,  // the target's library, which moves what it gets
+/// Who carries a leg of the route.
+enum class Who : std::uint8_t {
+  kProducer,  // the source's library, asked to: what it makes is private to the conversion
+  kEngine,    // one pass over host memory
+  kRuntime,   // the same pass on a device, or on the way between it and the host
+  kConsumer,  // the target's library, which moves or copies what it gets
 };
 
-/// The decision on one conversion: its steps, or its refusal. A plain value of a few words.
+/// A part of the route: who carries it, which steps it does, and what comes out of it where.
+struct Leg {
+  Who who = Who::kEngine;
+  std::uint16_t steps = 0;
+  DType dtype;
+  Device to;
+
+  [[nodiscard]] constexpr bool has(Step step) const {
+    return ((steps >> static_cast<unsigned>(step)) & 1) != 0;
+  }
+};
+
+/// The decision on one conversion: its whole route, or its refusal. A plain value of a few words.
 struct Plan {
   Conditions reasons;  // met on the way to a step or a refusal
   Conditions refused;  // of these, the ones that refuse
   std::uint16_t steps = 0;
+  std::uint8_t leg_count = 0;
+  bool itself = false;   // the object is of the target's library, and nothing is asked of it
   bool view = true;      // the result shares the source's memory
   bool writable = true;  // the result may be written to
   DType dtype;           // of the result; other than the source's without a cast: the same bytes
   Device device;         // of the result
-  Carrier carrier = Carrier::kNobody;
   std::int64_t bytes_copied = 0;
+  std::array<Leg, 3> route;  // the first `leg_count` of them; a view has none
 
+  [[nodiscard]] constexpr std::span<const Leg> legs() const { return {route.data(), leg_count}; }
+  /// The leg of that carrier, or null.
+  [[nodiscard]] constexpr const Leg* leg_of(Who who) const {
+    for (const Leg& leg : legs()) {
+      if (leg.who == who) {
+        return &leg;
+      }
+    }
+    return nullptr;
+  }
   [[nodiscard]] constexpr bool has(Step step) const {
     return ((steps >> static_cast<unsigned>(step)) & 1) != 0;
   }
@@ -85,18 +110,23 @@ struct Plan {
          (!target.wants_host || here.host_accessible()) && target.dtypes.contains(packed.dtype);
 }
 
-/// Decides how, and whether, `source` becomes what `target` can take. A pure function: touches no
-/// object and no memory behind the tensor. Safe on any thread.
+/// Decides how, and whether, `source` becomes what `target` can take: the whole route, of at most
+/// three legs. `runtimes`: the types of devices that a runtime serves. A pure function: touches no
+/// object and no memory behind the tensor, and reads nothing but its arguments. Safe on any thread.
 [[nodiscard]] Plan plan(const Source& source, const Capabilities& target, const Policy& policy,
-                        const Request& request = {});
+                        const Request& request = {}, DeviceSet runtimes = device_runtimes());
 
 namespace detail {
 
 /// plan() without its short cut for the common case, which has to come to the same: for the tests.
 [[nodiscard]] Plan plan_by_conditions(const Source& source, const Capabilities& target,
-                                      const Policy& policy, const Request& request);
+                                      const Policy& policy, const Request& request,
+                                      DeviceSet runtimes = device_runtimes());
 
 }  // namespace detail
+
+/// How advice is worded: as calls of the language that the caller writes.
+enum class Dialect : std::uint8_t { kCpp, kPython };
 
 /// A Plan in words.
 struct Explanation {
@@ -104,12 +134,12 @@ struct Explanation {
   std::vector<std::string> reasons;  // one per condition: the step's, or the refusal's
   std::string fix;                   // the call that would work; empty where nothing would
   std::string message;               // the refusal as one sentence; empty when not refused
-  std::string way;                   // how the memory is reached where the host does not hold it
+  std::vector<std::string> way;      // the legs that are not the host's own, one each
 };
 
 [[nodiscard]] Explanation explain(const Plan& plan, const Source& source,
                                   const Capabilities& target, const Policy& policy,
-                                  const Request& request = {});
+                                  const Request& request = {}, Dialect dialect = Dialect::kCpp);
 
 /// The refusal as the exception to throw.
 [[nodiscard]] ConversionRefused refusal(const Plan& plan, const Source& source,

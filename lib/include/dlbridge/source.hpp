@@ -29,6 +29,8 @@ struct Traits {
   const Library* library = nullptr;  // never null once a bridge has filled it
   Conditions conditions;             // only those that a producer can say
   bool copies_to_host = false;       // the producer can bring its memory to the host when asked
+  bool copies_there = false;         // the producer can copy its memory where it is when asked
+  bool of_target = false;            // it is of the target's library, and may come back itself
   bool maybe_pinned = false;         // host memory that a device may be writing to
   // Source::stream is the one that the producer's work is on; nothing of ours reads it otherwise.
   bool stream_known = true;

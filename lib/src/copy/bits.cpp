@@ -1,5 +1,6 @@
 // The stages that keep the type: byte order, sign, conjugate.
 
+#include "copy/numbers.hpp"
 #include "copy/recipe.hpp"
 #include "copy/simd.hpp"
 
@@ -93,30 +94,20 @@ Kernel swap_kernel(std::size_t width) noexcept {
 }
 
 Kernel negate_kernel(DType dtype) noexcept {
-  const auto width = static_cast<std::size_t>(dtype.bits / 8);
-  switch (dtype.code) {
-    case kDLInt:
-    case kDLUInt:
+  const auto width = static_cast<std::size_t>(dtype.bits / (dtype.is(kDLComplex) ? 16 : 8));
+  switch (negation_of(dtype)) {
+    case Sign::kMinus:
       return of_width<NegateInt>(width);
-    case kDLFloat:
-    case kDLBfloat:
+    case Sign::kFlip:
       return of_width<NegateFloat>(width);
-    case kDLComplex:
-      return of_width<NegateFloat>(width / 2);
-    case kDLFloat8_e3m4:
-    case kDLFloat8_e4m3:
-    case kDLFloat8_e4m3fn:
-    case kDLFloat8_e5m2:
-      return kKernels<NegateFloat<std::uint8_t>>.best();
-    case kDLFloat8_e4m3b11fnuz:
-    case kDLFloat8_e4m3fnuz:
-    case kDLFloat8_e5m2fnuz:
+    case Sign::kFlipUnlessZero:
       return kKernels<Map<std::uint8_t, std::uint8_t, negated_fnuz>>.best();
-    case kDLFloat8_e8m0fnu:
+    case Sign::kNan:
       return kKernels<Map<std::uint8_t, std::uint8_t, negated_e8m0>>.best();
-    default:
-      return nullptr;  // truth values, handles, sub-byte types
+    case Sign::kKeep:
+      break;
   }
+  return nullptr;  // truth values, handles, sub-byte types
 }
 
 Kernel conjugate_kernel(std::size_t width, bool negate) noexcept {

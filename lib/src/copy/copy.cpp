@@ -5,11 +5,11 @@
 #include <cstring>
 
 #include "copy/loops.hpp"
+#include "copy/parallel.hpp"
 #include "copy/recipe.hpp"
 #include "copy/streaming.hpp"
 #include "copy/tiles.hpp"
 #include "dlbridge/threads.hpp"
-#include "copy/parallel.hpp"
 
 namespace dlbridge {
 namespace detail {

@@ -1,8 +1,10 @@
 // From a job's types and flags to what happens to one element.
 
+#include "copy/recipe.hpp"
+
 #include <algorithm>
 
-#include "copy/recipe.hpp"
+#include "copy/numbers.hpp"
 #include "copy/simd.hpp"
 
 namespace dlbridge {
@@ -107,8 +109,10 @@ bool can_cast(DType from, DType to) noexcept {
   if (from == to) {
     return from.whole_bytes();
   }
-  return detail::is_number(from) && detail::is_number(to) &&
-         (!from.is(kDLComplex) || to.is(kDLComplex));
+  const auto is_number = [](DType dtype) {
+    return detail::kNumberOf[dtype] != detail::Number::kNone;
+  };
+  return is_number(from) && is_number(to) && (!from.is(kDLComplex) || to.is(kDLComplex));
 }
 
 }  // namespace dlbridge

@@ -4,8 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "dlbridge/copy.hpp"
 #include "copy/simd.hpp"
+#include "dlbridge/copy.hpp"
 
 namespace dlbridge::detail {
 
@@ -55,12 +55,8 @@ struct Recipe {
 [[nodiscard]] Recipe make_recipe(const CopyJob& job) noexcept;
 
 /// Between the component types of two castable types; adds none, one or two stages.
-/// `numbers` of them make an element.
+/// `numbers` of them make an element. Both are in kNumberOf.
 void add_cast(Recipe& recipe, DType from, DType to, std::size_t numbers) noexcept;
-
-/// Whether add_cast knows the type: a named one of one lane and at least a byte that holds a
-/// number.
-[[nodiscard]] bool is_number(DType dtype) noexcept;
 
 /// Stages that change no type.
 [[nodiscard]] Kernel swap_kernel(std::size_t width) noexcept;

@@ -10,6 +10,7 @@ namespace {
 constexpr std::int32_t kTypes = 32;
 std::array<std::atomic<DeviceRuntime*>, kTypes> runtimes{};
 std::array<std::atomic<const char*>, kTypes> absences{};
+std::atomic<std::uint32_t> served{0};  // the types that have one: what plan() is given
 
 std::size_t place_of(std::int32_t device_type) {
   if (!known_device_type(device_type)) {
@@ -28,7 +29,32 @@ Entry entry(const std::array<std::atomic<Entry>, kTypes>& table, std::int32_t de
 }  // namespace
 
 void set_device_runtime(std::int32_t device_type, DeviceRuntime* runtime) {
-  runtimes[place_of(device_type)].store(runtime, std::memory_order_release);
+  const std::size_t place = place_of(device_type);
+  const std::uint32_t bit = std::uint32_t{1} << place;
+  runtimes[place].store(runtime, std::memory_order_release);
+  runtime != nullptr ? served.fetch_or(bit) : served.fetch_and(~bit);
+}
+
+DeviceSet device_runtimes() noexcept {
+  return DeviceSet(served.load(std::memory_order_acquire));
+}
+
+void set_device_runtime(DeviceRuntime& runtime) {
+  for (std::int32_t type = 0; type < kTypes; ++type) {
+    if (runtime.types().contains(type)) {
+      set_device_runtime(type, &runtime);
+    }
+  }
+}
+
+std::optional<StreamNumbers> stream_numbers(std::int32_t device_type) noexcept {
+  if (const auto fixed = fixed_stream_numbers(device_type)) {
+    return fixed;
+  }
+  const DeviceRuntime* runtime = device_runtime(device_type);
+  return runtime == nullptr || Device(device_type, 0).host_accessible()
+             ? std::nullopt
+             : std::optional(runtime->stream_numbers());
 }
 
 DeviceRuntime* device_runtime(std::int32_t device_type) noexcept {

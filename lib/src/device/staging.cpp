@@ -7,10 +7,10 @@
 #include <mutex>
 #include <utility>
 
-#include "copy/slices.hpp"
-#include "dlbridge/threads.hpp"
 #include "copy/parallel.hpp"
+#include "copy/slices.hpp"
 #include "device/pinned_pool.hpp"
+#include "dlbridge/threads.hpp"
 
 namespace dlbridge::detail {
 namespace {

@@ -6,8 +6,8 @@
 #include <cstdlib>
 #include <new>
 
-#include "memory/block_memory.hpp"
 #include "dlbridge/memory_pool.hpp"
+#include "memory/block_memory.hpp"
 
 #ifdef __linux__
 #include <sys/mman.h>

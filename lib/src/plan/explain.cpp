@@ -6,86 +6,6 @@
 namespace dlbridge {
 namespace {
 
-// How a condition reads: "cannot view a torch.Tensor {met} as NumPy ({why})".
-struct Wording {
-  Condition condition;
-  std::string_view met;
-  std::string_view why;
-};
-
-constexpr std::array kWordings = {
-    Wording{Condition::kInGraph, "that requires grad",
-            "requires_grad is set, and autograd would not see a write through the view"},
-    Wording{Condition::kForwardDual, "that carries a forward-mode tangent",
-            "the tangent would be lost"},
-    Wording{Condition::kConjBit, "with the conjugate bit set",
-            "its imaginary parts would change sign"},
-    Wording{Condition::kNegBit, "with the negative bit set", "its values would change sign"},
-    Wording{Condition::kZeroTensor, "that is a zero tensor", "its zeros are not in memory"},
-    Wording{Condition::kSparse, "with a sparse layout",
-            "its values do not lie where shape and strides would say"},
-    Wording{Condition::kOpaqueLayout, "with the mkldnn layout",
-            "only mkldnn knows where its values lie"},
-    Wording{Condition::kQuantised, "that is quantised",
-            "its integers mean nothing without their scale and zero point"},
-    Wording{Condition::kNested, "that is nested", "its parts have shapes of their own"},
-    Wording{Condition::kMeta, "on the meta device", "it has a shape but no values"},
-    Wording{Condition::kFake, "that is a FakeTensor", "it has a shape but no values"},
-    Wording{Condition::kFunctorch, "inside a function transform such as vmap or grad",
-            "what it stands for exists only inside the transform"},
-    Wording{Condition::kFunctionalised, "wrapped for functionalisation",
-            "its values are in another tensor"},
-    Wording{Condition::kWrapperSubclass, "of a wrapper subclass ({detail})",
-            "its values are in other tensors"},
-    Wording{Condition::kDispatchSubclass, "of a subclass with __torch_dispatch__ ({detail})",
-            "its own rules for what its values are would be passed by"},
-    Wording{Condition::kFreedStorage, "whose storage was freed or is smaller than its shape",
-            "there is no memory to read"},
-    Wording{Condition::kNullData, "whose data is NULL", "there is no memory to read"},
-    Wording{Condition::kMasked, "with a mask", "the mask would be lost"},
-    Wording{Condition::kSwappedBytes, "in the other byte order",
-            "DLPack carries the machine's own byte order only"},
-    Wording{Condition::kFractionalStrides, "with strides that are no multiple of the item size",
-            "DLPack counts strides in elements"},
-    Wording{Condition::kReadOnly, "that nobody may write to",
-            "{target} does not know read-only memory"},
-    Wording{Condition::kInexpressibleDType, "of dtype {detail}", "DLPack has no such type"},
-    Wording{Condition::kPaddedSubByte, "of dtype {detail}",
-            "its elements are padded to whole bytes, and would arrive as other numbers"},
-    Wording{Condition::kCopiesOut, "", "its library hands out a copy, not its own memory"},
-    Wording{Condition::kPaddedElements, "of dtype {dtype} that is padded to whole bytes",
-            "its elements would be read as packed ones"},
-    Wording{Condition::kTooManyDimensions, "of {ndim} dimensions",
-            "{target} takes at most {max_ndim}"},
-    Wording{Condition::kTooFewDimensions, "of {ndim} dimensions",
-            "{target} takes at least {min_ndim}"},
-    Wording{Condition::kOverlap, "whose elements share memory",
-            "one write would change several of them"},
-    Wording{Condition::kNegativeStrides, "with negative strides", "{target} takes none"},
-    Wording{Condition::kNotCompact, "that is not C-contiguous", "{target} takes no other layout"},
-    Wording{Condition::kMisaligned, "at an address that is no multiple of {alignment} bytes",
-            "{target} needs that alignment"},
-    Wording{Condition::kMissingDType, "of dtype {dtype}", "{target} has no such type"},
-    Wording{Condition::kOtherDevice, "on {device}", "the target is on {to_device}"},
-    Wording{Condition::kNoWayToDevice, "on {device}", "{unreachable}"},
-    Wording{Condition::kCastAsked, "of dtype {dtype}",
-            "a cast to {to_dtype} was asked for, and a cast is a copy"},
-    Wording{Condition::kNoCast, "of dtype {dtype}",
-            "there is no cast to the dtype {to_dtype} that was asked for"},
-    Wording{Condition::kCopiesIn, "", "{target} makes a copy of whatever it is given"},
-    Wording{Condition::kCopyAsked, "", "a copy was asked for"},
-};
-
-constexpr bool every_condition_has_its_wording() {
-  for (std::size_t i = 0; i < kWordings.size(); ++i) {
-    if (kWordings[i].condition != static_cast<Condition>(i)) {
-      return false;
-    }
-  }
-  return kWordings.size() == static_cast<std::size_t>(kConditionCount);
-}
-static_assert(every_condition_has_its_wording());
-
 // The 32-bit sibling of a 64-bit type: what a library without the one may have.
 std::optional<DType> narrower(DType dtype) {
   const int half = dtype.bits / 2;
@@ -93,11 +13,45 @@ std::optional<DType> narrower(DType dtype) {
   return wide ? std::optional<DType>({dtype.code, half}) : std::nullopt;
 }
 
+// The advice of a language: what its caller would write. {dtype} is filled in.
+struct Advice {
+  std::string_view cast;
+  std::string_view host;
+  std::string_view densify;
+  std::string_view upcast;
+  std::string_view bits;
+  std::string_view versioned;  // where a legacy capsule was asked for
+  std::string_view may_copy;   // where the call's own argument forbids it
+};
+constexpr Advice kPython{
+    .cast = "dtype=\"{dtype}\" to cast",
+    .host = "policy=\"host\"",
+    .densify = "policy=dlbridge.host.replace(layout=\"densify\")",
+    .upcast = "policy=dlbridge.host.replace(dtype=\"upcast\")",
+    .bits = "policy=dlbridge.host.replace(dtype=\"bits\")",
+    .versioned = "max_version=(1, 3), or policy=\"snapshot\"",
+    .may_copy = "the call without copy=False to copy",
+};
+constexpr Advice kCpp{
+    .cast = "Request{.dtype = dtype_named(\"{dtype}\")} to cast",
+    .host = "Policy::host()",
+    .densify = "Policy::host().with(Field::kLayout, Ruling::kDensify)",
+    .upcast = "Policy::host().with(Field::kDType, Ruling::kUpcast)",
+    .bits = "Policy::host().with(Field::kDType, Ruling::kBits)",
+    .versioned = "a versioned capsule, or Policy::snapshot()",
+    .may_copy = "the call without CopyRule::kNever to copy",
+};
+
 class Writer {
  public:
   Writer(const Plan& plan, const Source& source, const Capabilities& target, const Policy& policy,
-         const Request& request)
-      : plan_(plan), source_(source), target_(target), policy_(policy), request_(request) {}
+         const Request& request, Dialect dialect)
+      : plan_(plan),
+        source_(source),
+        target_(target),
+        policy_(policy),
+        request_(request),
+        advice_(dialect == Dialect::kPython ? kPython : kCpp) {}
 
   Explanation write() const {
     Explanation text;
@@ -128,6 +82,7 @@ class Writer {
     const bool moves = plan_.device != Device(source_.tensor.device);
     put("{unreachable}", moves ? "nothing here can bring it to " + to_string(plan_.device) + tried()
                                : std::string("{target} cannot use that memory"));
+    put("{no_runtime}", no_runtime(Device(source_.tensor.device).type));
     put("{target}", std::string(target_.name));
     put("{detail}", source_.detail);
     put("{ndim}", std::to_string(source_.tensor.ndim));
@@ -146,17 +101,27 @@ class Writer {
     const Device here(source_.tensor.device);
     const bool to_host = plan_.device.type == kDLCPU;
     const std::int32_t type = to_host ? here.type : plan_.device.type;
-    const std::string place = to_string(Device(type, 0));
-    const std::string kind = place.substr(0, place.find(':'));
     if (!target_.devices.contains(plan_.device.type)) {
-      return ": " + std::string(target_.name) + " has no " + kind + " device here" + absence(type);
+      return ": " + std::string(target_.name) + " has no " + kind_of(type) + " device here" +
+             absence(type);
     }
-    if (plan_.carrier != Carrier::kNobody || !(to_host || here.host_accessible())) {
+    const bool nobody = to_host ? !source_.traits.copies_to_host
+                                : !target_.copies_to_device && target_.own_device == 0;
+    if (!nobody || !(to_host || here.host_accessible())) {
       return {};
     }
-    return ": there is no runtime for " + kind + " devices" + absence(type) + ", and " +
+    return ": " + no_runtime(type) + ", and " +
            (to_host ? "its library does not copy to the host when asked"
                     : std::string(target_.name) + " moves nothing there");
+  }
+
+  static std::string kind_of(std::int32_t type) {
+    const std::string place = to_string(Device(type, 0));
+    return place.substr(0, place.find(':'));
+  }
+
+  static std::string no_runtime(std::int32_t type) {
+    return "there is no runtime for " + kind_of(type) + " devices" + absence(type);
   }
 
   static std::string absence(std::int32_t type) {
@@ -164,31 +129,50 @@ class Writer {
     return reason.empty() ? std::string() : " (" + std::string(reason) + ")";
   }
 
-  // The rung of the ladder to the memory, where it is not plain host memory.
-  std::string way() const {
+  // The legs that others carry, and the wait for memory that the host reads where a device works.
+  std::vector<std::string> way() const {
     const Device here(source_.tensor.device);
-    switch (plan_.carrier) {
-      case Carrier::kRuntime: {
+    std::vector<std::string> told;
+    for (const Leg& leg : plan_.legs()) {
+      if (std::string text = carried(leg, here); !text.empty()) {
+        told.push_back(std::move(text));
+      }
+    }
+    const bool on_host_for_device = here.host_accessible() && here.type != kDLCPU;
+    if (told.empty() && on_host_for_device && target_.wants_host) {
+      told.emplace_back("it is read where it lies, after a wait for the device's work on it");
+    }
+    return told;
+  }
+
+  std::string carried(const Leg& leg, Device here) const {
+    switch (leg.who) {
+      case Who::kRuntime: {
+        if (!leg.has(Step::kCopyToHost) && !leg.has(Step::kCopyToDevice)) {
+          return {};
+        }
         const DeviceRuntime* runtime =
-            device_runtime(here.host_accessible() ? plan_.device.type : here.type);
+            device_runtime(here.host_accessible() ? leg.to.type : here.type);
         return "dlbridge copies it" +
                (runtime == nullptr ? std::string() : " by " + std::string(runtime->name()));
       }
-      case Carrier::kProducer:
-        return "its own library is asked to copy it to " + to_string(plan_.device);
-      case Carrier::kConsumer:
-        return std::string(target_.name) + " copies it to " + to_string(plan_.device);
-      case Carrier::kNobody:
+      case Who::kProducer:
+        return leg.has(Step::kCopyToHost)
+                   ? "its own library is asked to copy it to " + to_string(leg.to)
+               : leg.has(Step::kDensify) ? std::string()
+                                         : "its own library is asked to copy it where it is";
+      case Who::kConsumer:
+        return leg.has(Step::kCopyToDevice)
+                   ? std::string(target_.name) + " copies it to " + to_string(leg.to)
+                   : std::string();
+      case Who::kEngine:
         break;
     }
-    const bool on_host_for_device = here.host_accessible() && here.type != kDLCPU;
-    return on_host_for_device && target_.wants_host
-               ? "it is read where it lies, after a wait for the device's work on it"
-               : std::string();
+    return {};
   }
 
   std::string reason(Condition condition) const {
-    const auto& wording = kWordings[static_cast<std::size_t>(condition)];
+    const ConditionRow& wording = row_of(condition);
     if (wording.met.empty()) {
       return filled(wording.why);
     }
@@ -200,7 +184,7 @@ class Writer {
     std::string met;
     std::string why;
     plan_.refused.for_each([&](Condition condition) {
-      const auto& wording = kWordings[static_cast<std::size_t>(condition)];
+      const ConditionRow& wording = row_of(condition);
       if (!wording.met.empty()) {
         met += (met.empty() ? " " : " and ") + filled(wording.met);
       }
@@ -225,20 +209,20 @@ class Writer {
   std::string fix() const {
     std::string text;
     const Policy host = Policy::host();
-    const Policy dense = host.with(Field::kLayout, Ruling::kDensify);
     if (const auto narrow = narrower(source_.tensor.dtype);
         narrow && plan_.refused.has(Condition::kMissingDType) && target_.dtypes.contains(*narrow)) {
-      return "dtype=\"" + to_string(*narrow) + "\" to cast";
+      std::string cast(advice_.cast);
+      cast.replace(cast.find("{dtype}"), 7, to_string(*narrow));
+      return cast;
     }
-    const std::string_view legacy = "max_version=(1, 3), or policy=\"snapshot\"";
+    const bool legacy = target_.readonly == ReadOnlySupport::kNever;
     const Way ways[] = {
         {policy_.with_copy(CopyRule::kWhenNeeded), ""},
-        {host, "policy=\"host\""},
-        {dense, "policy=dlbridge.host.replace(layout=\"densify\")"},
-        {host.with(Field::kDType, Ruling::kUpcast),
-         "policy=dlbridge.host.replace(dtype=\"upcast\")"},
-        {host.with(Field::kDType, Ruling::kBits), "policy=dlbridge.host.replace(dtype=\"bits\")"},
-        {Policy::snapshot(), target_.readonly == ReadOnlySupport::kNever ? legacy : ""},
+        {host, advice_.host},
+        {host.with(Field::kLayout, Ruling::kDensify), advice_.densify},
+        {host.with(Field::kDType, Ruling::kUpcast), advice_.upcast},
+        {host.with(Field::kDType, Ruling::kBits), advice_.bits},
+        {Policy::snapshot(), legacy ? advice_.versioned : ""},
     };
     for (const auto& way : ways) {
       // The first way leaves the policy alone, so it is one only where an argument forbade copying.
@@ -254,7 +238,7 @@ class Writer {
         continue;
       }
       if (by_argument) {
-        text = "the call without copy=False to copy";
+        text = advice_.may_copy;
       } else {
         text = std::string(way.words);
         text += other.view ? (other.writable ? "" : " for a read-only view") : " to copy";
@@ -306,13 +290,14 @@ class Writer {
   const Capabilities& target_;
   const Policy& policy_;
   const Request& request_;
+  const Advice& advice_;
 };
 
 }  // namespace
 
 Explanation explain(const Plan& plan, const Source& source, const Capabilities& target,
-                    const Policy& policy, const Request& request) {
-  return Writer(plan, source, target, policy, request).write();
+                    const Policy& policy, const Request& request, Dialect dialect) {
+  return Writer(plan, source, target, policy, request, dialect).write();
 }
 
 ConversionRefused refusal(const Plan& plan, const Source& source, const Capabilities& target,

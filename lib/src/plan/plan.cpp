@@ -3,25 +3,16 @@
 #include <limits>
 
 #include "dlbridge/copy.hpp"
-#include "dlbridge/device_runtime.hpp"
+#include "plan/route.hpp"
 #include "tensor/layout.hpp"
 
 namespace dlbridge {
 namespace {
 
-constexpr Conditions kNeverCross{Condition::kQuantised,
-                                 Condition::kNested,
-                                 Condition::kMeta,
-                                 Condition::kFake,
-                                 Condition::kFunctorch,
-                                 Condition::kFunctionalised,
-                                 Condition::kWrapperSubclass,
-                                 Condition::kDispatchSubclass,
-                                 Condition::kFreedStorage,
-                                 Condition::kNullData,
-                                 Condition::kMasked,
-                                 Condition::kInexpressibleDType,
-                                 Condition::kPaddedSubByte};
+constexpr Conditions kNeverCross =
+    kWithoutStorage | Conditions{Condition::kQuantised,          Condition::kNested,
+                                 Condition::kDispatchSubclass,   Condition::kMasked,
+                                 Condition::kInexpressibleDType, Condition::kPaddedSubByte};
 
 constexpr Conditions kWithoutStrides{Condition::kSparse, Condition::kOpaqueLayout,
                                      Condition::kZeroTensor};
@@ -55,8 +46,8 @@ std::optional<DType> same_width_integer(DType dtype) {
 class Planner {
  public:
   Planner(const Source& source, const Capabilities& target, const Policy& policy,
-          const Request& request)
-      : source_(source), target_(target), policy_(policy), request_(request) {
+          const Request& request, DeviceSet runtimes)
+      : source_(source), target_(target), policy_(policy), request_(request), runtimes_(runtimes) {
     plan_.dtype = source.tensor.dtype;
     plan_.device = source.tensor.device;
   }
@@ -71,6 +62,7 @@ class Planner {
     }
     if (target_.copies && !copies_) {
       need_copy(Condition::kCopiesIn, Step::kRepack);
+      of_consumer_ |= detail::bits_of({Step::kRepack});
     }
     if (policy_.copy() == CopyRule::kAlways && !copies_) {
       need_copy(Condition::kCopyAsked, Step::kRepack);
@@ -79,12 +71,15 @@ class Planner {
     if (said.has(Condition::kPaddedElements) && (copies_ || !target_.carries_padding)) {
       refuse(Condition::kPaddedElements);
     }
+    if (copies_ && !plan_.is_refused()) {
+      finish_copy();
+    }
     if (plan_.is_refused()) {
       plan_.steps = 0;
+      plan_.leg_count = 0;
+      plan_.bytes_copied = 0;
       plan_.view = false;
       plan_.writable = false;
-    } else if (copies_) {
-      finish_copy();
     }
     plan_.writable = plan_.writable && target_.gives_writable;
     return plan_;
@@ -221,28 +216,33 @@ class Planner {
       return;
     }
     plan_.device = there;
-    const bool to_host = there.type == kDLCPU;
-    plan_.carrier = carrier(here, there, to_host);
-    if (!target_.devices.contains(there.type) || plan_.carrier == Carrier::kNobody) {
+    mover_ = mover(here, there);
+    if (!target_.devices.contains(there.type) || !mover_) {
       refuse(Condition::kNoWayToDevice);
       return;
     }
-    copy_unless_refused(Field::kDevice, Condition::kOtherDevice,
-                        to_host ? Step::kCopyToHost : Step::kCopyToDevice);
+    const Step step = there.type == kDLCPU ? Step::kCopyToHost : Step::kCopyToDevice;
+    if (mover_ == Who::kConsumer) {
+      of_consumer_ |= detail::bits_of({step});
+    }
+    copy_unless_refused(Field::kDevice, Condition::kOtherDevice, step);
   }
 
-  // The ladder: a runtime of ours, then the library at that end.
-  [[nodiscard]] Carrier carrier(Device here, Device there, bool to_host) const {
+  // Who takes the memory there: a runtime of ours, then the library at that end; nobody, perhaps.
+  [[nodiscard]] std::optional<Who> mover(Device here, Device there) const {
+    const bool to_host = there.type == kDLCPU;
     // Runtimes copy to and from the host; from one device to another is the libraries' own way.
     const bool host_at_one_end = to_host || here.host_accessible();
     const bool ordered = here.host_accessible() || source_.traits.stream_known;
-    if (host_at_one_end && ordered && device_runtime(to_host ? here.type : there.type) != nullptr) {
-      return Carrier::kRuntime;
+    if (host_at_one_end && ordered && runtimes_.contains(to_host ? here.type : there.type)) {
+      return Who::kRuntime;
     }
     if (to_host) {
-      return source_.traits.copies_to_host ? Carrier::kProducer : Carrier::kNobody;
+      return source_.traits.copies_to_host ? std::optional(Who::kProducer) : std::nullopt;
     }
-    return target_.copies_to_device ? Carrier::kConsumer : Carrier::kNobody;
+    const bool takes_home = target_.own_device != 0 && here.host_accessible();
+    const bool moves = target_.copies_to_device || takes_home;
+    return moves ? std::optional(Who::kConsumer) : std::nullopt;
   }
 
   void observe_layout(Conditions said) {
@@ -267,9 +267,10 @@ class Planner {
     if (is_c_contiguous(tensor)) {
       return;
     }
-    if (!target_.any_strides) {
+    if (target_.strides == StrideSupport::kCompact) {
       need_copy(Condition::kNotCompact, Step::kRepack);
-    } else if (!target_.negative_strides && detail::has_negative_stride(tensor)) {
+    } else if (target_.strides == StrideSupport::kNonNegative &&
+               detail::has_negative_stride(tensor)) {
       need_copy(Condition::kNegativeStrides, Step::kRepack);
     }
     observe_overlap(said.has(Condition::kReadOnly));
@@ -280,7 +281,7 @@ class Planner {
     if (ruling == Ruling::kReadOnlyView && (already_read_only || target_.guards_overlap)) {
       return;
     }
-    if (!detail::overlaps_itself(source_.tensor)) {
+    if (!overlaps_itself(source_.tensor)) {
       return;
     }
     if (ruling == Ruling::kRefuse) {
@@ -333,40 +334,62 @@ class Planner {
       bits = std::numeric_limits<std::int64_t>::max();
     }
     plan_.bytes_copied = bits / 8 + (bits % 8 != 0 ? 1 : 0);
+    if (!detail::lay_legs(plan_, source_, target_, runtimes_, mover_, of_consumer_)) {
+      refuse(Condition::kNoCopyThere);
+    }
   }
 
   const Source& source_;
   const Capabilities& target_;
   const Policy& policy_;
   const Request& request_;
+  const DeviceSet runtimes_;
   Plan plan_;
+  std::optional<Who> mover_;       // who takes the memory to another device
+  std::uint16_t of_consumer_ = 0;  // steps that the target's library does
   bool copies_ = false;
   bool read_only_ = false;
   bool overlaps_ = false;
   Condition detached_ = Condition::kInGraph;
 };
 
+// An object of the target's own library of which nothing is asked stays itself, with its graph, its
+// layout and its values, whatever they are. What lies beside its values, as a mask does, does not
+// count among them.
+bool stays_itself(const Source& source, const Policy& policy, const Request& request) {
+  const DLTensor& tensor = source.tensor;
+  return source.traits.of_target && policy.copy() != CopyRule::kAlways &&
+         (!request.dtype || *request.dtype == DType(tensor.dtype)) &&
+         (!request.device || *request.device == Device(tensor.device)) &&
+         !source.traits.conditions.has(Condition::kMasked);
+}
+
 }  // namespace
 
 Plan detail::plan_by_conditions(const Source& source, const Capabilities& target,
-                                const Policy& policy, const Request& request) {
-  return Planner(source, target, policy, request).run();
+                                const Policy& policy, const Request& request, DeviceSet runtimes) {
+  return Planner(source, target, policy, request, runtimes).run();
 }
 
 Plan plan(const Source& source, const Capabilities& target, const Policy& policy,
-          const Request& request) {
+          const Request& request, DeviceSet runtimes) {
   Request wanted = request;
   if (wanted.device == Device(source.tensor.device)) {
     wanted.device.reset();  // it is there
   }
-  if (source.traits.conditions.empty() && takes_as_it_is(target, source.tensor, policy, wanted) &&
-      is_c_contiguous(source.tensor)) {
+  const bool itself = stays_itself(source, policy, request);
+  if (itself ||
+      (source.traits.conditions.empty() && takes_as_it_is(target, source.tensor, policy, wanted) &&
+       is_c_contiguous(source.tensor))) {
     Plan as_it_is;
     as_it_is.dtype = source.tensor.dtype;
     as_it_is.device = source.tensor.device;
+    as_it_is.itself = itself;
+    as_it_is.writable =
+        target.gives_writable && !source.traits.conditions.has(Condition::kReadOnly);
     return as_it_is;
   }
-  return detail::plan_by_conditions(source, target, policy, request);
+  return detail::plan_by_conditions(source, target, policy, request, runtimes);
 }
 
 }  // namespace dlbridge

@@ -9,20 +9,26 @@ namespace {
 struct NamedDevice {
   std::string_view name;
   std::int32_t type;
+  std::optional<StreamNumbers> streams = std::nullopt;
 };
+
+// DLPack's Python page, "stream": 1 is CUDA's default stream, of the legacy kind, and 2 the
+// thread's own.
+constexpr StreamNumbers kCudaStreams{.of_default = 1, .first_unused = 0, .last_unused = 0};
+constexpr StreamNumbers kRocmStreams{.of_default = 0, .first_unused = 1, .last_unused = 2};
 
 constexpr std::array kNamedDevices = {
     NamedDevice{"cpu", kDLCPU},
-    NamedDevice{"cuda", kDLCUDA},
+    NamedDevice{"cuda", kDLCUDA, kCudaStreams},
     NamedDevice{"cuda_host", kDLCUDAHost},
     NamedDevice{"opencl", kDLOpenCL},
     NamedDevice{"vulkan", kDLVulkan},
     NamedDevice{"metal", kDLMetal},
     NamedDevice{"vpi", kDLVPI},
-    NamedDevice{"rocm", kDLROCM},
+    NamedDevice{"rocm", kDLROCM, kRocmStreams},
     NamedDevice{"rocm_host", kDLROCMHost},
     NamedDevice{"ext_dev", kDLExtDev},
-    NamedDevice{"cuda_managed", kDLCUDAManaged},
+    NamedDevice{"cuda_managed", kDLCUDAManaged, kCudaStreams},
     NamedDevice{"oneapi", kDLOneAPI},
     NamedDevice{"webgpu", kDLWebGPU},
     NamedDevice{"hexagon", kDLHexagon},
@@ -30,28 +36,33 @@ constexpr std::array kNamedDevices = {
     NamedDevice{"trn", kDLTrn},
 };
 
-}  // namespace
-
-bool known_device_type(std::int32_t type) noexcept {
-  for (const auto& row : kNamedDevices) {
+const NamedDevice* row_of(std::int32_t type) noexcept {
+  for (const NamedDevice& row : kNamedDevices) {
     if (row.type == type) {
-      return true;
+      return &row;
     }
   }
-  return false;
+  return nullptr;
+}
+
+}  // namespace
+
+std::optional<StreamNumbers> fixed_stream_numbers(std::int32_t type) noexcept {
+  const NamedDevice* row = row_of(type);
+  return row == nullptr ? std::nullopt : row->streams;
+}
+
+bool known_device_type(std::int32_t type) noexcept {
+  return row_of(type) != nullptr;
 }
 
 std::string to_string(Device device) {
-  for (const auto& row : kNamedDevices) {
-    if (row.type == device.type) {
-      std::string text(row.name);
-      if (device.type == kDLCPU && device.id == 0) {
-        return text;
-      }
-      return text + ":" + std::to_string(device.id);
-    }
+  const NamedDevice* row = row_of(device.type);
+  if (row == nullptr) {
+    return "device(" + std::to_string(device.type) + "):" + std::to_string(device.id);
   }
-  return "device(" + std::to_string(device.type) + "):" + std::to_string(device.id);
+  std::string text(row->name);
+  return device == Device() ? text : text + ":" + std::to_string(device.id);
 }
 
 std::optional<Device> device_named(std::string_view text) {

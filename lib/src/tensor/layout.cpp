@@ -9,7 +9,7 @@
 #include "dlbridge/error.hpp"
 #include "dlbridge/managed_tensor.hpp"
 
-namespace dlbridge::detail {
+namespace dlbridge {
 namespace {
 
 struct Dimension {
@@ -74,6 +74,8 @@ bool overlaps_itself(const DLTensor& tensor) {
   return meets_itself(dimensions.data(), count, 0, *seen);
 }
 
+namespace detail {
+
 bool has_negative_stride(const DLTensor& tensor) noexcept {
   bool negative = false;
   for (std::int32_t i = 0; i < tensor.ndim; ++i) {
@@ -93,4 +95,5 @@ std::size_t bytes_to_allocate(DLTensor tensor) {
   return static_cast<std::size_t>(byte_count(tensor));
 }
 
-}  // namespace dlbridge::detail
+}  // namespace detail
+}  // namespace dlbridge

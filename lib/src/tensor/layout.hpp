@@ -6,10 +6,6 @@
 
 namespace dlbridge::detail {
 
-/// Whether two elements of the tensor share memory. Exact for tensors of moderate size; larger ones
-/// with strides that interleave count as overlapping when that cannot be ruled out cheaply.
-[[nodiscard]] bool overlaps_itself(const DLTensor& tensor);
-
 /// Whether a dimension of more than one element runs backwards.
 [[nodiscard]] bool has_negative_stride(const DLTensor& tensor) noexcept;
 

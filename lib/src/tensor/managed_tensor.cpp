@@ -4,8 +4,8 @@
 #include <limits>
 #include <new>
 
-#include "memory/block_memory.hpp"
 #include "dlbridge/error.hpp"
+#include "memory/block_memory.hpp"
 #include "memory/host_memory.hpp"
 #include "tensor/layout.hpp"
 

@@ -59,17 +59,17 @@ struct Quill {
                                  delete static_cast<std::shared_ptr<std::vector<float>>*>(context);
                                }});
   }
-  static Sheet prepare(const Sheet& sheet, const Plan& plan) {
+  static Sheet prepare(const Sheet& sheet, const Leg& leg) {
     ++prepared;
     Sheet dense = sheet;
     dense.ink = std::make_shared<std::vector<float>>(*sheet.ink);
-    if (plan.has(Step::kDetach)) {
+    if (leg.has(Step::kDetach)) {
       dense.conditions.remove(Condition::kInGraph);
     }
-    if (plan.has(Step::kDensify)) {
+    if (leg.has(Step::kDensify)) {
       dense.conditions.remove(Condition::kSparse);
     }
-    if (plan.has(Step::kCopyToHost)) {
+    if (leg.has(Step::kCopyToHost)) {
       dense.device = Device{};
     }
     return dense;
@@ -104,7 +104,7 @@ struct Ledger {
         .devices = DeviceSet::host(),
         .wants_host = true,
         .dtypes = DTypeSet::of({"float32", "float64"}),
-        .any_strides = false,
+        .strides = StrideSupport::kCompact,
     };
     return kCapabilities;
   }
@@ -203,8 +203,8 @@ TEST_F(Crossing, refuses_with_nothing_taken) {
       crossing,
       ThrowsMessage<ConversionRefused>(StrEq(
           "cannot view a quill.Sheet with a sparse layout as Ledger (its values do not lie where "
-          "shape and strides would say); use policy=dlbridge.host.replace(layout=\"densify\") to "
-          "copy, or x.filled_in()")));
+          "shape and strides would say); use Policy::host().with(Field::kLayout, Ruling::kDensify) "
+          "to copy, or x.filled_in()")));
   EXPECT_EQ(Quill::acquired + Quill::prepared, 0);
   EXPECT_EQ(source.ink.use_count(), 1);
 }

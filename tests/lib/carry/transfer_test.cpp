@@ -1,8 +1,6 @@
 // carry_out(): what a plan that copies makes of memory on the host. Each against elements that are
 // read one by one.
 
-#include "dlbridge/transfer.hpp"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -14,6 +12,7 @@
 #include <limits>
 #include <vector>
 
+#include "dlbridge/carry.hpp"
 #include "dlbridge/convert.hpp"
 #include "dlbridge/error.hpp"
 #include "lib/doubles.hpp"

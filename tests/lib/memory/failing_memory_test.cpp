@@ -10,10 +10,10 @@
 #include <memory>
 #include <vector>
 
+#include "dlbridge/carry.hpp"
 #include "dlbridge/convert.hpp"
 #include "dlbridge/copy.hpp"
 #include "dlbridge/memory_pool.hpp"
-#include "dlbridge/transfer.hpp"
 #include "lib/plan/plan_cases.hpp"
 
 namespace dlbridge {

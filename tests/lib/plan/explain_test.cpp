@@ -19,7 +19,7 @@ Explanation words(const Spec& spec, const Policy& policy = Policy::strict(),
                   const Capabilities& target = kHostOnly, const Request& request = {}) {
   const Described described(spec);
   return explain(plan(described.source(), target, policy, request), described.source(), target,
-                 policy, request);
+                 policy, request, Dialect::kPython);
 }
 
 Spec with(Conditions conditions) {
@@ -214,6 +214,27 @@ TEST(Explain, becomes_the_exception_word_for_word) {
   EXPECT_EQ(refused.reasons, text.reasons);
   EXPECT_EQ(refused.fix, text.fix);
   EXPECT_THAT(refused.reasons, ::testing::SizeIs(2));
+}
+
+TEST(Explain, tells_programs_in_cpp_the_calls_of_cpp) {
+  const Capabilities& target = kHostOnly;
+  const struct {
+    Spec spec;
+    Policy policy;
+    const char* fix;
+  } cases[] = {
+      {with({Condition::kInGraph}), Policy::strict(),
+       "Policy::host() for a read-only view, or x.detach()"},
+      {with({Condition::kSparse}), Policy::host(),
+       "Policy::host().with(Field::kLayout, Ruling::kDensify) to copy"},
+      {typed(DType(kDLFloat8_e5m2, 8)), Policy::host(),
+       "Policy::host().with(Field::kDType, Ruling::kUpcast) to copy"},
+  };
+  for (const auto& each : cases) {
+    const Described described(each.spec);
+    const Plan decided = plan(described.source(), target, each.policy);
+    EXPECT_EQ(explain(decided, described.source(), target, each.policy).fix, each.fix);
+  }
 }
 
 // What a fix promises must come true: the outcome of the named policy is the one it names.

@@ -35,6 +35,7 @@ struct Spec {
   std::uintptr_t address = 0x10000;
   std::uint64_t byte_offset = 0;
   bool copies_to_host = true;
+  bool copies_there = true;
   std::string detail{};
   std::string fix{};
 };
@@ -46,6 +47,7 @@ class Described {
     source_.traits.library = &kShelf;
     source_.traits.conditions = spec_.conditions;
     source_.traits.copies_to_host = spec_.copies_to_host;
+    source_.traits.copies_there = spec_.copies_there;
     source_.tensor.data = reinterpret_cast<void*>(spec_.address);
     source_.tensor.byte_offset = spec_.byte_offset;
     source_.tensor.device = spec_.device.dl();
@@ -86,7 +88,7 @@ inline constexpr Capabilities kTorchLike{
     .dtypes = kPlainTypes | DTypeSet::of({"bfloat16", "float8_e4m3fn", "float8_e8m0fnu"}),
     .readonly = ReadOnlySupport::kUnaware,
     .guards_overlap = true,
-    .negative_strides = false,
+    .strides = StrideSupport::kNonNegative,
 };
 
 // As a legacy capsule: carries everything but the word that nobody may write.
@@ -105,7 +107,7 @@ inline constexpr Capabilities kCompact{
     .devices = DeviceSet::of({kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged, kDLCUDA}),
     .dtypes = kPlainTypes | DTypeSet::of({"bfloat16", "float8_e4m3fn", "float8_e8m0fnu"}),
     .readonly = ReadOnlySupport::kUnaware,
-    .any_strides = false,
+    .strides = StrideSupport::kCompact,
     .alignment = 64,
 };
 

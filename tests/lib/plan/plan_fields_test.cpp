@@ -330,6 +330,18 @@ TEST(Request, a_device_is_reached_where_source_or_target_can_copy_there) {
   EXPECT_TRUE(plan_of(on_gpu, kTorchLike, Policy::strict(), on_device(Device(kDLCUDA, 0))).empty());
 }
 
+TEST(Request, a_copy_on_a_device_is_a_leg_of_the_producers_or_refused_where_it_makes_none) {
+  Spec on_gpu;
+  on_gpu.device = Device(kDLCUDA, 0);
+  const Plan made = plan_of(on_gpu, kTorchLike, Policy::snapshot());
+  ASSERT_EQ(made.leg_count, 1);
+  EXPECT_EQ(made.route[0].who, Who::kProducer);
+  EXPECT_EQ(made.route[0].to, on_gpu.device);
+  on_gpu.copies_there = false;
+  EXPECT_EQ(plan_of(on_gpu, kTorchLike, Policy::snapshot()).refused,
+            Conditions{Condition::kNoCopyThere});
+}
+
 TEST(Request, a_device_that_nobody_can_reach_is_refused_under_every_preset) {
   Spec stuck;
   stuck.device = Device(kDLCUDA, 0);

@@ -68,7 +68,8 @@ inline constexpr Conditions kWithoutStrides{Condition::kSparse, Condition::kOpaq
                                             Condition::kZeroTensor, Condition::kFractionalStrides};
 
 inline std::string broken_by_refusal(const Plan& plan) {
-  if (plan.steps != 0 || plan.view || plan.writable || plan.bytes_copied != 0) {
+  if (plan.steps != 0 || plan.leg_count != 0 || plan.view || plan.writable ||
+      plan.bytes_copied != 0) {
     return "a refusal that does something";
   }
   std::string broken;
@@ -112,6 +113,36 @@ inline std::string broken_by_steps(const Plan& plan, const Question& asked) {
         plan.dtype.element_bits() != from.element_bits()) {
       return "another type without a cast and without asking for the bits";
     }
+  }
+  return {};
+}
+
+// Every step but those that only describe memory belongs to one leg, a view has no leg but for none
+// at all, and the legs come in the order of those who carry them and end where the result is.
+inline std::string broken_by_route(const Plan& plan) {
+  if (plan.view != (plan.leg_count == 0)) {
+    return "a view with legs, or a copy without";
+  }
+  std::uint32_t done = 0;
+  for (std::size_t i = 0; i < plan.leg_count; ++i) {
+    const Leg& leg = plan.route[i];
+    const auto describing = (1U << static_cast<unsigned>(Step::kDetach));
+    if ((done & leg.steps & ~describing) != 0) {
+      return "a step that two legs do";
+    }
+    done |= leg.steps;
+    if (i > 0 && leg.who <= plan.route[i - 1].who && leg.who != Who::kEngine) {
+      return "legs out of order";
+    }
+  }
+  for (const Step step : {Step::kDetach, Step::kMarkReadOnly}) {
+    done |= plan.has(step) ? 1U << static_cast<unsigned>(step) : 0U;
+  }
+  if (plan.leg_count != 0 && done != plan.steps) {
+    return "a step that no leg does";
+  }
+  if (plan.leg_count != 0 && plan.legs().back().to != plan.device) {
+    return "a route that ends elsewhere";
   }
   return {};
 }
@@ -216,11 +247,11 @@ inline std::string broken_by_view(const Plan& plan, const Question& asked) {
   const std::span<const std::int64_t> shape(source.tensor.shape, ndim);
   const std::span<const std::int64_t> strides(source.tensor.strides, ndim);
   const bool packed = is_c_contiguous(source.tensor);
-  if (!target.any_strides && !packed) {
+  if (target.strides == StrideSupport::kCompact && !packed) {
     return "a strided view for a target that takes none";
   }
   for (std::size_t i = 0; i < ndim; ++i) {
-    if (!target.negative_strides && !packed && shape[i] > 1 && strides[i] < 0) {
+    if (target.strides != StrideSupport::kAny && !packed && shape[i] > 1 && strides[i] < 0) {
       return "a negative stride for a target that takes none";
     }
   }
@@ -258,7 +289,10 @@ inline std::string broken_by_words(const Plan& plan, const Question& asked) {
   all.push_back(text.message);
   all.push_back(text.fix);
   for (const auto& each : all) {
-    if (each.find('{') != std::string::npos) {
+    // C++ has braces of its own, as in Request{.dtype = ...}: a hole has a name.
+    const std::size_t brace = each.find('{');
+    if (brace != std::string::npos &&
+        each.find_first_of("abcdefghijklmnopqrstuvwxyz", brace) == brace + 1) {
       return "a hole in the words: " + each;
     }
   }
@@ -270,9 +304,9 @@ inline std::string broken_by_words(const Plan& plan, const Question& asked) {
   const struct {
     const char* words;
     Policy policy;
-  } promises[] = {{"policy=\"host\"", Policy::host()},
-                  {"the call without copy=False", policy.with_copy(CopyRule::kWhenNeeded)},
-                  {"max_version=(1, 3), or policy=\"snapshot\"", Policy::snapshot()}};
+  } promises[] = {{"Policy::host() ", Policy::host()},
+                  {"the call without CopyRule::kNever", policy.with_copy(CopyRule::kWhenNeeded)},
+                  {"a versioned capsule, or Policy::snapshot()", Policy::snapshot()}};
   for (const auto& promise : promises) {
     if (text.fix.starts_with(promise.words) &&
         dlbridge::plan(source, target, promise.policy, request).is_refused()) {
@@ -288,10 +322,20 @@ inline std::string broken_by_words(const Plan& plan, const Question& asked) {
   return {};
 }
 
+inline bool same(const Leg& a, const Leg& b) {
+  return a.who == b.who && a.steps == b.steps && a.dtype == b.dtype && a.to == b.to;
+}
+
 inline bool same(const Plan& a, const Plan& b) {
+  for (std::size_t i = 0; i < a.leg_count && a.leg_count == b.leg_count; ++i) {
+    if (!same(a.route[i], b.route[i])) {
+      return false;
+    }
+  }
   return a.reasons == b.reasons && a.refused == b.refused && a.steps == b.steps &&
          a.view == b.view && a.writable == b.writable && a.dtype == b.dtype &&
-         a.device == b.device && a.carrier == b.carrier && a.bytes_copied == b.bytes_copied;
+         a.device == b.device && a.leg_count == b.leg_count && a.itself == b.itself &&
+         a.bytes_copied == b.bytes_copied;
 }
 
 /// The first law that the plan breaks, or an empty text. The source's tensor has to be sound and
@@ -313,6 +357,9 @@ inline std::string broken_law(const Plan& plan, const Question& asked) {
     return broken_by_refusal(plan);
   }
   broken = broken_by_steps(plan, asked);
+  if (broken.empty()) {
+    broken = broken_by_route(plan);
+  }
   if (broken.empty()) {
     broken = broken_by_result(plan, asked);
   }

@@ -70,6 +70,7 @@ Spec random_spec(Chance& chance) {
   spec.device = Device(chance.of(kTypes), 0);
   spec.byte_offset = chance.one_in(4) ? 4 : 0;
   spec.copies_to_host = !chance.one_in(4);
+  spec.copies_there = !chance.one_in(4);
   choose_layout(chance, spec);
   return spec;
 }
@@ -135,7 +136,9 @@ Capabilities random_capabilities(Chance& chance) {
   target.copies_to_device = chance.one_in(2);
   target.readonly = chance.of(kReadOnly);
   target.gives_writable = !chance.one_in(8);
-  target.any_strides = !chance.one_in(4);
+  if (chance.one_in(4)) {
+    target.strides = StrideSupport::kCompact;
+  }
   target.alignment = chance.one_in(4) ? 64 : 1;
   target.min_dimensions = chance.one_in(8) ? 2 : 0;
   target.max_dimensions = chance.one_in(8) ? 2 : kMaxDimensions;

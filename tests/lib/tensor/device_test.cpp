@@ -69,6 +69,41 @@ TEST(Device, is_nothing_for_a_text_that_names_none) {
   }
 }
 
+std::string streams_of(std::int32_t type) {
+  const auto numbers = fixed_stream_numbers(type);
+  if (!numbers) {
+    return "none";
+  }
+  std::string named = std::to_string(numbers->number_of(Stream{})) + ":";
+  for (std::int64_t number = -2; number < 5; ++number) {
+    const auto stream = numbers->stream_of(number);
+    named += !stream ? " -" : *stream == Stream{} ? " default" : " " + std::to_string(number);
+  }
+  return named;
+}
+
+// DLPack's Python page, "stream".
+TEST(Device, numbers_its_streams_where_dlpack_says_how) {
+  EXPECT_EQ(streams_of(kDLCUDA), "1: - - - default 2 3 4");
+  EXPECT_EQ(streams_of(kDLCUDAManaged), "1: - - - default 2 3 4");
+  EXPECT_EQ(streams_of(kDLROCM), "0: - - default - - 3 4");
+  for (const std::int32_t type : {kDLCPU, kDLCUDAHost, kDLROCMHost, kDLExtDev, kDLOneAPI}) {
+    EXPECT_EQ(streams_of(type), "none");
+  }
+  EXPECT_EQ(streams_of(99), "none");
+}
+
+TEST(StreamNumbers, are_handles_both_ways) {
+  int owner = 0;
+  const StreamNumbers numbers;
+  const Stream stream{&owner};
+  EXPECT_EQ(numbers.number_of(stream), reinterpret_cast<std::uintptr_t>(&owner));
+  EXPECT_EQ(numbers.stream_of(static_cast<std::int64_t>(numbers.number_of(stream))), stream);
+  EXPECT_EQ(numbers.stream_of(0), Stream{});
+  EXPECT_EQ(numbers.stream_of(1), Stream{});
+  EXPECT_EQ(numbers.stream_of(-1), std::nullopt);
+}
+
 TEST(DeviceSet, holds_what_it_was_made_of_and_nothing_else) {
   constexpr DeviceSet kSet = DeviceSet::of({kDLCPU, kDLTrn});
   for (std::int32_t type = -40; type < 80; ++type) {

@@ -93,5 +93,20 @@ TEST(DTypeSet, of_everything_is_the_only_one_with_nameless_types) {
   EXPECT_FALSE(DTypeSet::of({"int8", "int16"}).contains({kDLInt, 24}));
 }
 
+TEST(DTypeMap, has_for_each_type_what_was_added_first) {
+  constexpr auto kMap = [] {
+    DTypeMap<int> map(-1);
+    map.add({kDLInt, 64}, 7);
+    map.add({kDLInt, 64}, 9);
+    map.add({kDLFloat4_e2m1fn, 4, 2}, 45);
+    return map;
+  }();
+  EXPECT_EQ(kMap[(DType{kDLInt, 64})], 7);
+  EXPECT_EQ(kMap[(DType{kDLFloat4_e2m1fn, 4, 2})], 45);
+  EXPECT_EQ(kMap[(DType{kDLFloat4_e2m1fn, 4})], -1);
+  EXPECT_EQ(kMap[(DType{kDLInt, 24})], -1);
+  static_assert(kMap.types() == DTypeSet::of({"int64", "float4_e2m1fn_x2"}));
+}
+
 }  // namespace
 }  // namespace dlbridge

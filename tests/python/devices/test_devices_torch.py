@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from guarded_sources import (
     NAME,
     TYPE,
     VALUES,
+    Later,
     Plain,
     by_table,
     registered,
@@ -172,6 +174,30 @@ def test_async_and_out() -> None:
     del x
     gc.collect()
     same(pending.result(), VALUES)
+
+
+def test_several_in_a_tree_are_under_way_before_the_first_is_waited_for(_device: str) -> None:
+    stream = 0 if _device == "portable" else guarded.make_stream()
+    first = there(VALUES)
+    second = late(VALUES + 1, stream)
+    tree = {"a": first, "b": [second, "text"], "c": first}
+
+    def crossed() -> int:
+        views, copies, _ = dlbridge._core.tallies()[0]["numpy"]
+        return views + copies
+
+    before = crossed()
+    later = Later(lambda: dlbridge.as_namespace("numpy", tree)[1][0])
+    deadline = time.monotonic() + 20
+    while crossed() - before < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    begun, waiting = crossed() - before, not later.ended
+    guarded.let_go(stream)
+    result = later.result()
+    assert (begun, waiting) == (2, True)
+    same(result["a"], VALUES)
+    same(result["b"][0], VALUES + 1)
+    assert result["c"] is result["a"] and result["b"][1] == "text"
 
 
 def test_the_second_device() -> None:

@@ -14,7 +14,7 @@ from scipy import ndimage
 from sklearn.cluster import KMeans
 
 import dlbridge
-from dlbridge._trees import leaves, mapped
+from dlbridge.trees import leaves, mapped
 
 jax = pytest.importorskip("jax")
 pytestmark = pytest.mark.keeps_sources  # JAX keeps constants

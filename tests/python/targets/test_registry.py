@@ -243,4 +243,4 @@ def test_the_built_in_libraries_use_nothing_else() -> None:
     assert {"numpy", "torch", "jax", "tensorflow", "paddle", "mlx", "PIL"} <= set(names)
     for library in _registry.libraries():
         if isinstance(library.capabilities, dlbridge.Capabilities):
-            assert _registry.consumer_of(library) is _registry.consumer_of(library)
+            assert _registry.target_of(library) is _registry.target_of(library)

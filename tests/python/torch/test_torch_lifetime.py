@@ -185,15 +185,48 @@ def test_what_is_in_a_graph_keeps_its_values_and_its_gradient(road: str) -> None
     assert np.array_equal(view, expected)
 
 
-def test_an_array_below_a_tensor_is_let_go_with_the_tensor(road: str) -> None:
-    array = np.arange(6.0)
+class Owner(np.ndarray):
+    """An array of no known kind: somebody may watch its end."""
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(20_000), np.arange(6.0).view(Owner), np.ndarray((4,), "f4", buffer=bytearray(16))],
+    ids=["large", "a subclass", "memory of somebody else"],
+)
+def test_an_array_below_a_tensor_is_let_go_when_python_goes_on(
+    road: str, array: np.ndarray
+) -> None:
     before = sys.getrefcount(array)
     for make in (dlbridge.to_torch, lambda x: torch.nn.Parameter(dlbridge.to_torch(x))):
         tensor = make(array)
         assert sys.getrefcount(array) == before + 1
         del tensor
-        # Nothing ran since that could have cleared a queue.
+        for _ in range(2):  # no call of ours, but one of Python's loops
+            pass
         assert sys.getrefcount(array) == before
+
+
+def test_a_small_array_below_a_tensor_is_let_go_by_the_next_call_of_ours(road: str) -> None:
+    array = np.arange(6.0)
+    before = sys.getrefcount(array)
+    for part in (slice(None), slice(2, None)):
+        tensor = dlbridge.to_torch(array[part])
+        del tensor
+        dlbridge.from_dlpack(np.zeros(1))
+        assert sys.getrefcount(array) == before
+
+
+def test_few_small_arrays_wait_for_the_next_call_of_ours(road: str) -> None:
+    array = np.arange(6.0)
+    before = sys.getrefcount(array)
+    tensors = [dlbridge.to_torch(array) for _ in range(100)]
+    tensors.clear()
+    for _ in range(2):
+        pass
+    assert sys.getrefcount(array) <= before + 16
+    settle()
+    assert sys.getrefcount(array) == before
 
 
 class Witness:

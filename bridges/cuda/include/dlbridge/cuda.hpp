@@ -12,7 +12,7 @@ namespace dlbridge {
 [[nodiscard]] DeviceRuntime& cuda_runtime();
 
 /// Makes cuda_runtime() the one for CUDA devices, and for the host memory that CUDA knows of
-/// (pinned and managed): set_device_runtime() for these three types.
+/// (pinned and managed).
 void register_cuda_runtime();
 
 }  // namespace dlbridge

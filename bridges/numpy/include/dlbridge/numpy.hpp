@@ -2,12 +2,12 @@
 
 #include <Python.h>
 
-#include <exception>
 #include <optional>
 
 #include "dlbridge/capabilities.hpp"
 #include "dlbridge/managed_tensor.hpp"
 #include "dlbridge/plan.hpp"
+#include "dlbridge/python_error.hpp"
 #include "dlbridge/source.hpp"
 
 namespace dlbridge {
@@ -55,12 +55,6 @@ struct NumPy {
   static PyObject* descriptor_of(DType dtype);
   /// A new reference to numpy.dtype(object), or null with Python's error set.
   static PyObject* descriptor_from(PyObject* object);
-};
-
-/// Thrown where a call into Python failed; the error is set in Python and is the one that counts.
-class PythonError : public std::exception {
- public:
-  [[nodiscard]] const char* what() const noexcept override { return "a Python error is set"; }
 };
 
 }  // namespace dlbridge

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dlbridge._torch.devices import (
+from dlbridge._torch.devices import (  # noqa: F401
     CUDA_NAMES,
     DTYPES,
     current_stream,
@@ -20,27 +20,9 @@ from dlbridge._torch.devices import (
     has_device,
     to_device,
 )
-from dlbridge._torch.storages import guard
-from dlbridge._torch.tensors import Tools, describe
+from dlbridge._torch.storages import guard  # noqa: F401
+from dlbridge._torch.tensors import Tools, describe  # noqa: F401
 
-__all__ = [
-    "CUDA_NAMES",
-    "DTYPES",
-    "TAKES_VERSIONED",
-    "TENSOR_BASE",
-    "Tools",
-    "current_stream",
-    "deliver",
-    "describe",
-    "empty",
-    "guard",
-    "has_device",
-    "load_companion",
-    "prepare",
-    "to_device",
-]
-
-TENSOR_BASE = torch._C.TensorBase
 # torch's importer takes versioned capsules since it has an exchange table (2.9).
 TAKES_VERSIONED = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
 
@@ -55,13 +37,15 @@ def load_companion() -> Any:
 
 
 def prepare(x: torch.Tensor, densify: bool, to_host: bool) -> torch.Tensor:
-    """A private tensor for what only torch can do."""
+    """A private tensor for what only torch can do: packed, without bits that are to be resolved."""
     prepared = x.detach()
     if densify:
         prepared = prepared.to_dense()
     if to_host:
         prepared = prepared.cpu()
-    return prepared
+    prepared = prepared.resolve_conj().resolve_neg().contiguous()
+    made = (densify or to_host) and not torch._is_zerotensor(prepared)
+    return prepared if made else prepared.clone()
 
 
 def deliver(capsule: object) -> torch.Tensor:

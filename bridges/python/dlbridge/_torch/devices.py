@@ -6,28 +6,17 @@ import functools
 
 import torch
 
-from dlbridge._core import dtype_triple
+from dlbridge._core import torch_vocabulary
 
-# fmt: off
-_NAMES = (
-    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-    "float16", "float32", "float64", "complex32", "complex64", "complex128", "bfloat16",
-    "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu",
-    "float4_e2m1fn_x2",
-)
-# fmt: on
-DTYPES = tuple(name for name in _NAMES if hasattr(torch, name))
-TRIPLES = {getattr(torch, name): dtype_triple(name) for name in DTYPES}
+_VOCABULARY = torch_vocabulary()
+
+DTYPES = tuple(name for name in _VOCABULARY["dtypes"] if hasattr(torch, name))
+TRIPLES = {getattr(torch, name): _VOCABULARY["dtypes"][name] for name in DTYPES}
 _DTYPES = {triple: dtype for dtype, triple in TRIPLES.items()}
 
-DEVICE_TYPES = {
-    "cpu": 1,
-    "cuda": 10 if torch.version.hip else 2,
-    "xpu": 14,
-    "mps": 8,
-    "maia": 17,
-    "privateuseone": 12,
-}
+DEVICE_TYPES = _VOCABULARY["devices"]
+if torch.version.hip:  # such a torch calls its devices "cuda"
+    DEVICE_TYPES["cuda"] = DEVICE_TYPES.pop("hip")
 _DEVICE_NAMES = {value: name for name, value in DEVICE_TYPES.items()}
 
 

@@ -21,17 +21,26 @@ def guard(storage: torch.UntypedStorage) -> None:
     """Makes a storage refuse what would take its memory away while it has views.
 
     Once, at its first view: its own methods for that are shadowed by ones that look at the number
-    of views, which the module keeps in ``_dlbridge_views``; and it is not resizable any more, as
-    after ``Tensor.numpy()``.
+    of views, which the module keeps in ``_dlbridge_views``; it is not resizable any more, as after
+    ``Tensor.numpy()``; and where torch lets two storages swap their memory (2.12), copy-on-write
+    clones of it raise, as on the linked road: the first write after one would move the tensor and
+    leave the memory to the clone alone, and the views would lose it with the clone.
     """
-    _watch_lazy_clones()
     if storage.device.type != "cpu":
         return
     # numpy() marks the storage; an empty tensor of bytes over it will do for any type.
     torch.empty(0, dtype=torch.uint8).set_(storage, 0, (0,), (1,)).numpy()
-    if not storage.is_shared():
-        for name in _MOVERS:
-            setattr(storage, name, functools.partial(_move, weakref.ref(storage), name))
+    if storage.is_shared():
+        return
+    for name in _MOVERS:
+        setattr(storage, name, functools.partial(_move, weakref.ref(storage), name))
+    if hasattr(storage, "_swap_data_ptr_"):
+        # The same memory, but another storage owns it: a clone wants a storage that owns its own.
+        owner = torch._C._construct_storage_from_data_pointer(
+            storage.data_ptr(), storage.device, storage.nbytes()
+        )
+        storage.__dict__["_dlbridge_memory"] = owner
+        storage._swap_data_ptr_(owner)
 
 
 def _move(
@@ -47,33 +56,6 @@ def _move(
         )
     for each in _MOVERS:
         storage.__dict__.pop(each, None)
-    return getattr(storage, name)(*args, **kwargs)
-
-
-@functools.cache
-def _watch_lazy_clones() -> None:
-    """Copy-on-write clones of a storage with views raise, as they do on the linked road.
-
-    The first write would move the tensor and leave the memory to the clone alone (torch 2.15): the
-    views would lose it with the clone, and until then what is written to them would show there.
-    """
-    owners: tuple[Any, ...] = (torch, torch.Tensor)
-    for owner in owners:
-        original = getattr(owner, "_lazy_clone", None)
-        if original is not None:
-            owner._lazy_clone = _without_views(original)
-
-
-def _without_views(original: Any) -> Any:
-    @functools.wraps(original)
-    def lazy_clone(x: torch.Tensor) -> Any:
-        views = x.untyped_storage().__dict__.get("_dlbridge_views")
-        if views is not None and views.count:
-            raise StorageInUseError(
-                "cannot make a copy-on-write clone of a tensor while views of its memory are alive "
-                "in another library (they would follow neither of the two); use clone(), or del "
-                "the views first"
-            )
-        return original(x)
-
-    return lazy_clone
+    moved = getattr(storage, name)(*args, **kwargs)
+    storage.__dict__.pop("_dlbridge_memory", None)
+    return moved

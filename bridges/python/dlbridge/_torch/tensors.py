@@ -135,7 +135,7 @@ def describe(x: torch.Tensor) -> Description:
         found.append(_C["padded_sub_byte"] if narrow else _C["inexpressible_dtype"])
     shape = tuple(x.shape)
     device = x.device
-    place = (DEVICE_TYPES.get(device.type, 12), device.index or 0)
+    place = (DEVICE_TYPES.get(device.type, DEVICE_TYPES["privateuseone"]), device.index or 0)
     if not _WITHOUT_STRIDES.isdisjoint(found):
         return Description(tuple(found), 0, shape, (), triple, place, detail, fix)
     strides = x.stride()

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dlbridge import Policy, to
-from dlbridge._trees import converted, is_array, leaves, library_of, mapped
+from dlbridge import Policy, libraries, to
+from dlbridge.trees import converted, is_array, leaves, library_of, mapped
 
 # Where a library keeps its functions, if not in the module of its name.
 _NAMESPACES = {"jax": "jax.numpy"}
@@ -48,14 +48,14 @@ def returns_like(x: Any, /) -> Callable[[Any], Any]:
             f"{type(x).__name__}"
         )
     name = library_of(first)
-    target: Any = name if name in ("numpy", "torch", "jax", "dlbridge") else sys.modules[name]
+    target: Any = name if libraries.named(name) is not None else sys.modules[name]
     device = _device_of(first) if name == "torch" else None
 
     def like(answer: Any) -> Any:
         if name == "numpy" and isinstance(answer, np.generic):
             return answer
         if is_array(answer) or isinstance(answer, np.number | np.bool_):
-            return to(answer, target, device=device, dtype=_dtype_in(name, answer))
+            return to(answer, target, dtype=_dtype_in(name, answer), device=device)
         return answer
 
     return lambda answer: mapped(answer, like)
@@ -88,8 +88,9 @@ def accepts(
         @functools.wraps(function)
         def call(*arguments: Any, **named: Any) -> Any:
             pairs: list[tuple[Any, Any]] = []
-            here, here_named = converted((arguments, named), target, policy=policy, pairs=pairs)
-            answer = function(*here, **here_named)
+            given = {"arguments": arguments, "named": named}
+            here = converted(given, target, policy=policy, pairs=pairs)
+            answer = function(*here["arguments"], **here["named"])
             foreign = next((given for given, _ in pairs if library_of(given) != own), None)
             if foreign is None:
                 return answer

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dlbridge import to_numpy
-from dlbridge._trees import is_array, leaves
 from dlbridge.ledger import caller
+from dlbridge.trees import is_array, leaves
 
 _Array = npt.NDArray[Any]
 
@@ -42,12 +42,7 @@ class ArrayFunction:
     __name__: str
     __qualname__: str
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        returns: Any = None,
-        differentiable: bool = True,
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], returns: Any, differentiable: bool) -> None:
         if not callable(function):
             raise TypeError(
                 f"numpy_function() takes a function, not {type(function).__name__}; its options "

@@ -30,7 +30,7 @@ class _BorrowRefused(ConversionRefused, RuntimeError):
 
 
 def _again(*arguments: Any) -> _BorrowRefused:
-    """For pickle, which would not find the class by its public name."""
+    """For copies of the error, which would not find the class by its public name."""
     return _BorrowRefused(*arguments)
 
 

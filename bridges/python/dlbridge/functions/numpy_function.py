@@ -16,13 +16,8 @@ _Gradient = TypeVar("_Gradient", bound=Callable[..., Any])
 class NumpyFunction(ArrayFunction):
     """A function of NumPy arrays that takes tensors. Made by ``dlbridge.numpy_function``."""
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        returns: Any = None,
-        differentiable: bool = True,
-    ) -> None:
-        super().__init__(function, returns, differentiable)
+    def __init__(self, function: Callable[..., Any], *options: Any) -> None:
+        super().__init__(function, *options)
         functools.update_wrapper(self, function)
         self.compiled: Any = None  # torch's custom operator, where the outputs are declared
         self._declare()

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from dlbridge import to_torch
-from dlbridge._trees import is_array, mapped
 from dlbridge.functions.agnostic import accepts, returns_like
 from dlbridge.functions.array_function import ArrayFunction
+from dlbridge.trees import is_array, mapped
 
 
 class TorchFunction:

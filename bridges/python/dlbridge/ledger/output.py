@@ -1,4 +1,4 @@
-"""Crossings as text, as a rich table, as HTML, as JSON, and as a trace for Perfetto."""
+"""A ledger as text, as a rich table, as HTML, as JSON, and as a trace for Perfetto."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 from typing import Any
 
-from dlbridge.ledger.crossings import Crossing, Line, lines_of, records_of, total_of
+from dlbridge.ledger.crossings import Crossing, Crossings, Line
 
 _COLUMNS = ("line", "code", "from → to", "shape", "times", "how", "copied", "viewed", "time", "why")
 _NUMBERS = frozenset({"times", "copied", "viewed", "time"})
@@ -75,8 +75,8 @@ def _cells(line: Line) -> tuple[str, ...]:
     )
 
 
-def _summary(crossings: list[Crossing]) -> str:
-    total = total_of(crossings)
+def _summary(ledger: Crossings) -> str:
+    total = ledger.total
     return (
         f"{_count(total.crossings, 'crossing')}: "
         f"{_count(total.views, 'view')} of {_bytes(total.bytes_viewed)}, "
@@ -86,7 +86,7 @@ def _summary(crossings: list[Crossing]) -> str:
     )
 
 
-def rich_of(crossings: list[Crossing]) -> Any:
+def rich_of(ledger: Crossings) -> Any:
     """A rich.table.Table."""
     from rich import box
     from rich.table import Table
@@ -94,7 +94,7 @@ def rich_of(crossings: list[Crossing]) -> Any:
 
     table = Table(
         title="What crossed",
-        caption=_summary(crossings),
+        caption=_summary(ledger),
         box=box.SIMPLE_HEAD,
         title_style="bold",
         caption_justify="left",
@@ -105,15 +105,15 @@ def rich_of(crossings: list[Crossing]) -> Any:
         whole = name in ("line", *_NUMBERS)
         justify: Any = "right" if name in _NUMBERS else "left"
         table.add_column(name, justify=justify, no_wrap=whole, overflow="fold")
-    for line in lines_of(crossings):
+    for line in ledger.lines:
         cells: list[Any] = [Text(cell) for cell in _cells(line)]
         cells[_COLUMNS.index("how")].stylize(colours[line.first.outcome])
         table.add_row(*cells)
     return table
 
 
-def _plain(crossings: list[Crossing]) -> str:
-    rows = [_COLUMNS, *(_cells(line) for line in lines_of(crossings))]
+def _plain(ledger: Crossings) -> str:
+    rows = [_COLUMNS, *(_cells(line) for line in ledger.lines)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     lines = []
     for row in rows:
@@ -122,26 +122,26 @@ def _plain(crossings: list[Crossing]) -> str:
             for name, cell, width in zip(_COLUMNS, row, widths, strict=True)
         ]
         lines.append("  ".join(cells).rstrip())
-    return "\n".join([*lines, _summary(crossings)])
+    return "\n".join([*lines, _summary(ledger)])
 
 
-def text_of(crossings: list[Crossing]) -> str:
+def text_of(ledger: Crossings) -> str:
     try:
         from rich.console import Console
     except ModuleNotFoundError:
-        return _plain(crossings)
+        return _plain(ledger)
     terminal = Console()
     width = terminal.width if terminal.is_terminal else 150
     console = Console(
         file=io.StringIO(), width=width, force_terminal=terminal.is_terminal, highlight=False
     )
-    console.print(rich_of(crossings))
+    console.print(rich_of(ledger))
     lines = str(console.file.getvalue()).split("\n")  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in lines).strip("\n")
 
 
-def json_of(crossings: list[Crossing]) -> str:
-    whole = {"total": total_of(crossings)._asdict(), "crossings": records_of(crossings)}
+def json_of(ledger: Crossings) -> str:
+    whole = {"total": ledger.total._asdict(), "crossings": ledger.to_records()}
     return json.dumps(whole, indent=1)
 
 
@@ -165,7 +165,7 @@ _PAGE = """<!doctype html>
 """
 
 
-def html_of(crossings: list[Crossing]) -> str:
+def html_of(ledger: Crossings) -> str:
     def cell(name: str, text: str, outcome: str = "") -> str:
         kind = "number" if name in _NUMBERS else outcome if name == "how" else ""
         tag = "td" if outcome else "th"
@@ -174,22 +174,22 @@ def html_of(crossings: list[Crossing]) -> str:
         return f"<{tag}{attribute}>{shown or html.escape(text)}</{tag}>"
 
     rows = []
-    for line in lines_of(crossings):
+    for line in ledger.lines:
         cells = zip(_COLUMNS, _cells(line), strict=True)
         rows.append("".join(cell(name, text, line.first.outcome) for name, text in cells))
     return _PAGE.format(
-        summary=html.escape(_summary(crossings)),
+        summary=html.escape(_summary(ledger)),
         head="".join(cell(name, name) for name in _COLUMNS),
         body="\n".join(f"<tr>{row}</tr>" for row in rows),
     )
 
 
-def chrome_trace_of(crossings: list[Crossing]) -> str:
+def chrome_trace_of(ledger: Crossings) -> str:
     """The Trace Event Format: a slice for each crossing, and the bytes copied so far."""
     process = os.getpid()
-    start = min((each.began for each in crossings), default=0)
+    start = min((each.began for each in ledger), default=0)
     events: list[dict[str, Any]] = []
-    for number, thread in enumerate(dict.fromkeys(each.thread for each in crossings)):
+    for number, thread in enumerate(dict.fromkeys(each.thread for each in ledger)):
         events.append(
             {
                 "name": "thread_name",
@@ -200,7 +200,7 @@ def chrome_trace_of(crossings: list[Crossing]) -> str:
             }
         )
     copied = 0
-    for each in sorted(crossings, key=lambda crossing: crossing.began):
+    for each in sorted(ledger, key=lambda crossing: crossing.began):
         begin = (each.began - start) / 1000  # microseconds
         events.append(
             {

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
 from dlbridge import _core
 from dlbridge._plan import Plan
+from dlbridge.ledger import output
 from dlbridge.ledger.blocks import of_all_threads, of_context
-from dlbridge.ledger.crossings import (
-    Crossing,
-    Line,
-    Totals,
-    crossing_of,
-    lines_of,
-    records_of,
-    total_of,
-)
+from dlbridge.ledger.crossings import Crossing, Crossings, crossing_of
 
 
-class Ledger:
+class Ledger(Crossings):
     """The crossings of a block. Made by ``dlbridge.trace()``; ``print`` shows it as a table."""
 
     def __init__(self, *, threads: bool = False) -> None:
-        self.crossings: list[Crossing] = []
+        super().__init__()
         self.threads = threads
         self._tokens: list[Any] = []
 
@@ -55,29 +47,7 @@ class Ledger:
     ) -> None:
         self.crossings.append(crossing_of(plan, caller, began, nanoseconds))
 
-    # What it holds.
-
-    def __iter__(self) -> Iterator[Crossing]:
-        return iter(self.crossings)
-
-    def __len__(self) -> int:
-        return len(self.crossings)
-
-    def __getitem__(self, index: int) -> Crossing:
-        return self.crossings[index]
-
-    @property
-    def total(self) -> Totals:
-        return total_of(self.crossings)
-
-    @property
-    def lines(self) -> list[Line]:
-        """The crossings grouped by line of code and kind: the most bytes copied first."""
-        return lines_of(self.crossings)
-
-    def to_records(self) -> list[dict[str, Any]]:
-        """Each crossing as a dictionary of plain values."""
-        return records_of(self.crossings)
+    # How it is shown.
 
     def to_pandas(self) -> Any:
         """A pandas.DataFrame with a row for each crossing."""
@@ -92,31 +62,21 @@ class Ledger:
 
     def to_json(self, path: Any = None) -> str:
         """Totals and crossings as JSON; also written to ``path`` where there is one."""
-        from dlbridge.ledger import output
-
-        return output.written(output.json_of(self.crossings), path)
+        return output.written(output.json_of(self), path)
 
     def html(self, path: Any = None) -> str:
         """The table as a page of HTML that needs nothing else; also written to ``path``."""
-        from dlbridge.ledger import output
-
-        return output.written(output.html_of(self.crossings), path)
+        return output.written(output.html_of(self), path)
 
     def to_chrome_trace(self, path: Any = None) -> str:
         """The crossings on a line of time, for Perfetto or chrome://tracing; also to ``path``."""
-        from dlbridge.ledger import output
-
-        return output.written(output.chrome_trace_of(self.crossings), path)
+        return output.written(output.chrome_trace_of(self), path)
 
     def __str__(self) -> str:
-        from dlbridge.ledger import output
-
-        return output.text_of(self.crossings)
+        return output.text_of(self)
 
     def __rich__(self) -> Any:
-        from dlbridge.ledger import output
-
-        return output.rich_of(self.crossings)
+        return output.rich_of(self)
 
     def _repr_html_(self) -> str:
         return self.html()

@@ -8,14 +8,14 @@ hold every row against the library itself.
 or None, and ``capabilities_of(library)`` what it can take now.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
+from dlbridge import _registry
 from dlbridge._core import from_dlpack
-from dlbridge._registry import capabilities_of
-from dlbridge._registry import libraries as known
-from dlbridge._registry import library_named as named
+
+known = _registry.libraries
+named = _registry.library_named
+capabilities_of = _registry.capabilities_of
 
 # The types that libraries have, by the names that Capabilities.dtypes takes.
 INTEGERS = ("int8", "int16", "int32", "int64")
@@ -32,21 +32,6 @@ FLOAT8 = (
     "float8_e8m0fnu",
 )
 MORE_FLOAT8 = ("float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz")
-
-__all__ = [
-    "COMPLEX",
-    "FLOAT8",
-    "FLOATS",
-    "INTEGERS",
-    "MORE_FLOAT8",
-    "PLAIN",
-    "UNSIGNED",
-    "WIDE",
-    "address_by_dlpack",
-    "capabilities_of",
-    "known",
-    "named",
-]
 
 
 def address_by_dlpack(result: Any) -> int:

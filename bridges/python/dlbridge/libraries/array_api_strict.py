@@ -1,7 +1,5 @@
 """array-api-strict: NumPy behind the standard's own surface."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dlbridge import Capabilities, Library

@@ -1,7 +1,5 @@
 """cuda.core: its view of strided memory, as a target."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dlbridge import Capabilities, Library

@@ -1,7 +1,5 @@
 """CuPy: arrays of the GPU, where there is one."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import dlbridge

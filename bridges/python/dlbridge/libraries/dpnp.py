@@ -1,7 +1,5 @@
 """dpnp: arrays of SYCL devices, as dpctl finds them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import dlbridge

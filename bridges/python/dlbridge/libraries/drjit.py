@@ -1,7 +1,5 @@
 """Dr.Jit: its LLVM tensors."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dlbridge import Capabilities, Library

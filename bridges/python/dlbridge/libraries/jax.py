@@ -1,7 +1,5 @@
 """JAX: immutable, and picky about alignment and layout."""
 
-from __future__ import annotations
-
 from dlbridge import Capabilities, Library
 from dlbridge.libraries import FLOAT8, MORE_FLOAT8, PLAIN, WIDE
 

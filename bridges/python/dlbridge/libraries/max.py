@@ -1,7 +1,5 @@
 """MAX: its driver's buffers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """MLX: it copies what it takes on the processor."""
 
-from __future__ import annotations
-
 from dlbridge import Capabilities, Library
 from dlbridge.libraries import INTEGERS, UNSIGNED
 

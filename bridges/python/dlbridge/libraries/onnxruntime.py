@@ -1,7 +1,5 @@
 """ONNX Runtime: its OrtValues."""
 
-from __future__ import annotations
-
 from dlbridge import Capabilities, Library
 from dlbridge.libraries import FLOAT8, FLOATS, INTEGERS, UNSIGNED
 

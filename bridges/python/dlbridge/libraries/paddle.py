@@ -1,7 +1,5 @@
 """Paddle."""
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """pyarrow: tensors, and arrays of one dimension."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dlbridge import Capabilities, Library

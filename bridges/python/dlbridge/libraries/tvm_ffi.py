@@ -1,7 +1,5 @@
 """TVM's FFI."""
 
-from __future__ import annotations
-
 from dlbridge import Capabilities, Library
 from dlbridge.libraries import address_by_dlpack
 

@@ -1,7 +1,5 @@
 """Warp."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dlbridge import Capabilities, Library

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dlbridge._core import counting_deleters
+from dlbridge import counting_deleters
 from dlbridge.testing._structures import (
     LEGACY,
     READ_ONLY,

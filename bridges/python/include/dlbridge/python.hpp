@@ -5,16 +5,31 @@
 #include <exception>
 #include <utility>
 
+#include "dlbridge/error.hpp"
 #include "dlbridge/managed_tensor.hpp"
+#include "dlbridge/plan.hpp"
 
 namespace dlbridge {
 
 namespace detail {
 
+/// A bridge of C++ as the package calls it: both ways, without a detour through Python. Made by
+/// register_bridge(); lives as long as the process. What fails leaves Python's error set.
+struct BridgeRow {
+  const char* name;    // of its library: "grid"
+  const char* object;  // as messages call it: "grid.Image"
+  PyTypeObject* type;  // of its objects, and of their subclasses
+  int (*describe)(PyObject* object, Source& source) noexcept;
+  DLManagedTensorVersioned* (*acquire)(PyObject* object, Source& source) noexcept;
+  DLManagedTensorVersioned* (*prepare)(PyObject* object, const Leg& leg, Source& made) noexcept;
+  const Capabilities* (*capabilities)(const Source& source) noexcept;
+  PyObject* (*deliver)(DLManagedTensorVersioned* tensor) noexcept;  // takes the tensor
+};
+
 /// What the Python package does for extensions, without a detour through Python.
 struct PythonInterface {
   static constexpr const char* kCapsule = "dlbridge._core._interface";
-  static constexpr int kVersion = 1;  // of this struct
+  static constexpr int kVersion = 2;  // of this struct
 
   int version = kVersion;
   int block_version = kBlockVersion;
@@ -24,6 +39,12 @@ struct PythonInterface {
   /// A new reference to the tensor as an object of the library of that name, or, without a name, as
   /// a dlbridge.ManagedTensor. Takes the tensor in every case; null with Python's error set.
   PyObject* (*give)(DLManagedTensorVersioned* tensor, const char* library) = nullptr;
+  /// Makes a bridge a way in and a way out: 0, or -1 with Python's error set.
+  int (*add_bridge)(const BridgeRow& bridge) = nullptr;
+  /// Sets dlbridge.ConversionRefused of a refusal in C++.
+  void (*set_refused)(const ConversionRefused& refused) = nullptr;
+  // The classes that cross between the two binaries, as _core knows them.
+  std::size_t classes = sizeof(Source) + sizeof(Leg) + sizeof(Capabilities);
 };
 
 /// That of the running interpreter; null with Python's error set when the package cannot be had.
@@ -39,7 +60,8 @@ inline const PythonInterface* python_interface() noexcept {
   }
   const auto* found =
       static_cast<const PythonInterface*>(PyCapsule_Import(PythonInterface::kCapsule, 0));
-  if (found != nullptr && found->version != PythonInterface::kVersion) {
+  if (found != nullptr && (found->version != PythonInterface::kVersion ||
+                           found->classes != PythonInterface().classes)) {
     PyErr_SetString(PyExc_ImportError,
                     "this extension was built for another release of dlbridge than the installed "
                     "one; build it again, or install that release");

@@ -3,8 +3,6 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/core/DispatchKeySet.h>
-#include <c10/core/Stream.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/forward_grad.h>
 
 #include <algorithm>
@@ -14,6 +12,7 @@
 
 #include "dlbridge/capabilities.hpp"
 #include "dlbridge/convert.hpp"
+#include "dlbridge/torch_devices.hpp"
 #include "dlbridge/torch_library.hpp"
 #include "dlbridge/torch_storage.hpp"
 #include "dlbridge/torch_types.hpp"
@@ -33,49 +32,6 @@ inline constexpr std::uint64_t kOrdinaryKeys = std::bit_cast<std::uint64_t>(
 inline constexpr std::uint64_t kPlainKeys = std::bit_cast<std::uint64_t>(
     c10::DispatchKeySet({c10::DispatchKey::ADInplaceOrView, c10::DispatchKey::AutogradCPU,
                          c10::DispatchKey::AutocastCPU, c10::DispatchKey::CPU}));
-
-inline std::int32_t device_type_of(c10::DeviceType type) {
-  switch (type) {
-    case c10::DeviceType::CPU:
-      return kDLCPU;
-    case c10::DeviceType::CUDA:
-#ifdef USE_ROCM
-      return kDLROCM;
-#else
-      return kDLCUDA;
-#endif
-    case c10::DeviceType::HIP:
-      return kDLROCM;
-    case c10::DeviceType::XPU:
-      return kDLOneAPI;
-    case c10::DeviceType::MPS:
-      return kDLMetal;
-    case c10::DeviceType::MAIA:
-      return kDLMAIA;
-    default:
-      return kDLExtDev;
-  }
-}
-
-inline c10::Device device_of(Device device) {
-  const auto index = static_cast<c10::DeviceIndex>(device.id);
-  switch (device.type) {
-    case kDLCUDA:
-      return {c10::DeviceType::CUDA, index};
-    case kDLROCM:
-#ifdef USE_ROCM
-      return {c10::DeviceType::CUDA, index};
-#else
-      return {c10::DeviceType::HIP, index};
-#endif
-    case kDLOneAPI:
-      return {c10::DeviceType::XPU, index};
-    case kDLExtDev:
-      return {c10::DeviceType::PrivateUse1, index};
-    default:
-      return {c10::DeviceType::CPU};
-  }
-}
 
 // Tangents exist only while a level of forward-mode differentiation does; asking for one takes a
 // mutex, asking for a level does not. Older releases (before torch 2.15) cannot be asked.
@@ -104,25 +60,6 @@ inline std::int64_t extent_bytes(const DLTensor& tensor, std::int64_t itemsize) 
   return (last + 1) * itemsize;
 }
 
-/// Whether this torch tells the handle of a stream (early 2026 on).
-template <typename AnyStream = c10::Stream>
-inline constexpr bool kTellsStreams = requires(const AnyStream& stream) {
-  stream.native_handle();
-};
-
-/// The stream that torch's work on that device is on now, on this thread.
-template <typename AnyStream = c10::Stream>
-Stream current_stream(c10::Device device) {
-  if constexpr (kTellsStreams<AnyStream>) {
-    try {
-      const AnyStream stream = c10::impl::VirtualGuardImpl(device.type()).getStream(device);
-      return {stream.native_handle()};
-    } catch (const c10::Error&) {  // a backend that has no handles: its default stream
-    }
-  }
-  return {};
-}
-
 }  // namespace torch_detail
 
 /// The bridge to torch, on LibTorch: compiled against the torch that its user links.
@@ -136,6 +73,7 @@ struct BasicTorch {
   static void describe(const at::Tensor& tensor, Source& source) {
     source.traits.library = &torch_detail::kTorch;
     source.traits.copies_to_host = true;
+    source.traits.copies_there = true;
     if (!plain(tensor, source.tensor)) [[unlikely]] {
       describe_closely(tensor, source);
     }
@@ -237,15 +175,16 @@ struct BasicTorch {
     return held;
   }
 
-  static at::Tensor prepare(const at::Tensor& tensor, const Plan& plan) {
-    at::Tensor prepared = tensor.detach();
-    if (plan.has(Step::kDensify)) {
-      prepared = prepared.to_dense();
-    }
-    if (plan.carrier == Carrier::kProducer) {
+  /// Packed, without bits that are still to be resolved, and private: a copy in every case.
+  static at::Tensor prepare(const at::Tensor& tensor, const Leg& leg) {
+    const at::Tensor detached = tensor.detach();
+    at::Tensor prepared = leg.has(Step::kDensify) ? detached.to_dense() : detached;
+    if (leg.has(Step::kCopyToHost)) {
       prepared = prepared.to(c10::kCPU);
     }
-    return prepared;
+    prepared = prepared.resolve_conj().resolve_neg().contiguous();
+    const bool made = leg.has(Step::kDensify) || leg.has(Step::kCopyToHost);
+    return made && !prepared._is_zerotensor() ? prepared : prepared.clone();
   }
 
   static const Capabilities& capabilities(const Source& /*source*/) { return kCapabilities; }
@@ -298,7 +237,7 @@ struct BasicTorch {
   static constexpr Library kDLPack{.name = "dlpack", .object = "DLPack managed tensor"};
 
   static constexpr Capabilities kCapabilities =
-      torch_detail::capabilities_with(torch_detail::kTypesHere);
+      torch_detail::capabilities_with(torch_detail::kTypesHere.types());
 
   // The bytes of what plan() lets through without a step, so that torch's own structs can be made
   // of it without a block of ours between; 0 where that takes a closer look.
@@ -384,18 +323,16 @@ struct BasicTorch {
   }
 
   static void describe_type(c10::ScalarType type, Source& source) {
-    const auto index = static_cast<int>(type);
-    if (index >= static_cast<int>(torch_detail::kScalarTypes.size())) {
+    const auto index = static_cast<std::size_t>(type);
+    if (index >= torch_detail::kScalarTypes.size()) {
       source.traits.conditions.add(Condition::kInexpressibleDType);
       source.detail = c10::toString(type);
       return;
     }
-    const auto& row = torch_detail::kScalarTypes[static_cast<std::size_t>(index)];
+    const auto& row = torch_detail::kScalarTypes[index];
     if (row.dtype.bits == 0) [[unlikely]] {
-      const bool narrow =
-          index >= torch_detail::kFirstNarrowInteger && index <= torch_detail::kLastNarrowInteger;
-      source.traits.conditions.add(narrow ? Condition::kPaddedSubByte
-                                          : Condition::kInexpressibleDType);
+      source.traits.conditions.add(row.padded ? Condition::kPaddedSubByte
+                                              : Condition::kInexpressibleDType);
       source.detail = row.name;
       return;
     }

@@ -41,7 +41,7 @@ constexpr Capabilities capabilities_with(DTypeSet dtypes) {
       .dtypes = dtypes,
       .readonly = ReadOnlySupport::kUnaware,
       .guards_overlap = true,
-      .negative_strides = false,
+      .strides = StrideSupport::kNonNegative,
   };
 }
 

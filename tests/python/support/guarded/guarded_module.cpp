@@ -16,7 +16,7 @@
 #include <string>
 #include <vector>
 
-#include "device_companion.hpp"
+#include "devices/device_companion.hpp"
 #include "guarded/guarded_device.hpp"
 
 namespace nb = nanobind;

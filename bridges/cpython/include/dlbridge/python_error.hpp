@@ -1,0 +1,62 @@
+#pragma once
+
+// Python's errors in C++. Needs nothing but Python.h, so that extensions of others can use it too.
+
+#include <Python.h>
+
+#include <exception>
+#include <string>
+
+namespace dlbridge {
+
+/// Thrown where a call into Python failed; the error is set in Python and is the one that counts.
+class PythonError : public std::exception {
+ public:
+  [[nodiscard]] const char* what() const noexcept override { return "a Python error is set"; }
+};
+
+/// Keeps an error that is on its way: what is released or deallocated meanwhile can run any code.
+class KeepError {
+ public:
+  KeepError() noexcept { PyErr_Fetch(&type_, &value_, &traceback_); }
+  ~KeepError() { PyErr_Restore(type_, value_, traceback_); }
+  KeepError(const KeepError&) = delete;
+  KeepError& operator=(const KeepError&) = delete;
+
+ private:
+  PyObject* type_ = nullptr;
+  PyObject* value_ = nullptr;
+  PyObject* traceback_ = nullptr;
+};
+
+namespace cpython {
+
+/// Sets the error and throws it.
+[[noreturn]] inline void raise(PyObject* type, const std::string& text) {
+  PyErr_SetString(type, text.c_str());
+  throw PythonError();
+}
+
+/// Throws the error that is set, if there is one: for calls whose result does not say.
+inline void check_error() {
+  if (PyErr_Occurred() != nullptr) {
+    throw PythonError();
+  }
+}
+
+/// Forgets an error, if there is one, that says no more than that something is not there or not of
+/// the wanted kind. Want of memory and what is no Exception (an interrupt) say nothing of the
+/// object: they are thrown as PythonError.
+inline void forget_error() {
+  if (PyErr_Occurred() == nullptr) {
+    return;
+  }
+  if (PyErr_ExceptionMatches(PyExc_MemoryError) != 0 ||
+      PyErr_ExceptionMatches(PyExc_Exception) == 0) {
+    throw PythonError();
+  }
+  PyErr_Clear();
+}
+
+}  // namespace cpython
+}  // namespace dlbridge

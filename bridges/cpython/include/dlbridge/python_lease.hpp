@@ -1,0 +1,66 @@
+#pragma once
+
+// Python objects that anybody may let go of, with or without the GIL; and the GIL for a scope.
+
+#include "dlbridge/managed_tensor.hpp"
+#include "dlbridge/python_error.hpp"
+
+namespace dlbridge {
+
+namespace detail {
+void let_go_soon(void* object) noexcept;
+void let_go_patiently(void* object) noexcept;
+}  // namespace detail
+
+/// A lease on a Python object, whose reference it takes over. Given back on any thread: at once
+/// where the thread holds the GIL, otherwise by whoever holds it next. Never waits for the GIL, and
+/// keeps the object for good once the interpreter is gone.
+[[nodiscard]] inline Lease python_lease(PyObject* owned) noexcept {
+  return {owned, detail::let_go_soon};
+}
+
+/// The same for an object that is small and whose end nobody watches. Without the GIL it may wait
+/// for the next drain_releases(), sixteen of them at most: asking the interpreter takes longer than
+/// a small crossing does otherwise.
+[[nodiscard]] inline Lease patient_lease(PyObject* owned) noexcept {
+  return {owned, detail::let_go_patiently};
+}
+
+/// Runs `action(context)`, which may need the GIL, under the same rules.
+void run_with_gil(void* context, void (*action)(void* context)) noexcept;
+
+/// Deleters for managed tensors of Python's producers, which may take the GIL themselves: to be
+/// passed to ManagedTensor::adopt.
+void run_foreign_deleter(void* managed) noexcept;         // of a DLManagedTensorVersioned
+void run_foreign_legacy_deleter(void* managed) noexcept;  // of a DLManagedTensor
+
+/// Carries out what other threads left behind. Call with the GIL; cheap when there is nothing.
+void drain_releases() noexcept;
+
+/// For a scope that certainly holds the GIL though the interpreter is shutting down: the
+/// deallocator of a Python object. Without it, releases at exit would have to assume that they do
+/// not.
+class HoldsGil {
+ public:
+  HoldsGil() noexcept;
+  ~HoldsGil();
+  HoldsGil(const HoldsGil&) = delete;
+  HoldsGil& operator=(const HoldsGil&) = delete;
+
+ private:
+  bool entered_;
+};
+
+/// For a scope that may wait: others may have the GIL meanwhile.
+class WithoutGil {
+ public:
+  WithoutGil() noexcept : state_(PyEval_SaveThread()) {}
+  ~WithoutGil() { PyEval_RestoreThread(state_); }
+  WithoutGil(const WithoutGil&) = delete;
+  WithoutGil& operator=(const WithoutGil&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+}  // namespace dlbridge

@@ -1,0 +1,161 @@
+#include "dlbridge/python_lease.hpp"
+
+#include <atomic>
+#include <new>
+
+namespace dlbridge {
+namespace {
+
+struct Deferred {
+  Deferred* next;
+  void* context;
+  void (*action)(void*);
+};
+
+std::atomic<Deferred*> deferred_releases{nullptr};
+
+// How many of them wait for no more than the next call of ours: few, so that little is kept.
+constexpr unsigned kMayWait = 16;
+std::atomic<unsigned> patient_releases{0};
+
+// Whether the interpreter has been asked to carry them out.
+std::atomic<bool> drain_is_pending{false};
+
+thread_local bool holds_gil_while_finalizing = false;
+
+bool gil_is_held() noexcept {
+  // Before 3.12 PyGILState_Check answers yes once the interpreter is gone, so that comes first.
+  // From the start of finalisation on, Py_IsInitialized says no.
+  if (Py_IsInitialized() == 0) {
+    return holds_gil_while_finalizing;
+  }
+  return PyGILState_Check() != 0;
+}
+
+int drain_pending_call(void* /*unused*/) {
+  drain_is_pending.exchange(false, std::memory_order_acq_rel);
+  drain_releases();
+  return 0;
+}
+
+void defer(void* context, void (*action)(void*), bool patient) noexcept {
+  auto* entry = new (std::nothrow) Deferred{nullptr, context, action};
+  if (entry == nullptr) {
+    return;  // a leak is all that is left: waiting for the GIL is not an option
+  }
+  Deferred* head = deferred_releases.load(std::memory_order_relaxed);
+  do {
+    entry->next = head;
+  } while (!deferred_releases.compare_exchange_weak(head, entry, std::memory_order_release,
+                                                    std::memory_order_relaxed));
+  if (patient && patient_releases.fetch_add(1, std::memory_order_relaxed) < kMayWait) {
+    return;
+  }
+  if (!drain_is_pending.exchange(true, std::memory_order_acq_rel) &&
+      Py_AddPendingCall(drain_pending_call, nullptr) != 0) {
+    drain_is_pending = false;  // its list is full: the next call into this library drains instead
+  }
+}
+
+void run_or_defer(void* context, void (*action)(void*), bool patient) noexcept {
+  if (gil_is_held()) {
+    action(context);
+  } else if (Py_IsInitialized() != 0) {
+    defer(context, action, patient);
+  }
+  // Otherwise the interpreter is going or gone: what the action would touch may be gone as well.
+}
+
+void let_go(void* object) {
+  Py_DECREF(static_cast<PyObject*>(object));
+}
+
+}  // namespace
+
+void run_with_gil(void* context, void (*action)(void*)) noexcept {
+  run_or_defer(context, action, false);
+}
+
+void detail::let_go_soon(void* object) noexcept {
+  run_or_defer(object, let_go, false);
+}
+
+void detail::let_go_patiently(void* object) noexcept {
+  run_or_defer(object, let_go, true);
+}
+
+namespace {
+
+bool has_thread_state() {
+#if PY_VERSION_HEX >= 0x030D0000
+  return PyThreadState_GetUnchecked() != nullptr;
+#else
+  return _PyThreadState_UncheckedGet() != nullptr;
+#endif
+}
+
+// A deleter has nobody to raise to: what it leaves is told as an error of a destructor is, and what
+// was on its way before is not touched.
+template <typename Managed>
+void delete_foreign(void* context) {
+  auto* tensor = static_cast<Managed*>(context);
+  if (tensor->deleter == nullptr) {
+    return;
+  }
+  if (!has_thread_state()) {  // Python has gone: no errors either
+    tensor->deleter(tensor);
+    return;
+  }
+  const KeepError keep;
+  tensor->deleter(tensor);
+  if (PyErr_Occurred() != nullptr) {
+    PyErr_WriteUnraisable(nullptr);
+  }
+}
+
+}  // namespace
+
+void run_foreign_deleter(void* managed) noexcept {
+  run_with_gil(managed, delete_foreign<DLManagedTensorVersioned>);
+}
+
+void run_foreign_legacy_deleter(void* managed) noexcept {
+  run_with_gil(managed, delete_foreign<DLManagedTensor>);
+}
+
+void drain_releases() noexcept {
+  if (deferred_releases.load(std::memory_order_relaxed) == nullptr) {
+    return;
+  }
+  drain_is_pending.exchange(false, std::memory_order_acq_rel);
+  patient_releases.store(0, std::memory_order_relaxed);
+  Deferred* newest = deferred_releases.exchange(nullptr, std::memory_order_acquire);
+  Deferred* oldest = nullptr;
+  while (newest != nullptr) {
+    Deferred* next = newest->next;
+    newest->next = oldest;
+    oldest = newest;
+    newest = next;
+  }
+  const KeepError keep;
+  while (oldest != nullptr) {
+    Deferred* next = oldest->next;
+    oldest->action(oldest->context);
+    delete oldest;
+    oldest = next;
+  }
+}
+
+HoldsGil::HoldsGil() noexcept : entered_(Py_IsInitialized() == 0 && !holds_gil_while_finalizing) {
+  if (entered_) {
+    holds_gil_while_finalizing = true;
+  }
+}
+
+HoldsGil::~HoldsGil() {
+  if (entered_) {
+    holds_gil_while_finalizing = false;
+  }
+}
+
+}  // namespace dlbridge

@@ -1,0 +1,50 @@
+#include "dlbridge/python_text.hpp"
+
+namespace dlbridge::cpython {
+namespace {
+
+std::string bytes_of(const Ref& text) {
+  const char* bytes = PyUnicode_AsUTF8(text.get());
+  if (bytes == nullptr) {
+    throw PythonError();
+  }
+  return bytes;
+}
+
+}  // namespace
+
+std::string text_of(PyObject* object) {
+  return bytes_of(checked(PyObject_Str(object)));
+}
+
+std::string shown(PyObject* object) {
+  return bytes_of(checked(PyObject_Repr(object)));
+}
+
+PyObject* Name::made() {
+  return object_ = checked(PyUnicode_InternFromString(text_)).release();
+}
+
+Ref text_tuple(const std::vector<std::string>& texts) {
+  Ref tuple = checked(PyTuple_New(static_cast<Py_ssize_t>(texts.size())));
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i),
+                     checked(PyUnicode_FromString(texts[i].c_str())).release());
+  }
+  return tuple;
+}
+
+Ref text_or_none(const std::string& text) {
+  return text.empty() ? Ref::borrow(Py_None) : checked(PyUnicode_FromString(text.c_str()));
+}
+
+Ref item_of(PyObject* dictionary, const char* name) {
+  const Ref key = checked(PyUnicode_FromString(name));
+  Ref item = Ref::borrow(PyDict_GetItemWithError(dictionary, key.get()));
+  if (!item) {
+    check_error();
+  }
+  return item;
+}
+
+}  // namespace dlbridge::cpython

@@ -1,0 +1,196 @@
+#include "call.hpp"
+
+#include <cstring>
+
+#include "devices/devices.hpp"
+#include "ledger.hpp"
+
+namespace dlbridge::python {
+namespace {
+
+PackageAttribute policy_type("dlbridge._policy", "Policy");
+
+constexpr unsigned kBitsPerField = 4;
+
+Policy policy_of_code(unsigned long code) {
+  Policy policy;
+  for (std::size_t i = 0; i < kFields.size(); ++i) {
+    const auto value = (code >> (kBitsPerField * i)) & 0xF;
+    policy = policy.with(static_cast<Field>(i), kFields[i].values[value].ruling);
+  }
+  return policy.with_copy(static_cast<CopyRule>((code >> (kBitsPerField * kFields.size())) & 0x3));
+}
+
+int int_item(PyObject* pair, Py_ssize_t index) {
+  const Ref item = checked(PySequence_GetItem(pair, index));
+  const Ref number = checked(PyNumber_Index(item.get()));
+  const long value = PyLong_AsLong(number.get());
+  if (value == -1) {
+    check_error();
+  }
+  return static_cast<int>(value);
+}
+
+bool is_of_module(PyObject* object, const char* module) {
+  const Ref name(
+      PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object)), "__module__"));
+  forget_error();
+  return name && PyUnicode_Check(name.get()) &&
+         PyUnicode_CompareWithASCIIString(name.get(), module) == 0;
+}
+
+std::optional<DType> named(std::string_view text) {
+  // torch.dtype prints as torch.float32.
+  if (text.starts_with("torch.")) {
+    text.remove_prefix(6);
+  }
+  return dtype_named(text);
+}
+
+}  // namespace
+
+Call read_call(PyObject* policy, PyObject* dtype, PyObject* copy, PyObject* device,
+               PyObject* stream) {
+  Call call;
+  call.policy = policy_argument(policy);
+  if (copy != nullptr && copy != Py_None) {
+    call.policy = call.policy.with_copy(copy_rule(copy, CopyRule::kWhenNeeded));
+    call.request.copy_was_argument = true;
+  }
+  if (dtype != nullptr && dtype != Py_None) {
+    call.request.dtype = dtype_argument(dtype);
+  }
+  if (device != nullptr && device != Py_None) {
+    call.request.device = device_argument(device);
+  }
+  if (stream != nullptr) {
+    call.stream = stream_argument(stream);
+  }
+  return call;
+}
+
+Policy policy_argument(PyObject* policy) {
+  Ref of_block;
+  if (policy == nullptr || policy == Py_None) {
+    if (any_block_open()) {
+      of_block = policy_of_block();
+      policy = of_block.get();
+    }
+    if (!of_block || policy == Py_None) {
+      return Policy();
+    }
+  }
+  if (PyUnicode_Check(policy)) {
+    const std::string name = text_of(policy);
+    if (const auto preset = policy_named(name)) {
+      return *preset;
+    }
+    raise(PyExc_ValueError, "policy=" + shown(policy) +
+                                " is no preset; use one of 'host', 'strict', 'zero_copy', "
+                                "'snapshot', or a dlbridge.Policy");
+  }
+  const int is_policy = PyObject_IsInstance(policy, policy_type.get());
+  checked(is_policy);
+  if (is_policy == 0) {
+    raise(PyExc_TypeError, std::string("policy must be a dlbridge.Policy or the name of a preset, "
+                                       "not ") +
+                               Py_TYPE(policy)->tp_name);
+  }
+  const Ref code = checked(PyObject_GetAttrString(policy, "_code"));
+  const unsigned long bits = PyLong_AsUnsignedLong(code.get());
+  check_error();
+  return policy_of_code(bits);
+}
+
+CopyRule copy_rule(PyObject* copy, CopyRule otherwise) {
+  if (copy == Py_None) {
+    return otherwise;
+  }
+  if (copy == Py_True) {
+    return CopyRule::kAlways;
+  }
+  if (copy == Py_False) {
+    return CopyRule::kNever;
+  }
+  raise(PyExc_ValueError, "copy=" + shown(copy) + " is no rule; use one of None, False, True");
+}
+
+Device device_pair(PyObject* pair) {
+  if (PySequence_Check(pair) == 0 || PySequence_Size(pair) != 2) {
+    forget_error();
+    raise(PyExc_ValueError, "device=" + shown(pair) + " is no pair of a device type and an id");
+  }
+  return {int_item(pair, 0), int_item(pair, 1)};
+}
+
+Device device_argument(PyObject* device) {
+  if (!PyUnicode_Check(device) && PySequence_Check(device) != 0) {
+    const Device pair = device_pair(device);
+    if (!known_device_type(pair.type) || pair.id < 0) {
+      raise(PyExc_ValueError, "device=" + shown(device) + " is no device that DLPack knows");
+    }
+    return pair;
+  }
+  if (!PyUnicode_Check(device) && !is_of_module(device, "torch")) {
+    raise(PyExc_TypeError, std::string("device must be a name such as \"cpu\" or \"cuda:0\", or a "
+                                       "DLPack pair, not ") +
+                               Py_TYPE(device)->tp_name);
+  }
+  const std::string text = text_of(device);
+  if (const auto known = device_named(text)) {
+    return *known;
+  }
+  raise(PyExc_ValueError,
+        "device=" + shown(device) + " is unknown; use \"cpu\", \"cuda:0\", or a DLPack pair");
+}
+
+DType dtype_argument(PyObject* dtype) {
+  if (PyUnicode_Check(dtype) || is_of_module(dtype, "torch") ||
+      is_of_module(dtype, "dlbridge._types")) {
+    if (const auto known = named(text_of(dtype))) {
+      return *known;
+    }
+  }
+  const Ref descriptor = checked(NumPy::descriptor_from(dtype));
+  if (const auto known = NumPy::dtype_of(descriptor.get())) {
+    return *known;
+  }
+  raise(PyExc_ValueError, "dtype=" + shown(dtype) + " is no type that DLPack can carry");
+}
+
+bool wants_versioned(PyObject* max_version) {
+  if (max_version == Py_None) {
+    return false;
+  }
+  if (!PyTuple_Check(max_version) && !PyList_Check(max_version)) {
+    raise(PyExc_TypeError, std::string("max_version must be None or a pair of ints, not ") +
+                               Py_TYPE(max_version)->tp_name);
+  }
+  if (PySequence_Size(max_version) != 2) {
+    forget_error();
+    raise(PyExc_ValueError, "max_version=" + shown(max_version) + " is no pair of ints");
+  }
+  const int major = int_item(max_version, 0);
+  const int minor = int_item(max_version, 1);
+  if (major < 0 || minor < 0) {
+    raise(PyExc_ValueError, "max_version=" + shown(max_version) + " is no version");
+  }
+  return major >= DLPACK_MAJOR_VERSION;
+}
+
+Ref policy_fields() {
+  Ref fields = checked(PyDict_New());
+  for (const auto& row : kFields) {
+    std::vector<std::string> names;
+    for (const auto& value : row.values) {
+      if (!value.name.empty()) {
+        names.emplace_back(value.name);
+      }
+    }
+    checked(
+        PyDict_SetItemString(fields.get(), std::string(row.name).c_str(), text_tuple(names).get()));
+  }
+  return fields;
+}
+
+}  // namespace dlbridge::python

@@ -1,0 +1,67 @@
+#pragma once
+
+// The one way through: open the door, plan, tell the ledger, carry the legs, deliver.
+
+#include <utility>
+
+#include "call.hpp"
+#include "doors/door.hpp"
+#include "ledger.hpp"
+#include "targets/target.hpp"
+#include "trees.hpp"
+
+namespace dlbridge::python {
+
+/// What the target can take of what was opened.
+template <typename AnyTarget>
+[[nodiscard]] inline const Capabilities& met(Door& door, const AnyTarget& target, const Call& call,
+                                             std::optional<Capabilities>& changed) {
+  if (call.request.device) [[unlikely]] {
+    (void)runtime_for(call.request.device->type);
+  }
+  door.source.traits.of_target = target.owns(door);
+  const Capabilities& capabilities = target.capabilities(door, call, changed);
+  door.adapt(capabilities);
+  return capabilities;
+}
+
+/// The object on its way through `way` to `target`. Throws PythonError with the refusal set, and
+/// what the libraries at either end raise. What other libraries read out of a ManagedTensor by
+/// themselves is not recorded.
+template <bool kRecorded = true, typename AnyTarget>
+[[nodiscard]] inline auto cross(PyObject* object, const Way& way, const AnyTarget& target,
+                                const Call& call) {
+  Door door(object, way, {.reader = target.reader, .stream = call.stream});
+  std::optional<Capabilities> changed;
+  const Capabilities& capabilities = met(door, target, call, changed);
+  const Plan decided =
+      plan(door.source, capabilities, call.policy, call.request, device_runtimes());
+  if (decided.is_refused()) [[unlikely]] {
+    raise_refused(decided, door.source, capabilities, call.policy, call.request);
+  }
+  if (decided.itself) {
+    return target.itself(door);
+  }
+  if constexpr (kRecorded) {
+    record(target.towards, decided, door.source, capabilities, call.policy, call.request);
+  }
+  return target.deliver(door, decided, call);
+}
+
+/// The same for whatever a caller gives: an object, or a tree of them.
+template <typename AnyTarget>
+[[nodiscard]] inline Ref cross(PyObject* object, const AnyTarget& target, const Call& call) {
+  const Way* way = way_into(object);
+  if (way == nullptr) [[unlikely]] {
+    if (Ref tree = map_tree(object, [&](PyObject* leaf) { return cross(leaf, target, call); })) {
+      return tree;
+    }
+    way = &kRegisteredWay;
+  }
+  return cross(object, *way, target, call);
+}
+
+/// The Plan of a crossing, which stops there.
+[[nodiscard]] Ref explain_crossing(PyObject* object, const Target& target, const Call& call);
+
+}  // namespace dlbridge::python

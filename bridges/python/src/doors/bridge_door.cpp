@@ -1,0 +1,45 @@
+#include "doors/bridge_door.hpp"
+
+#include "doors/dlpack_door.hpp"
+
+namespace dlbridge::python {
+namespace {
+
+struct BridgeWay {
+  Way way;
+  const detail::BridgeRow& bridge;
+};
+
+const detail::BridgeRow& bridge_of(const Door& door) {
+  return reinterpret_cast<const BridgeWay*>(door.way)->bridge;
+}
+
+ManagedTensor owned(DLManagedTensorVersioned* tensor) {
+  if (tensor == nullptr) {
+    throw PythonError();
+  }
+  return ManagedTensor::adopt(tensor);
+}
+
+void describe(Door& door) {
+  checked(bridge_of(door).describe(door.readable, door.source));
+}
+
+ManagedTensor acquire(Door& door) {
+  return owned(bridge_of(door).acquire(door.readable, door.source));
+}
+
+ManagedTensor prepare(Door& door, const Leg& leg, Source& made) {
+  return owned(bridge_of(door).prepare(door.readable, leg, made));
+}
+
+}  // namespace
+
+const Way& way_of_bridge(const detail::BridgeRow& bridge) {
+  return (new BridgeWay{{bridge.object, describe, acquire,
+                         bridge.prepare == nullptr ? nullptr : prepare, take_by_dlpack},
+                        bridge})
+      ->way;
+}
+
+}  // namespace dlbridge::python

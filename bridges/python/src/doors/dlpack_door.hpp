@@ -1,0 +1,26 @@
+#pragma once
+
+#include "doors/door.hpp"
+
+namespace dlbridge::python {
+
+/// Takes what the door reads by __dlpack__, told whose stream it is for. Throws what the producer
+/// raised, ConversionRefused for what it returned.
+void take_by_dlpack(Door& door);
+
+/// Makes of the managed tensor that the door took what plan() has to know.
+void describe_taken(Door& door);
+
+/// What the door took.
+[[nodiscard]] ManagedTensor give_taken(Door& door);
+
+/// Asks the producer for the copy of a leg: in host memory, or where its tensor is, for a device
+/// that nobody here can copy from or on. Throws ConversionRefused where the producer does not do
+/// that.
+[[nodiscard]] ManagedTensor ask_for_copy(const Door& door, const Leg& leg);
+[[nodiscard]] ManagedTensor prepare_by_dlpack(Door& door, const Leg& leg, Source& made);
+
+/// Describes an object of a library without a bridge, as its row in the registry says.
+void describe_by_registry(Door& door);
+
+}  // namespace dlbridge::python

@@ -1,0 +1,162 @@
+#include "doors/door.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "dlbridge/streams.hpp"
+#include "doors/float4.hpp"
+#include "registry.hpp"
+
+namespace dlbridge::python {
+namespace {
+
+// Law 7: a copy of this size never holds the GIL.
+constexpr std::int64_t kWorthLettingGo = 64 * 1024;
+
+std::int64_t* kept(const std::int64_t* numbers, std::int32_t count, std::int64_t* room) {
+  if (numbers == nullptr) {
+    return nullptr;
+  }
+  std::copy_n(numbers, count, room);
+  return room;
+}
+
+}  // namespace
+
+// Which runtime there is, what orders the memory, and where it lies in truth.
+void Door::meet_device() {
+  const Device device(source.tensor.device);
+  if (device.type == kDLCPU) {
+    settle_pinned(source);
+    return;
+  }
+  if (runtime_for(device.type) == nullptr) {
+    return;
+  }
+  if (way == &kTorchWay && !source.traits.stream_known) {
+    source.stream = torch_stream(device);
+    source.traits.stream_known = true;
+  } else if (way == &kManagedTensorWay) {
+    source.stream = stream_of_managed(device);
+  }
+  if (look.stream) {
+    source.stream = *look.stream;
+  }
+  if (way != &kTorchWay && !device.host_accessible()) {
+    find_truth();
+  }
+}
+
+// An object may name another device than its memory is on (Paddle#68549, cuvs#2239).
+void Door::find_truth() {
+  DLTensor& tensor = source.tensor;
+  const Device said(tensor.device);
+  if (!said.addressable() || element_count(tensor) == 0 || tensor.data == nullptr) {
+    return;
+  }
+  const auto found = device_runtime(said.type)->locate(tensor.data);
+  if (!found) {
+    const std::string fault = "it says that its memory is on " + to_string(said) + ", but " +
+                              std::string(device_runtime(said.type)->name()) +
+                              " knows of no memory at its address";
+    throw ConversionRefused(
+        "cannot take a " + std::string(source.traits.library->object) + " in: " + fault, {fault});
+  }
+  if (found->type == said.type && found->id != said.id) {
+    const Stream told = std::exchange(source.stream, managed_stream(*found));
+    order_streams(said, told, *found, source.stream);
+    tensor.device = found->dl();
+    if (taken) {
+      taken.relabel(*found);
+    }
+  }
+}
+
+void Door::adapt(const Capabilities& target) {
+  if (source.tensor.dtype.code == kDLFloat4_e2m1fn) [[unlikely]] {
+    respelled_ = respell_float4(source, target) || respelled_;
+  }
+}
+
+ManagedTensor Door::respelled(ManagedTensor view) const {
+  const std::uint64_t flags = view.flags();
+  return described_as(std::move(view), source.tensor, flags);
+}
+
+ManagedTensor Door::prepare(const Leg& leg, Source& made) {
+  if (way->prepare == nullptr) {
+    detail::refuse_to_prepare(source);
+  }
+  ManagedTensor tensor = way->prepare(*this, leg, made);
+  detail::require_prepared(leg, made);
+  return tensor;
+}
+
+Door::Copying::Copying(Door& door, std::int64_t bytes, bool waits)
+    : source_(door.source),
+      described_(door.source.tensor),
+      byte_strides_(door.source.byte_strides) {
+  if (bytes < kWorthLettingGo && !waits) {
+    return;
+  }
+  // Sizes and strides may lie in the object, where others can set them now.
+  std::int64_t* room = dimensions_.data();
+  source_.tensor.shape = kept(described_.shape, described_.ndim, room);
+  source_.tensor.strides = kept(described_.strides, described_.ndim, room + kMaxDimensions);
+  source_.byte_strides = kept(byte_strides_, described_.ndim, room + 2 * kMaxDimensions);
+  if (door.way == &kNumPyWay) {
+    held_ = door.way->acquire(door);  // a map could be closed, a buffer resized
+  }
+  without_gil_.emplace();
+}
+
+Door::Copying::~Copying() {
+  without_gil_.reset();
+  source_.tensor.shape = described_.shape;
+  source_.tensor.strides = described_.strides;
+  source_.byte_strides = byte_strides_;
+}
+
+ManagedTensor described_as(ManagedTensor tensor, const DLTensor& described, std::uint64_t flags) {
+  const Lease lease{tensor.release(), [](void* held) noexcept {
+                      auto* managed = static_cast<DLManagedTensorVersioned*>(held);
+                      managed->deleter(managed);
+                    }};
+  return ManagedTensor::own(described, flags, lease);
+}
+
+ManagedTensor without_read_only(ManagedTensor tensor) {
+  const DLTensor described = tensor.tensor();
+  const std::uint64_t flags = tensor.flags() & ~std::uint64_t{DLPACK_FLAG_BITMASK_READ_ONLY};
+  return described_as(std::move(tensor), described, flags);
+}
+
+void refuse(const Door& door, const std::string& fault) {
+  throw ConversionRefused("cannot take a " + door.object_name + " in: " + fault, {fault});
+}
+
+void name_library(Door& door) {
+  PyObject* object = door.object;
+  const LibraryRow* row = library_of(Py_TYPE(object));
+  const char* type = Py_TYPE(object)->tp_name;
+  door.row = row;
+  if (row == nullptr) {
+    door.object_name = PyBytes_CheckExact(object) != 0 ? "bytes object" : type;
+  } else if (!row->object.empty()) {
+    door.object_name = row->object;
+  } else {
+    const char* dot = std::strrchr(type, '.');
+    door.object_name = row->name + "." + (dot == nullptr ? type : dot + 1);
+  }
+  Library& library = door.library.emplace();
+  library.name = door.object_name;
+  library.object = door.object_name;
+  std::size_t count = 0;
+  for (std::size_t i = 0; row != nullptr && i < row->fixes.size() && count < library.fixes.size();
+       ++i) {
+    library.fixes[count++] = {row->fixes[i].first, row->fixes[i].second};
+  }
+  door.source.traits.library = &library;
+}
+
+}  // namespace dlbridge::python

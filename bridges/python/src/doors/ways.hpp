@@ -1,0 +1,54 @@
+#pragma once
+
+// The ways in: how an object of Python's can be read. One row a way, one file a row.
+
+#include <string_view>
+
+#include "dlbridge/plan.hpp"
+#include "errors.hpp"
+
+namespace dlbridge::python {
+
+class Door;
+
+/// A way in. Its functions need the GIL, and throw PythonError or ConversionRefused.
+struct Way {
+  std::string_view name;
+  /// Fills the door's source. Where memory comes as a managed tensor, it is the door's `taken`
+  /// then.
+  void (*describe)(Door& door);
+  /// A view that keeps the memory, whatever becomes of the object.
+  ManagedTensor (*acquire)(Door& door);
+  /// Carries a leg of the producer's, and describes in `made` what its library made.
+  ManagedTensor (*prepare)(Door& door, const Leg& leg, Source& made);
+  /// Takes what the door reads by the protocol, for libraries that have no bridge of their own.
+  void (*take)(Door& door);
+};
+
+extern const Way kTorchWay;
+extern const Way kNumPyWay;
+extern const Way kNumPyScalarWay;
+extern const Way kManagedTensorWay;
+extern const Way kCapsuleWay;
+extern const Way kExchangeTableWay;
+extern const Way kDLPackWay;
+extern const Way kCudaArrayInterfaceWay;
+extern const Way kArrayInterfaceWay;
+extern const Way kBufferWay;
+/// Of objects without a protocol, whose library says in the registry how they are read.
+extern const Way kRegisteredWay;
+
+/// The way into an object of this type, or null; probed once per type, and again when the type
+/// changed. The order is that of the design: the exchange table before __dlpack__, and so on.
+[[nodiscard]] const Way* way_into(PyObject* object);
+
+/// Makes `way` the one into objects of that type and its subclasses, before any protocol that they
+/// speak: a bridge in C++. Both live as long as the process.
+void add_way(PyTypeObject* type, const Way& way);
+
+/// Whether __dlpack__ of this type is known not to take `max_version`, so that it is not tried
+/// again.
+[[nodiscard]] bool wants_bare_call(PyTypeObject* type) noexcept;
+void remember_bare_call(PyTypeObject* type) noexcept;
+
+}  // namespace dlbridge::python

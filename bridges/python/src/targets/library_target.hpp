@@ -1,0 +1,25 @@
+#pragma once
+
+#include "registry.hpp"
+#include "targets/target.hpp"
+
+namespace dlbridge::python {
+
+/// A library without a compiled bridge: it is handed a ManagedTensor that it can take, and its row
+/// in the registry says how.
+class LibraryTarget final : public Target {
+ public:
+  explicit LibraryTarget(ConsumerRow row)
+      : Target(Towards::kOther, stream_of_managed), row_(std::move(row)) {}
+
+  [[nodiscard]] bool owns(const Door& door) const override;
+  [[nodiscard]] const Capabilities& capabilities(
+      Door& door, const Call& call, std::optional<Capabilities>& changed) const override;
+  [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
+  [[nodiscard]] std::vector<std::string> notes(const Plan& plan) const override;
+
+ private:
+  const ConsumerRow row_;
+};
+
+}  // namespace dlbridge::python

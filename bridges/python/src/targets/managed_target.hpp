@@ -1,0 +1,57 @@
+#pragma once
+
+#include "targets/target.hpp"
+
+namespace dlbridge::python {
+
+/// dlbridge.ManagedTensor, ordered on the runtime's own stream, whoever wrote to its memory.
+class ManagedTarget final : public Target {
+ public:
+  ManagedTarget() : Target(Towards::kManaged, stream_of_managed) {}
+
+  [[nodiscard]] bool owns(const Door& door) const override {
+    return door.way == &kManagedTensorWay;
+  }
+  [[nodiscard]] const Capabilities& capabilities(
+      Door& /*door*/, const Call& /*call*/,
+      std::optional<Capabilities>& /*changed*/) const override {
+    return managed_tensor_capabilities();
+  }
+  [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
+};
+
+/// The same without a Python object around it: for the casters of C++.
+struct BareTarget {
+  static constexpr Towards towards = Towards::kManaged;
+  static constexpr Stream (*reader)(Device) = stream_of_managed;
+
+  [[nodiscard]] bool owns(const Door& /*door*/) const { return false; }
+  [[nodiscard]] const Capabilities& capabilities(Door& /*door*/, const Call& /*call*/,
+                                                 std::optional<Capabilities>& /*changed*/) const {
+    return managed_tensor_capabilities();
+  }
+  [[nodiscard]] ManagedTensor itself(const Door& /*door*/) const { return {}; }
+  [[nodiscard]] ManagedTensor deliver(Door& door, const Plan& plan, const Call& /*call*/) const {
+    return ordered(detail::carry(door, plan), reader);
+  }
+};
+
+/// A raw capsule: "dltensor_versioned", or "dltensor", the legacy one. Whoever takes it knows no
+/// stream, so its memory is ordered on the default one, as DLPack has it for stream=None.
+class CapsuleTarget final : public Target {
+ public:
+  explicit CapsuleTarget(bool versioned)
+      : Target(Towards::kCapsule, stream_of_managed), versioned_(versioned) {}
+
+  [[nodiscard]] bool owns(const Door& /*door*/) const override { return false; }
+  [[nodiscard]] const Capabilities& capabilities(
+      Door& door, const Call& call, std::optional<Capabilities>& changed) const override;
+  [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
+
+ private:
+  const bool versioned_;
+};
+
+extern const ManagedTarget kToManaged;
+
+}  // namespace dlbridge::python

@@ -1,0 +1,21 @@
+#include "targets/numpy_target.hpp"
+
+#include "types/managed_tensor_type.hpp"
+
+namespace dlbridge::python {
+
+Ref array_over(ManagedTensor tensor) {
+  Ref base = wrap(std::move(tensor));
+  const ManagedTensor& managed = managed_of(base.get());
+  const DLTensor described = managed.tensor();
+  const bool readonly = managed.readonly();
+  return made_by("numpy.ndarray", NumPy::array_over(described, readonly, base.release()));
+}
+
+Ref NumPyTarget::deliver(Door& door, const Plan& plan, const Call& /*call*/) const {
+  return array_over(detail::carry(door, plan).tensor);
+}
+
+const NumPyTarget kToNumPy;
+
+}  // namespace dlbridge::python

@@ -1,0 +1,58 @@
+#include "targets/target.hpp"
+
+#include <cstring>
+#include <new>
+
+#include "registry.hpp"
+#include "targets/managed_target.hpp"
+#include "targets/numpy_target.hpp"
+#include "targets/torch_target.hpp"
+
+namespace dlbridge::python {
+
+const Target& target_in(PyObject* name_or_capsule) {
+  if (PyCapsule_CheckExact(name_or_capsule)) {
+    const void* target = PyCapsule_GetPointer(name_or_capsule, kTargetCapsule);
+    if (target == nullptr) {
+      throw PythonError();
+    }
+    return *static_cast<const Target*>(target);
+  }
+  const std::pair<const char*, const Target&> known[] = {
+      {"numpy", kToNumPy}, {"torch", kToTorch}, {"dlbridge", kToManaged}};
+  for (const auto& [name, target] : known) {
+    if (PyUnicode_Check(name_or_capsule) &&
+        PyUnicode_CompareWithASCIIString(name_or_capsule, name) == 0) {
+      return target;
+    }
+  }
+  raise(PyExc_ValueError, "there is no compiled target of that name");
+}
+
+Ref made_by(const char* result, PyObject* made) {
+  if (made != nullptr) [[likely]] {
+    return Ref(made);
+  }
+  PyObject* type = nullptr;
+  PyObject* value = nullptr;
+  PyObject* traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  if (type != PyExc_ValueError && type != PyExc_RuntimeError) {
+    PyErr_Restore(type, value, traceback);
+    throw PythonError();
+  }
+  const Ref owned[] = {Ref(type), Ref(value), Ref(traceback)};
+  const Ref text = checked(PyObject_Str(value));
+  const char* bytes = PyUnicode_AsUTF8(text.get());
+  if (bytes == nullptr) {
+    throw PythonError();
+  }
+  const std::string said(bytes, std::strcspn(bytes, "\n"));  // torch adds a stack of C++
+  if (said.starts_with("Failed to allocate")) {              // torch 2.15's words for it
+    throw std::bad_alloc();
+  }
+  throw ConversionRefused("cannot make a " + std::string(result) + " of this tensor (" + said + ")",
+                          {said});
+}
+
+}  // namespace dlbridge::python

@@ -1,0 +1,55 @@
+#pragma once
+
+// The ways out: what a library can take, and how it is handed over. One file a target.
+
+#include <string>
+#include <vector>
+
+#include "call.hpp"
+#include "doors/door.hpp"
+#include "ledger.hpp"
+
+namespace dlbridge::python {
+
+/// A way out. Those that are called the most are also known by their own, final, class.
+class Target {
+ public:
+  Target(Towards towards_, Stream (*reader_)(Device)) : towards(towards_), reader(reader_) {}
+  Target(const Target&) = delete;
+  Target& operator=(const Target&) = delete;
+  virtual ~Target() = default;
+
+  /// Whether the object is of the target's library.
+  [[nodiscard]] virtual bool owns(const Door& door) const = 0;
+  /// What it can take of what was opened: its own table, or `changed`, which is filled then.
+  [[nodiscard]] virtual const Capabilities& capabilities(
+      Door& door, const Call& call, std::optional<Capabilities>& changed) const = 0;
+  /// The object itself, of which nothing was asked.
+  [[nodiscard]] virtual Ref itself(const Door& door) const { return Ref::borrow(door.object); }
+  /// Carries the plan's legs, and makes the library's object of what comes.
+  [[nodiscard]] virtual Ref deliver(Door& door, const Plan& plan, const Call& call) const = 0;
+  /// What the library would have done by itself where its conditions are met.
+  [[nodiscard]] virtual std::vector<std::string> notes(const Plan& /*plan*/) const { return {}; }
+
+  const Towards towards;
+  Stream (*const reader)(Device);  // the stream that will read memory of a device
+};
+
+/// The target of that name ("numpy", "torch", "dlbridge"), or that a capsule of new_target() holds.
+/// Throws PythonError.
+[[nodiscard]] const Target& target_in(PyObject* name_or_capsule);
+
+/// What a library made of a tensor, or the refusal of what it has against it: of sizes that
+/// overflow beside a size of 0, say, each library has an opinion of its own.
+[[nodiscard]] Ref made_by(const char* result, PyObject* made);
+
+/// The tensor of what was carried, ordered for whoever reads it on `reader`.
+[[nodiscard]] inline ManagedTensor ordered(detail::Carried carried, Stream (*reader)(Device)) {
+  const Device device = carried.tensor.device();
+  if (!device.host_accessible()) [[unlikely]] {
+    order_streams(device, carried.stream, reader(device));
+  }
+  return std::move(carried.tensor);
+}
+
+}  // namespace dlbridge::python

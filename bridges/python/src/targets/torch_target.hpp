@@ -1,0 +1,36 @@
+#pragma once
+
+#include "targets/target.hpp"
+#include "torch/torch_road.hpp"
+
+namespace dlbridge::python {
+
+/// torch.Tensor, by whichever road leads to this torch, which is imported if nobody has done so
+/// yet.
+class TorchTarget final : public Target {
+ public:
+  TorchTarget() : Target(Towards::kTorch, torch_or_managed_stream) {}
+
+  [[nodiscard]] bool owns(const Door& door) const override { return door.way == &kTorchWay; }
+  [[nodiscard]] const Capabilities& capabilities(
+      Door& door, const Call& call, std::optional<Capabilities>& changed) const override {
+    const TorchRoad* road = torch_road();
+    if (road == nullptr) {
+      throw PythonError();
+    }
+    const Device device = call.request.device.value_or(door.source.tensor.device);
+    return device.host_accessible() ? road->capabilities()
+                                    : on_this_machine(road->capabilities(), device, changed);
+  }
+  [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
+
+ private:
+  // torch's stream, where a runtime of ours can order it; otherwise its producer's own affair.
+  [[nodiscard]] static Stream torch_or_managed_stream(Device device);
+  [[nodiscard]] static const Capabilities& on_this_machine(const Capabilities& torch, Device device,
+                                                           std::optional<Capabilities>& changed);
+};
+
+extern const TorchTarget kToTorch;
+
+}  // namespace dlbridge::python

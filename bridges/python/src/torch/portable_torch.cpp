@@ -1,0 +1,389 @@
+#include "torch/portable_torch.hpp"
+
+#include <structmember.h>
+
+#include <memory>
+
+#include "dlbridge/python_lease.hpp"
+#include "dlbridge/torch_library.hpp"
+#include "doors/exchange_table.hpp"
+#include "torch/direct_call.hpp"
+#include "types/capsule.hpp"
+
+namespace dlbridge::python {
+namespace {
+
+PackageAttribute describe_tensor("dlbridge._torch", "describe");
+PackageAttribute tools_of_torch("dlbridge._torch", "Tools");
+PackageAttribute guard_storage("dlbridge._torch", "guard");
+PackageAttribute prepare_tensor("dlbridge._torch", "prepare");
+PackageAttribute deliver_tensor("dlbridge._torch", "deliver");
+PackageAttribute takes_versioned("dlbridge._torch", "TAKES_VERSIONED");
+PackageAttribute known_dtypes("dlbridge._torch", "DTYPES");
+Name raw_repr_name("raw_repr");
+Name level_name("_current_level");
+Name views_name("_dlbridge_views");
+
+long long integer_of(PyObject* number) {
+  const long long value = PyLong_AsLongLong(number);
+  if (value == -1) {
+    check_error();
+  }
+  return value;
+}
+
+long long integer_in(PyObject* tuple, Py_ssize_t index) {
+  return integer_of(PyTuple_GET_ITEM(tuple, index));
+}
+
+// Copies a tuple of sizes into the source's room.
+std::int64_t* integers_in(PyObject* tuple, std::int64_t* room) {
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); ++i) {
+    room[i] = integer_in(tuple, i);
+  }
+  return room;
+}
+
+DType dtype_in(PyObject* triple) {
+  return {static_cast<int>(integer_in(triple, 0)), static_cast<int>(integer_in(triple, 1)),
+          static_cast<int>(integer_in(triple, 2))};
+}
+
+Ref attribute(const Ref& object, const char* name) {
+  return checked(PyObject_GetAttrString(object.get(), name));
+}
+
+std::string text_attribute(const Ref& object, const char* name) {
+  const Ref text = attribute(object, name);
+  const char* bytes = PyUnicode_AsUTF8(text.get());
+  if (bytes == nullptr) {
+    throw PythonError();
+  }
+  return bytes;
+}
+
+// From the Description in _torch/tensors.py.
+void fill(const Ref& described, Source& source) {
+  source.traits.library = &torch_detail::kTorch;
+  source.traits.copies_to_host = true;
+  source.traits.copies_there = true;
+  const Ref conditions = attribute(described, "conditions");
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(conditions.get()); ++i) {
+    source.traits.conditions.add(static_cast<Condition>(integer_in(conditions.get(), i)));
+  }
+  const Ref shape = attribute(described, "shape");
+  source.tensor.ndim = static_cast<std::int32_t>(PyTuple_GET_SIZE(shape.get()));
+  if (source.tensor.ndim > kMaxDimensions) {
+    source.traits.conditions.add(Condition::kTooManyDimensions);
+    return;
+  }
+  source.tensor.data = reinterpret_cast<void*>(integer_of(attribute(described, "data").get()));
+  source.tensor.shape = integers_in(shape.get(), source.room.data());
+  source.tensor.strides =
+      integers_in(attribute(described, "strides").get(), source.room.data() + kMaxDimensions);
+  source.tensor.dtype = dtype_in(attribute(described, "dtype").get()).dl();
+  const Ref device = attribute(described, "device");
+  const Device place(static_cast<std::int32_t>(integer_in(device.get(), 0)),
+                     static_cast<std::int32_t>(integer_in(device.get(), 1)));
+  source.tensor.device = place.dl();
+  source.traits.stream_known = place.type == kDLCPU;
+  source.traits.maybe_pinned = place.type == kDLCPU;
+  source.detail = text_attribute(described, "detail");
+  source.fix = text_attribute(described, "fix");
+}
+
+// What an ordinary tensor is asked for directly, in C. A torch that lacks one of these, or an
+// exchange table, is described by _torch/tensors.py alone.
+struct Tools {
+  Ref given = checked(PyObject_CallNoArgs(tools_of_torch.get()));
+  Ref tensor = attribute(given, "tensor");
+  Ref parameter = attribute(given, "parameter");
+  Ref keys_of = attribute(given, "keys_of");
+  Ref ordinary_keys = attribute(given, "ordinary_keys");
+  Ref dtypes = attribute(given, "dtypes");  // DLPack's triple of each torch.dtype
+  Ref forward_mode = attribute(given, "forward_mode");
+  Ref strided = attribute(given, "strided");
+  const DLPackExchangeAPI* table = nullptr;
+  DirectGetter dtype;
+  DirectGetter layout;
+  DirectGetter requires_grad;
+  DirectMethod is_neg;
+  DirectMethod is_conj;
+  DirectMethod data_ptr;
+  DirectMethod untyped_storage;
+  DirectMethod storage_data_ptr;
+  DirectMethod storage_nbytes;
+
+  Tools() {
+    const Ref storage = attribute(given, "storage");
+    dtype = {tensor.get(), "dtype"};
+    layout = {tensor.get(), "layout"};
+    requires_grad = {tensor.get(), "requires_grad"};
+    is_neg = {tensor.get(), "is_neg"};
+    is_conj = {tensor.get(), "is_conj"};
+    data_ptr = {tensor.get(), "data_ptr"};
+    untyped_storage = {tensor.get(), "untyped_storage"};
+    storage_data_ptr = {storage.get(), "data_ptr"};
+    storage_nbytes = {storage.get(), "nbytes"};
+    table = exchange_table_of(tensor.get());
+  }
+
+  // Whether an ordinary tensor can be described with these.
+  [[nodiscard]] bool complete() const {
+    return table != nullptr && dtype && layout && requires_grad && is_neg && is_conj && data_ptr &&
+           untyped_storage && storage_data_ptr && storage_nbytes;
+  }
+};
+
+// Made under the GIL alone, not in a static's initialiser: that would hold a lock of C++ while
+// Python lets other threads run. Never destroyed: at exit nobody is left to give references back
+// to.
+const Tools& tools() {
+  static const Tools* made = nullptr;
+  if (made == nullptr) {
+    auto fresh = std::make_unique<Tools>();
+    if (made == nullptr) {
+      made = fresh.release();
+    }
+  }
+  return *made;
+}
+
+// Whether nothing changes what the memory means. torch.Tensor itself and Parameter can only be
+// conjugated or negated, or have no memory to be lent, which the exchange table finds; of any other
+// class the dispatch keys are looked at.
+bool is_ordinary(const Tools& torch, PyObject* tensor) {
+  auto* type = reinterpret_cast<PyObject*>(Py_TYPE(tensor));
+  if (type == torch.tensor.get() || type == torch.parameter.get()) {
+    return torch.layout(tensor).get() == torch.strided.get() &&
+           torch.is_neg(tensor).get() == Py_False && torch.is_conj(tensor).get() == Py_False;
+  }
+  const Ref keys = checked(PyObject_CallOneArg(torch.keys_of.get(), tensor));
+  const Ref number = checked(PyObject_CallMethodNoArgs(keys.get(), raw_repr_name.get()));
+  const int known = PySet_Contains(torch.ordinary_keys.get(), number.get());
+  checked(known);
+  return known == 1;
+}
+
+bool in_forward_mode(const Tools& torch) {
+  PyObject* level = PyDict_GetItem(torch.forward_mode.get(), level_name.get());
+  return level == nullptr || PyLong_AsLong(level) >= 0;
+}
+
+// Whether there are elements, and the storage has them all: its resize_() can leave a tensor larger
+// than its memory (torch 2.15).
+bool has_its_memory(const Tools& torch, PyObject* tensor, const DLTensor& borrowed) {
+  std::int64_t last = 0;
+  for (std::int32_t i = 0; i < borrowed.ndim; ++i) {
+    if (borrowed.shape[i] == 0) {
+      return false;
+    }
+    last += (borrowed.shape[i] - 1) * borrowed.strides[i];
+  }
+  if (borrowed.data == nullptr) {
+    return false;
+  }
+  const Ref storage = torch.untyped_storage(tensor);
+  const Ref start = torch.storage_data_ptr(storage.get());
+  const Ref bytes = torch.storage_nbytes(storage.get());
+  const auto* from = static_cast<const char*>(PyLong_AsVoidPtr(start.get()));
+  const long long size = PyLong_AsLongLong(bytes.get());
+  check_error();
+  const auto offset = static_cast<const char*>(borrowed.data) - from;
+  return offset + (last + 1) * DType(borrowed.dtype).itemsize() <= size;
+}
+
+// Describes an ordinary tensor with a few calls into torch. False where it is not ordinary; nothing
+// is filled in then.
+bool describe_ordinary(PyObject* tensor, Source& source) {
+  const Tools& torch = tools();
+  if (!torch.complete() || !is_ordinary(torch, tensor) || in_forward_mode(torch)) {
+    return false;
+  }
+  const Ref dtype = torch.dtype(tensor);
+  PyObject* triple = PyDict_GetItem(torch.dtypes.get(), dtype.get());
+  if (triple == nullptr) {
+    return false;
+  }
+  DLTensor borrowed{};
+  if (torch.table->dltensor_from_py_object_no_sync(tensor, &borrowed) != 0) {
+    forget_error();  // _torch/tensors.py says it in a text of ours
+    return false;
+  }
+  if (!has_its_memory(torch, tensor, borrowed)) {
+    return false;
+  }
+  source.traits.library = &torch_detail::kTorch;
+  source.traits.copies_to_host = true;
+  source.traits.copies_there = true;
+  source.traits.conditions.add_if(torch.requires_grad(tensor).get() == Py_True,
+                                  Condition::kInGraph);
+  source.tensor = borrowed;
+  source.traits.stream_known = borrowed.device.device_type == kDLCPU;
+  source.traits.maybe_pinned = borrowed.device.device_type == kDLCPU;
+  // The table's own type says int8 for torch.int4.
+  source.tensor.dtype = dtype_in(triple).dl();
+  return true;
+}
+
+// The views of one storage. It lies in the dictionary of the storage's Python object, which lives
+// as long as they do: the methods that guard() put there look at its count.
+struct StorageViews {
+  PyObject_HEAD Py_ssize_t count;
+  PyObject* storage;  // held while there are views
+};
+
+PyMemberDef storage_views_members[] = {
+    {"count", T_PYSSIZET, offsetof(StorageViews, count), READONLY, nullptr},
+    {nullptr, 0, 0, 0, nullptr}};
+
+PyTypeObject storage_views_type = [] {
+  PyTypeObject type{};
+  Py_SET_REFCNT(&type, 1);
+  type.tp_name = "dlbridge._core.StorageViews";
+  type.tp_basicsize = sizeof(StorageViews);
+  type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION;
+  type.tp_dealloc = [](PyObject* self) { PyObject_Free(self); };
+  type.tp_members = storage_views_members;
+  return type;
+}();
+
+// Borrowed from the storage's dictionary; made at the storage's first view, which is when the
+// storage is guarded.
+StorageViews* views_of(PyObject* storage) {
+  PyObject* name = views_name.get();
+  const Ref attributes = checked(PyObject_GenericGetDict(storage, nullptr));
+  PyObject* known = PyDict_GetItem(attributes.get(), name);
+  if (known != nullptr) {
+    return reinterpret_cast<StorageViews*>(known);
+  }
+  checked(PyType_Ready(&storage_views_type));
+  const Ref nothing = checked(PyObject_CallOneArg(guard_storage.get(), storage));
+  const Ref made =
+      checked(reinterpret_cast<PyObject*>(PyObject_New(StorageViews, &storage_views_type)));
+  auto* views = reinterpret_cast<StorageViews*>(made.get());
+  views->count = 0;
+  views->storage = nullptr;
+  // Other threads may have come by while the storage was guarded: the first one's counts for all.
+  PyObject* counting = PyDict_SetDefault(attributes.get(), name, made.get());
+  if (counting == nullptr) {
+    throw PythonError();
+  }
+  return reinterpret_cast<StorageViews*>(counting);
+}
+
+void let_go_of_view(void* context) {
+  const Ref held(static_cast<PyObject*>(context));
+  auto* views = static_cast<StorageViews*>(context);
+  if (--views->count == 0) {
+    Py_CLEAR(views->storage);
+  }
+}
+
+// A view that is counted for its storage.
+using CountedView = std::unique_ptr<void, void (*)(void* views)>;
+
+CountedView view_of_storage(const Tools& torch, PyObject* tensor) {
+  const Ref storage = torch.untyped_storage
+                          ? torch.untyped_storage(tensor)
+                          : checked(PyObject_CallMethod(tensor, "untyped_storage", nullptr));
+  StorageViews* views = views_of(storage.get());
+  if (views->count++ == 0) {
+    views->storage = Py_NewRef(storage.get());
+  }
+  return {Py_NewRef(reinterpret_cast<PyObject*>(views)), let_go_of_view};
+}
+
+class PortableRoad final : public TorchRoad {
+ public:
+  [[nodiscard]] std::string_view name() const noexcept override { return "portable"; }
+
+  bool describe(PyObject* tensor, Source& source) const noexcept override {
+    return guarded([&] {
+             if (!describe_ordinary(tensor, source)) {
+               const Ref described = checked(PyObject_CallOneArg(describe_tensor.get(), tensor));
+               fill(described, source);
+             }
+             return Py_None;
+           }) != nullptr;
+  }
+
+  bool lease(PyObject* tensor, Source& source, Lease& lease) const noexcept override {
+    return guarded([&]() -> PyObject* {
+             if (source.tensor.data == nullptr) {
+               return Py_None;
+             }
+             if (source.tensor.device.device_type != kDLCPU) {
+               lease =
+                   python_lease(checked(PyObject_CallMethod(tensor, "detach", nullptr)).release());
+               return Py_None;
+             }
+             const Tools& torch = tools();
+             CountedView view = view_of_storage(torch, tensor);
+             // Only now: a copy-on-write storage gets memory of its own when a pointer is asked
+             // for.
+             const Ref address = torch.data_ptr
+                                     ? torch.data_ptr(tensor)
+                                     : checked(PyObject_CallMethod(tensor, "data_ptr", nullptr));
+             source.tensor.data = PyLong_AsVoidPtr(address.get());
+             check_error();
+             lease = {view.release(),
+                      [](void* context) noexcept { run_with_gil(context, let_go_of_view); }};
+             return Py_None;
+           }) != nullptr;
+  }
+
+  PyObject* prepare(PyObject* tensor, const Leg& leg) const noexcept override {
+    return guarded([&] {
+      return PyObject_CallFunction(prepare_tensor.get(), "OOO", tensor,
+                                   leg.has(Step::kDensify) ? Py_True : Py_False,
+                                   leg.has(Step::kCopyToHost) ? Py_True : Py_False);
+    });
+  }
+
+  [[nodiscard]] const Capabilities& capabilities() const noexcept override { return capabilities_; }
+
+  PyObject* deliver(DLManagedTensorVersioned* managed) const noexcept override {
+    return guarded([&] {
+      ManagedTensor tensor = ManagedTensor::adopt(managed);
+      if (tensor.device().host_accessible()) {
+        tensor.relabel(Device{});  // torch 2.15 refuses kDLCUDAHost and kDLCUDAManaged
+      }
+      if (const DLPackExchangeAPI* table = tools().table) {
+        return deliver_by_table(*table, std::move(tensor));
+      }
+      const Ref capsule = make_capsule(std::move(tensor), takes_versioned.get() == Py_True);
+      return PyObject_CallOneArg(deliver_tensor.get(), capsule.get());
+    });
+  }
+
+  // Asks torch for the types that it has. False, with Python's error set, when that failed.
+  bool learn_types() noexcept {
+    return guarded([&]() -> PyObject* {
+             const Ref names = checked(PySequence_Tuple(known_dtypes.get()));
+             for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names.get()); ++i) {
+               const char* name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(names.get(), i));
+               if (name == nullptr) {
+                 throw PythonError();
+               }
+               if (dtype_named(name)) {
+                 capabilities_.dtypes = capabilities_.dtypes | DTypeSet::of_name(name);
+               }
+             }
+             return Py_None;
+           }) != nullptr;
+  }
+
+ private:
+  Capabilities capabilities_ = torch_detail::capabilities_with({});
+};
+
+PortableRoad portable_road;
+
+}  // namespace
+
+const TorchRoad* portable_torch_road() noexcept {
+  return portable_road.learn_types() ? &portable_road : nullptr;
+}
+
+}  // namespace dlbridge::python

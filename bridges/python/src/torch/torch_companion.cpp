@@ -1,0 +1,128 @@
+// The linked road: the C++ bridge to torch, compiled for the torch that is running.
+
+#include <torch/csrc/autograd/python_variable.h>
+
+#include <string>
+
+#include "devices/companion_module.hpp"
+#include "dlbridge/torch.hpp"
+#include "torch/torch_road.hpp"
+
+namespace dlbridge::python {
+namespace {
+
+void (*run_with_gil_of_module)(void* context, void (*action)(void*)) = nullptr;
+
+// torch's deleters wait for the GIL; the module's queue does not.
+struct ReleaseThroughModule {
+  static void run(void* context, void (*action)(void*)) noexcept {
+    run_with_gil_of_module(context, action);
+  }
+};
+
+using LinkedTorch = BasicTorch<ReleaseThroughModule>;
+
+// What C++ throws becomes Python's error; torch's C++ stack is nobody's business here.
+template <typename Result, typename Action>
+Result guarded(Result failure, Action&& action) noexcept {
+  try {
+    return action();
+  } catch (python_error& error) {
+    error.restore();
+  } catch (const c10::Error& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what_without_backtrace());
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return failure;
+}
+
+bool has_attribute(PyObject* object, const char* name) {
+  PyObject* attribute = PyObject_GetAttrString(object, name);
+  PyErr_Clear();
+  Py_XDECREF(attribute);
+  return attribute != nullptr;
+}
+
+// C++ sees that a subclass has rules of its own; Python knows whose they are.
+void name_subclass(PyObject* object, Source& source) {
+  Conditions& conditions = source.traits.conditions;
+  if (!conditions.meets({Condition::kWrapperSubclass, Condition::kDispatchSubclass})) {
+    return;
+  }
+  source.detail = Py_TYPE(object)->tp_name;
+  if (source.detail == "FakeTensor") {
+    conditions.remove(Condition::kWrapperSubclass);
+    conditions.remove(Condition::kDispatchSubclass);
+    conditions.add(Condition::kFake);
+  } else if (has_attribute(object, "full_tensor")) {
+    source.fix = "x.full_tensor()";
+  } else if (has_attribute(object, "get_mask")) {
+    source.fix = "x.get_data()";
+  }
+}
+
+class LinkedRoad final : public TorchRoad {
+ public:
+  [[nodiscard]] std::string_view name() const noexcept override { return "linked"; }
+
+  bool describe(PyObject* tensor, Source& source) const noexcept override {
+    return guarded(false, [&] {
+      LinkedTorch::describe(THPVariable_Unpack(tensor), source);
+      name_subclass(tensor, source);
+      return true;
+    });
+  }
+
+  bool lease(PyObject* tensor, Source& source, Lease& lease) const noexcept override {
+    return guarded(false, [&] {
+      lease = LinkedTorch::lease(THPVariable_Unpack(tensor), source.tensor);
+      return true;
+    });
+  }
+
+  PyObject* prepare(PyObject* tensor, const Leg& leg) const noexcept override {
+    return guarded(static_cast<PyObject*>(nullptr), [&] {
+      at::Tensor prepared;
+      {
+        const pybind11::gil_scoped_release without_gil;
+        prepared = LinkedTorch::prepare(THPVariable_Unpack(tensor), leg);
+      }
+      return THPVariable_Wrap(std::move(prepared));
+    });
+  }
+
+  [[nodiscard]] const Capabilities& capabilities() const noexcept override {
+    static const Source kAny;
+    return LinkedTorch::capabilities(kAny);
+  }
+
+  PyObject* deliver(DLManagedTensorVersioned* managed) const noexcept override {
+    return guarded(static_cast<PyObject*>(nullptr),
+                   [&] { return THPVariable_Wrap(LinkedTorch::deliver(managed)); });
+  }
+};
+
+const TorchRoad* open_road(void (*run_with_gil)(void* context, void (*action)(void*))) {
+  run_with_gil_of_module = run_with_gil;
+  static const LinkedRoad road;
+  return &road;
+}
+
+#define DLBRIDGE_TEXT_OF(name) #name
+#define DLBRIDGE_TEXT(name) DLBRIDGE_TEXT_OF(name)
+#define DLBRIDGE_JOINED_NAMES(prefix, name) prefix##name
+#define DLBRIDGE_JOINED(prefix, name) DLBRIDGE_JOINED_NAMES(prefix, name)
+
+}  // namespace
+}  // namespace dlbridge::python
+
+PyMODINIT_FUNC DLBRIDGE_JOINED(PyInit_, DLBRIDGE_COMPANION_NAME)() {
+  using namespace dlbridge::python;
+  static Companion companion{Companion::kInterface, &open_road};
+  return companion_module(DLBRIDGE_TEXT(DLBRIDGE_COMPANION_NAME),
+                          "dlbridge's linked road to one release of torch.", "companion",
+                          &companion, kCompanionCapsule);
+}

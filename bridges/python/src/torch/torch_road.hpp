@@ -1,0 +1,60 @@
+#pragma once
+
+#include <Python.h>
+
+#include <string_view>
+
+#include "dlbridge/capabilities.hpp"
+#include "dlbridge/plan.hpp"
+#include "dlbridge/source.hpp"
+
+namespace dlbridge::python {
+
+/// A way to torch's tensors from Python. Two obey the same policy: the linked road, a companion
+/// extension built for the torch that is running, and the portable one, on torch's Python surface.
+///
+/// Every function needs the GIL and throws nothing: a failure leaves Python's error set.
+class TorchRoad {
+ public:
+  TorchRoad() = default;
+  TorchRoad(const TorchRoad&) = delete;
+  TorchRoad& operator=(const TorchRoad&) = delete;
+  virtual ~TorchRoad() = default;
+
+  [[nodiscard]] virtual std::string_view name() const noexcept = 0;
+
+  /// Fills `source`, which borrows from the tensor. False on an error.
+  virtual bool describe(PyObject* tensor, Source& source) const noexcept = 0;
+
+  /// Holds the tensor's memory, and corrects the data pointer of `source`. False on an error.
+  virtual bool lease(PyObject* tensor, Source& source, Lease& lease) const noexcept = 0;
+
+  /// A new, private tensor: packed, detached, without bits to be resolved, where the leg ends. Null
+  /// on an error.
+  virtual PyObject* prepare(PyObject* tensor, const Leg& leg) const noexcept = 0;
+
+  [[nodiscard]] virtual const Capabilities& capabilities() const noexcept = 0;
+
+  /// A tensor over memory without negative strides. Takes `managed` in every case. Null on an
+  /// error.
+  virtual PyObject* deliver(DLManagedTensorVersioned* managed) const noexcept = 0;
+};
+
+/// What the companion extension needs of the module, and gives it, through one capsule of this
+/// name.
+inline constexpr const char* kCompanionCapsule = "dlbridge.torch_companion";
+struct Companion {
+  // Bumped with any change of the classes that cross between the two binaries.
+  static constexpr int kInterface = 2;
+  int interface = kInterface;
+  const TorchRoad* (*open)(void (*run_with_gil)(void* context, void (*action)(void*))) = nullptr;
+};
+
+/// The road in use; chosen when the first tensor comes by. Null, with Python's error set, when
+/// torch cannot be had.
+const TorchRoad* torch_road() noexcept;
+
+/// dlbridge._core.torch_road([name]): the road in use, after a change to that one.
+PyObject* choose_torch_road(PyObject* module, PyObject* arguments) noexcept;
+
+}  // namespace dlbridge::python

@@ -1,0 +1,288 @@
+#include "types/managed_tensor_type.hpp"
+
+#include <structmember.h>
+
+#include <algorithm>
+#include <array>
+#include <new>
+
+#include "call.hpp"
+#include "crossing.hpp"
+#include "dlbridge/python_lease.hpp"
+#include "targets/managed_target.hpp"
+#include "targets/numpy_target.hpp"
+#include "types/capsule.hpp"
+#include "types/managed_tensor_buffer.hpp"
+
+namespace dlbridge::python {
+namespace {
+
+PackageAttribute device_type("dlbridge._types", "Device");
+PackageAttribute dtype_type("dlbridge._types", "DType");
+
+// Memory of objects that died, for the next ones: the base of an array is made and dropped with
+// every crossing. None under AddressSanitizer, which could not see a use after free in it.
+class Spares {
+ public:
+  void* take() noexcept { return count_ == 0 ? nullptr : memory_[--count_]; }
+  bool keep([[maybe_unused]] void* memory) noexcept {
+    if constexpr (kRoom == 0) {
+      return false;
+    } else {
+      if (count_ == memory_.size()) {
+        return false;
+      }
+      memory_[count_++] = memory;
+      return true;
+    }
+  }
+
+ private:
+#ifdef __SANITIZE_ADDRESS__
+  static constexpr std::size_t kRoom = 0;
+#else
+  static constexpr std::size_t kRoom = 64;
+#endif
+  std::size_t count_ = 0;
+  std::array<void*, std::max<std::size_t>(kRoom, 1)> memory_{};
+};
+Spares spares;
+
+void deallocate(PyObject* self) {
+  auto* object = reinterpret_cast<ManagedTensorObject*>(self);
+  if (object->weak_references != nullptr) {
+    PyObject_ClearWeakRefs(self);
+  }
+  {
+    const HoldsGil gil;
+    object->managed.~ManagedTensor();
+  }
+  if (!spares.keep(self)) {
+    PyObject_Free(self);
+  }
+}
+
+Ref tuple_of(std::span<const std::int64_t> numbers) {
+  Ref tuple = checked(PyTuple_New(static_cast<Py_ssize_t>(numbers.size())));
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i),
+                     checked(PyLong_FromLongLong(numbers[i])).release());
+  }
+  return tuple;
+}
+
+PyObject* get_shape(PyObject* self, void* /*closure*/) {
+  return guarded([&] { return tuple_of(managed_of(self).shape()).release(); });
+}
+
+PyObject* get_strides(PyObject* self, void* /*closure*/) {
+  return guarded([&] { return tuple_of(managed_of(self).strides()).release(); });
+}
+
+PyObject* get_dtype(PyObject* self, void* /*closure*/) {
+  return guarded([&] { return dtype_object(managed_of(self).dtype()).release(); });
+}
+
+PyObject* get_device(PyObject* self, void* /*closure*/) {
+  return guarded([&] { return device_object(managed_of(self).device()).release(); });
+}
+
+PyObject* get_readonly(PyObject* self, void* /*closure*/) {
+  return PyBool_FromLong(managed_of(self).readonly() ? 1 : 0);
+}
+
+PyObject* get_data_ptr(PyObject* self, void* /*closure*/) {
+  return PyLong_FromVoidPtr(managed_of(self).data());
+}
+
+PyObject* get_ndim(PyObject* self, void* /*closure*/) {
+  return PyLong_FromLong(managed_of(self).ndim());
+}
+
+PyObject* get_nbytes(PyObject* self, void* /*closure*/) {
+  return PyLong_FromLongLong(byte_count(managed_of(self).tensor()));
+}
+
+PyObject* represent(PyObject* self) {
+  return guarded([&] {
+    const ManagedTensor& tensor = managed_of(self);
+    const Ref shape = tuple_of(tensor.shape());
+    return PyUnicode_FromFormat(
+        "<dlbridge.ManagedTensor %s %S on %s%s>", to_string(tensor.dtype()).c_str(), shape.get(),
+        to_string(tensor.device()).c_str(), tensor.readonly() ? ", read-only" : "");
+  });
+}
+
+// The rules of the `stream` keyword: DLPack's Python page, "stream". The stream that the memory is
+// to be ordered on, or nothing where no order is wanted.
+std::optional<Stream> export_stream(PyObject* stream, Device device) {
+  const auto numbers = stream_numbers(device.type);
+  if (stream == Py_None) {
+    return numbers ? std::optional<Stream>(Stream{}) : std::nullopt;
+  }
+  if (!PyLong_Check(stream)) {
+    raise(PyExc_TypeError,
+          std::string("stream must be None or an int, not ") + Py_TYPE(stream)->tp_name);
+  }
+  const long long number = PyLong_AsLongLong(stream);
+  if (number == -1) {
+    check_error();
+  }
+  if (!numbers) {
+    refuse_export("on " + to_string(device) + " with stream=" + std::to_string(number),
+                  "memory of the host has no streams", "stream=None");
+  }
+  if (number == -1) {
+    return std::nullopt;
+  }
+  const auto named = numbers->stream_of(number);
+  if (!named) {
+    refuse_export("with stream=" + std::to_string(number), "DLPack gives that number no meaning",
+                  "stream=-1 for no synchronisation, or the handle of a stream");
+  }
+  return named;
+}
+
+// A view, or a copy, ordered for whoever works on the stream.
+ManagedTensor exported(PyObject* self, CopyRule copy, Device to, std::optional<Stream> stream) {
+  const ManagedTensor& tensor = managed_of(self);
+  const Call copying{.policy = Policy::snapshot(), .request = {.dtype = {}, .device = to}};
+  ManagedTensor leaving = copy == CopyRule::kAlways || to != tensor.device()
+                              ? cross<false>(self, kManagedTensorWay, BareTarget{}, copying)
+                              : tensor.share();
+  if (stream && !to.host_accessible()) {
+    order_streams(to, stream_of_managed(to), *stream);
+    leaving = until_done_on(std::move(leaving), *stream);
+  }
+  return leaving;
+}
+
+PyObject* export_dlpack(PyObject* self, PyObject* const* arguments, Py_ssize_t count,
+                        PyObject* names) {
+  return guarded([&]() -> PyObject* {
+    Arguments<4> parsed("__dlpack__", {"stream", "max_version", "dl_device", "copy"});
+    parsed.parse(0, arguments, count, names);
+    const ManagedTensor& tensor = managed_of(self);
+    const bool versioned = wants_versioned(parsed.get(1));
+    const CopyRule copy = copy_rule(parsed.get(3), CopyRule::kWhenNeeded);
+    const Device device = tensor.device();
+    const auto stream = export_stream(parsed.get(0), device);
+    if (!versioned && (tensor.flags() & DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED) != 0) {
+      refuse_export("whose elements are padded to whole bytes in a legacy capsule",
+                    "the legacy struct cannot say so", "max_version=(1, 3)");
+    }
+    Device to = device;
+    if (parsed.get(2) != Py_None) {
+      const Device wanted = device_pair(parsed.get(2));
+      const bool here = wanted == device || (wanted.type == kDLCPU && device.host_accessible());
+      const bool reached = wanted.type == kDLCPU && device_runtime(device.type) != nullptr;
+      if (!here && (!reached || copy == CopyRule::kNever)) {
+        refuse_export("on " + to_string(device) + " to " + to_string(wanted),
+                      reached ? "that is a copy, and copy=False forbids it"
+                              : "a ManagedTensor stays where it is",
+                      "dlbridge.from_dlpack(x, device=...)");
+      }
+      to = here ? device : wanted;
+    }
+    return make_capsule(exported(self, copy, to, stream), versioned).release();
+  });
+}
+
+PyObject* export_device(PyObject* self, PyObject* /*unused*/) {
+  const Device device = managed_of(self).device();
+  return Py_BuildValue("(ii)", device.type, device.id);
+}
+
+PyObject* export_array(PyObject* self, PyObject* const* arguments, Py_ssize_t count,
+                       PyObject* names) {
+  return guarded([&]() -> PyObject* {
+    const Watch watch;
+    Arguments<2> parsed("__array__", {"dtype", "copy"});
+    parsed.parse(2, arguments, count, names);
+    return cross(self, kToNumPy, read_call(nullptr, parsed.get(0), parsed.get(1), nullptr))
+        .release();
+  });
+}
+
+PyGetSetDef attributes[] = {
+    {"shape", get_shape, nullptr, "The size of each dimension.", nullptr},
+    {"strides", get_strides, nullptr, "The step along each dimension, in elements.", nullptr},
+    {"dtype", get_dtype, nullptr, "The type: code, bits, lanes, and a name as str.", nullptr},
+    {"device", get_device, nullptr, "The device: a pair of its type and id.", nullptr},
+    {"readonly", get_readonly, nullptr, "Whether nobody may write to the memory.", nullptr},
+    {"data_ptr", get_data_ptr, nullptr, "The address of the first element.", nullptr},
+    {"ndim", get_ndim, nullptr, "The number of dimensions.", nullptr},
+    {"nbytes", get_nbytes, nullptr, "The bytes of the elements, packed.", nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr}};
+
+PyMethodDef methods[] = {
+    {"__dlpack__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(export_dlpack)),
+     METH_FASTCALL | METH_KEYWORDS,
+     "__dlpack__(*, stream=None, max_version=None, dl_device=None, copy=None)\n--\n\n"
+     "A capsule over the same memory, or over a copy; as often as wanted."},
+    {"__dlpack_device__", export_device, METH_NOARGS,
+     "__dlpack_device__()\n--\n\nThe pair of device type and id."},
+    {"__array__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(export_array)),
+     METH_FASTCALL | METH_KEYWORDS,
+     "__array__(dtype=None, *, copy=None)\n--\n\nThe tensor as to_numpy() gives it."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyTypeObject make_type() {
+  PyTypeObject type{};
+  Py_SET_REFCNT(&type, 1);
+  type.tp_name = "dlbridge.ManagedTensor";
+  type.tp_doc =
+      "A tensor of no library: memory, shape, strides, type and device, owned through DLPack.\n\n"
+      "Made by from_dlpack(); exported to any library, as often as wanted, through DLPack's\n"
+      "capsules and exchange table, the buffer protocol, or to_numpy() and to_torch().";
+  type.tp_basicsize = sizeof(ManagedTensorObject);
+  type.tp_weaklistoffset = offsetof(ManagedTensorObject, weak_references);
+  type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION;
+  type.tp_dealloc = deallocate;
+  type.tp_repr = represent;
+  type.tp_getset = attributes;
+  type.tp_methods = methods;
+  type.tp_as_buffer = &managed_tensor_buffer;
+  return type;
+}
+
+}  // namespace
+
+PyTypeObject managed_tensor_type = make_type();
+
+Ref wrap(ManagedTensor tensor) {
+  void* memory = spares.take();
+  if (memory == nullptr) {
+    memory = PyObject_Malloc(sizeof(ManagedTensorObject));
+  }
+  if (memory == nullptr) {
+    PyErr_NoMemory();
+    throw PythonError();
+  }
+  auto* object = static_cast<ManagedTensorObject*>(memory);
+  PyObject_Init(static_cast<PyObject*>(memory), &managed_tensor_type);
+  new (&object->managed) ManagedTensor(std::move(tensor));
+  object->weak_references = nullptr;
+  return Ref(reinterpret_cast<PyObject*>(object));
+}
+
+void add_managed_tensor_type(PyObject* module) {
+  checked(PyType_Ready(&managed_tensor_type));
+  const Ref table = exchange_table_capsule();
+  checked(
+      PyDict_SetItemString(managed_tensor_type.tp_dict, "__dlpack_c_exchange_api__", table.get()));
+  PyType_Modified(&managed_tensor_type);
+  checked(PyModule_AddObjectRef(module, "ManagedTensor",
+                                reinterpret_cast<PyObject*>(&managed_tensor_type)));
+}
+
+Ref device_object(Device device) {
+  return checked(PyObject_CallFunction(device_type.get(), "ii", device.type, device.id));
+}
+
+Ref dtype_object(DType dtype) {
+  return checked(
+      PyObject_CallFunction(dtype_type.get(), "iii", dtype.code, dtype.bits, dtype.lanes));
+}
+
+}  // namespace dlbridge::python

@@ -1,0 +1,37 @@
+#pragma once
+
+#include "dlbridge/managed_tensor.hpp"
+#include "dlbridge/plan.hpp"
+#include "dlbridge/source.hpp"
+
+namespace dlbridge {
+
+/// Carries out a leg of the engine or of a runtime: repack, cast, conjugate, negate, swap bytes and
+/// materialise, all in one pass, and on the way between the host and a device that has a runtime.
+/// Reads the source's memory, which the caller keeps alive meanwhile, and returns memory of its own
+/// where the leg ends: C-contiguous, at least 64-byte aligned, writable, marked as copied.
+///
+/// Work on a source that a device works on is ordered after `source.stream`; a copy on a device is
+/// ordered on the runtime's own stream, where the tensor's memory also comes from.
+/// Throws ConversionRefused for what cannot be copied so, DeviceError, std::bad_alloc.
+[[nodiscard]] ManagedTensor carry_out(const Leg& leg, const Source& source);
+
+/// The same into memory that is there already: `target` has the source's shape and the leg's
+/// dtype, any strides, no two elements in one place, and shares no memory with the source. Memory
+/// of a device is used in the order of `stream`; when this returns, host memory is filled.
+void carry_out_into(const Leg& leg, const Source& source, const DLTensor& target,
+                    Stream stream = {});
+
+/// A plan that copies as one leg, for sources of which no library has to prepare anything.
+[[nodiscard]] inline ManagedTensor carry_out(const Plan& plan, const Source& source) {
+  return carry_out(Leg{Who::kEngine, plan.steps, plan.dtype, plan.device}, source);
+}
+inline void carry_out_into(const Plan& plan, const Source& source, const DLTensor& target,
+                           Stream stream = {}) {
+  carry_out_into(Leg{Who::kEngine, plan.steps, plan.dtype, plan.device}, source, target, stream);
+}
+
+/// Makes a view what a plan without a copy says: read-only, or read as another type.
+void carry_out_view(const Plan& plan, ManagedTensor& view) noexcept;
+
+}  // namespace dlbridge

@@ -1,0 +1,84 @@
+#include "dlbridge/arriving_tensor.hpp"
+
+#include "carry/pass.hpp"
+#include "device/staging.hpp"
+#include "dlbridge/pinned_memory.hpp"
+
+namespace dlbridge {
+
+ArrivingTensor begin_to_host(const Plan& plan, const Source& source, ManagedTensor owner,
+                             ManagedTensor target) {
+  detail::refuse_padded(source);
+  const Device from(source.tensor.device);
+  DeviceRuntime& runtime = detail::runtime_of(from);
+  ArrivingTensor arriving;
+  arriving.target_ = std::move(target);
+  if (!arriving.target_) {
+    const DType dtype = plan.has(Step::kCast) ? plan.dtype : DType(source.tensor.dtype);
+    arriving.target_ = allocate_pinned(
+        runtime, dtype, {source.tensor.shape, static_cast<std::size_t>(source.tensor.ndim)});
+  }
+  arriving.target_.mark_copied();
+  const detail::Pass pass(Leg{Who::kRuntime, plan.steps, plan.dtype, plan.device}, source,
+                          arriving.target_.tensor());
+  if (!plan.has(Step::kCast)) {
+    arriving.target_.reinterpret(plan.dtype);
+  }
+  if (element_count(source.tensor) == 0) {
+    return arriving;
+  }
+  const int device = detail::device_holding(runtime, from, pass.job().source);
+  detail::require_no_capture(runtime, device, source.stream);
+  arriving.filled_ = detail::begin_copy_to_host(runtime, device, pass.job(), source.stream);
+  arriving.runtime_ = &runtime;
+  arriving.device_ = device;
+  arriving.stream_ = source.stream;
+  arriving.source_ = std::move(owner);
+  return arriving;
+}
+
+ArrivingTensor::~ArrivingTensor() {
+  try {
+    wait();
+  } catch (...) {  // the device failed: nothing is under way any more
+  }
+}
+
+bool ArrivingTensor::has_come() const {
+  return runtime_ == nullptr || runtime_->has_come(filled_);
+}
+
+void ArrivingTensor::wait() {
+  if (runtime_ == nullptr) {
+    return;
+  }
+  DeviceRuntime& runtime = *std::exchange(runtime_, nullptr);
+  const Event filled = std::exchange(filled_, Event{});
+  try {
+    runtime.synchronise(filled);
+  } catch (...) {
+    runtime.release(filled);
+    try {  // the call may have failed, and not the work: that goes on, in memory that ends here
+      runtime.synchronise(device_, stream_);
+    } catch (...) {  // a device that failed does nothing more
+    }
+    throw;
+  }
+  runtime.release(filled);
+  source_ = ManagedTensor();
+}
+
+void ArrivingTensor::call_when_done(void (*action)(void*), void* context) const {
+  if (runtime_ == nullptr) {
+    action(context);
+  } else {
+    runtime_->call_when_done(device_, stream_, action, context);
+  }
+}
+
+ManagedTensor ArrivingTensor::take() {
+  wait();
+  return std::move(target_);
+}
+
+}  // namespace dlbridge

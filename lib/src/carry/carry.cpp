@@ -1,0 +1,122 @@
+#include "dlbridge/carry.hpp"
+
+#include <memory>
+
+#include "carry/pass.hpp"
+#include "device/staging.hpp"
+#include "tensor/layout.hpp"
+
+namespace dlbridge {
+
+using namespace detail;  // NOLINT(google-build-using-namespace): the parts of a pass
+
+namespace {
+
+struct DeviceMemory {
+  DeviceRuntime& runtime;
+  int device;
+  Stream stream;
+  void* memory;
+};
+
+// C-contiguous memory like `like`, of that type, on a device.
+ManagedTensor allocate_on(DeviceRuntime& runtime, Device device, DType dtype,
+                          const DLTensor& like) {
+  DLTensor tensor = like;
+  tensor.dtype = dtype.dl();
+  tensor.device = device.dl();
+  tensor.strides = nullptr;
+  tensor.byte_offset = 0;
+  const std::size_t bytes = detail::bytes_to_allocate(tensor);
+  const Stream stream = runtime.own_stream(device.id);
+  auto held = std::make_unique<DeviceMemory>(DeviceMemory{runtime, device.id, stream, nullptr});
+  if (bytes == 0) {
+    tensor.data = nullptr;
+    return ManagedTensor::own(tensor, 0, {});
+  }
+  held->memory = runtime.allocate(device.id, bytes, stream);
+  tensor.data = held->memory;
+  return ManagedTensor::own(
+      tensor, 0, {held.release(), [](void* context) noexcept {
+                    const std::unique_ptr<DeviceMemory> memory(static_cast<DeviceMemory*>(context));
+                    memory->runtime.free(memory->device, memory->memory, memory->stream);
+                  }});
+}
+
+}  // namespace
+
+ManagedTensor carry_out(const Leg& leg, const Source& source) {
+  const DLTensor& from = source.tensor;
+  const DType dtype = leg.has(Step::kCast) ? leg.dtype : DType(from.dtype);
+  const auto ndim = static_cast<std::size_t>(from.ndim);
+  ManagedTensor copy;
+  Stream stream;
+  if (leg.to.host_accessible()) {
+    copy = ManagedTensor::allocate(dtype, {from.shape, ndim});
+  } else {
+    DeviceRuntime& runtime = runtime_of(leg.to);
+    copy = allocate_on(runtime, leg.to, dtype, from);
+    stream = runtime.own_stream(leg.to.id);
+  }
+  copy.mark_copied();
+  carry_out_into(leg, source, copy.tensor(), stream);
+  if (!leg.has(Step::kCast)) {
+    copy.reinterpret(leg.dtype);
+  }
+  return copy;
+}
+
+void carry_out_into(const Leg& leg, const Source& source, const DLTensor& target, Stream stream) {
+  refuse_padded(source);
+  if (element_count(source.tensor) == 0) {
+    return;
+  }
+  const Pass pass(leg, source, target);
+  const bool zeros = source.traits.conditions.has(Condition::kZeroTensor);
+  const Device from = zeros ? Device{} : Device(source.tensor.device);
+  const Device to(target.device);
+  if (from.host_accessible() && to.host_accessible()) {
+    copy_elements(pass.job());
+    return;
+  }
+  if (to.host_accessible()) {
+    DeviceRuntime& runtime = runtime_of(from);
+    const int device = device_holding(runtime, from, pass.job().source);
+    require_no_capture(runtime, device, source.stream);
+    detail::copy_to_host(runtime, device, pass.job(), source.stream);
+    return;
+  }
+  DeviceRuntime& runtime = runtime_of(to);
+  const int device = device_holding(runtime, to, pass.job().target);
+  require_no_capture(runtime, device, stream);
+  if (from.host_accessible()) {
+    detail::copy_to_device(runtime, device, pass.job(), stream);
+    return;
+  }
+  if (from.type != to.type || device_holding(runtime, from, pass.job().source) != device) {
+    refuse_copy("cannot copy from " + to_string(from) + " to " + to_string(to),
+                "memory goes from one device to another by their own libraries, or by the host");
+  }
+  require_no_capture(runtime, device, source.stream);
+  detail::order(runtime, device, source.stream, device, stream);
+  runtime.copy_elements(device, pass.job(), stream);
+  // The source may be written to again, on its own stream, once that stream is told to wait.
+  try {
+    detail::order(runtime, device, stream, device, source.stream);
+  } catch (...) {
+    try {  // whoever is told that it failed may end the source at once
+      runtime.synchronise(device, stream);
+    } catch (...) {  // a device that failed does nothing more
+    }
+    throw;
+  }
+}
+
+void carry_out_view(const Plan& plan, ManagedTensor& view) noexcept {
+  if (plan.has(Step::kMarkReadOnly)) {
+    view.mark_read_only();
+  }
+  view.reinterpret(plan.dtype);
+}
+
+}  // namespace dlbridge

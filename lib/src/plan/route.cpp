@@ -1,0 +1,64 @@
+#include "plan/route.hpp"
+
+namespace dlbridge::detail {
+namespace {
+
+// What only changes how memory is described.
+constexpr std::uint16_t kDescribing = bits_of({Step::kDetach, Step::kMarkReadOnly});
+// What a library makes itself lies packed, and has no bits that are still to be resolved.
+constexpr std::uint16_t kPreparing = bits_of({Step::kDetach, Step::kResolveConj, Step::kResolveNeg,
+                                              Step::kMaterialise, Step::kDensify, Step::kRepack});
+
+void add_leg(Plan& plan, Who who, int steps, DType dtype, Device to) {
+  plan.route[plan.leg_count++] = {who, static_cast<std::uint16_t>(steps), dtype, to};
+}
+
+// Who makes the pass over memory, if anybody.
+std::optional<Who> passer(const Plan& plan, const Traits& traits, DeviceSet runtimes,
+                          std::optional<Who> mover, Device from, Device to) {
+  if (from.host_accessible() && to.host_accessible()) {
+    return Who::kEngine;
+  }
+  if (runtimes.contains(from.host_accessible() ? to.type : from.type)) {
+    return Who::kRuntime;
+  }
+  if (mover == Who::kConsumer && traits.of_target) {
+    return Who::kConsumer;  // it knows its own objects, bits and all
+  }
+  // What it makes is plain, and of the type that it has.
+  return traits.copies_there && !plan.has(Step::kCast) ? std::optional(Who::kProducer)
+                                                       : std::nullopt;
+}
+
+}  // namespace
+
+bool lay_legs(Plan& plan, const Source& source, const Capabilities& target, DeviceSet runtimes,
+              std::optional<Who> mover, std::uint16_t of_consumer) {
+  Device at(source.tensor.device);
+  auto left = static_cast<std::uint16_t>(plan.steps & ~kDescribing & ~of_consumer);
+  if (plan.has(Step::kDensify) || mover == Who::kProducer) {
+    const bool moves = mover == Who::kProducer;
+    const int its = (kPreparing | (moves ? bits_of({Step::kCopyToHost}) : 0)) & ~of_consumer;
+    at = moves ? plan.device : at;
+    add_leg(plan, Who::kProducer, plan.steps & its, source.tensor.dtype, at);
+    left &= static_cast<std::uint16_t>(~its);
+  }
+  if (left != 0) {
+    const Device goal = mover == Who::kRuntime ? plan.device : at;
+    const auto who = passer(plan, source.traits, runtimes, mover, at, goal);
+    if (!who) {
+      return false;
+    }
+    if (*who == Who::kConsumer) {
+      of_consumer |= left;
+    } else {
+      add_leg(plan, *who, left, plan.dtype, goal);
+    }
+  }
+  if (of_consumer != 0 || target.copies) {
+    add_leg(plan, Who::kConsumer, of_consumer, plan.dtype, plan.device);
+  }
+  return true;
+}
+
+}  // namespace dlbridge::detail
