@@ -10,7 +10,7 @@ import dlbridge_probe as probe
 import pytest
 import torch
 from dlb_support import counters, settle, sources_alive
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings, strategies
 from torch_sources import SOURCES
 
 import dlbridge
@@ -56,8 +56,14 @@ def pytest_configure() -> None:
     torch.Tensor.__repr__ = brief
 
 
+@given(strategies.none())
+def of_hypothesis(_: None) -> None:
+    """Its first test of all puts another state into numpy.random, whose array ends with that."""
+
+
 def pytest_collection_finish() -> None:
     """What is there before the first test stays: collections look only at what tests make."""
+    of_hypothesis()
     importlib.import_module("numpy.ma")  # its constants are arrays, and JAX imports it late
     probe.count_numpy_memory()
     for make in SOURCES.values():
