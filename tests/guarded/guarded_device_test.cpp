@@ -310,11 +310,13 @@ TEST_F(guarded_device, is_registered_for_all_that_it_serves) {
     EXPECT_EQ(device.types().contains(type), serves) << type;
     EXPECT_EQ(device_runtime(type), serves ? &device : nullptr) << type;
   }
-  set_device_runtime(kDLCUDAHost, nullptr);
-  set_device_runtime(kDLCUDAManaged, nullptr);
+  for (const std::int32_t type : {kDLExtDev, kDLCUDAHost, kDLCUDAManaged}) {
+    set_device_runtime(type, nullptr);
+  }
 }
 
 TEST_F(guarded_device, numbers_streams_where_dlpack_does_not) {
+  set_device_runtime(kDLExtDev, &device);
   ASSERT_TRUE(stream_numbers(kDLExtDev).has_value());
   EXPECT_EQ(stream_numbers(kDLExtDev)->number_of(Stream{}), 1U);
   EXPECT_EQ(stream_numbers(kDLExtDev)->stream_of(0), Stream{});
