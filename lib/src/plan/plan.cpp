@@ -355,13 +355,13 @@ class Planner {
 
 // An object of the target's own library of which nothing is asked stays itself, with its graph, its
 // layout and its values, whatever they are. What lies beside its values, as a mask does, does not
-// count among them; and what is no number that anybody else has is refused everywhere alike.
+// count among them.
 bool stays_itself(const Source& source, const Policy& policy, const Request& request) {
   const DLTensor& tensor = source.tensor;
   return source.traits.of_target && policy.copy() != CopyRule::kAlways &&
          (!request.dtype || *request.dtype == DType(tensor.dtype)) &&
          (!request.device || *request.device == Device(tensor.device)) &&
-         !source.traits.conditions.meets({Condition::kMasked, Condition::kInexpressibleDType});
+         !source.traits.conditions.has(Condition::kMasked);
 }
 
 }  // namespace

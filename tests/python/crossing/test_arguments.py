@@ -49,6 +49,14 @@ def test_no_change_asked_for_means_the_same_object(road: str) -> None:
     assert dlbridge.to_torch(tensor, dtype=torch.float32, device="cpu", copy=False) is tensor
 
 
+@pytest.mark.parametrize("dtype", ["U2", "S2", "O", "M8[D]", "m8[s]", "i4,f8", ">i4", "g"])
+def test_an_array_of_any_dtype_stays_itself(dtype: str) -> None:
+    array = np.zeros(3, dtype)
+    assert dlbridge.to_numpy(array) is array
+    assert dlbridge.to(array, "numpy", policy="strict") is array
+    assert not dlbridge.explain(array, "numpy").refused
+
+
 def test_copy_true_copies_even_within_a_library(road: str) -> None:
     array = np.arange(6.0)[::2]
     copied = dlbridge.to_numpy(array, copy=True)
