@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from operator import methodcaller
 from types import FunctionType, SimpleNamespace
 from typing import Any
@@ -133,6 +132,11 @@ class Case:
     values: Any = (0, 1, 2, 3, 4, 5)
     refused: str | None = None  # part of the text
     torch: bool = False  # it depends on the road to torch
+
+
+def asking(cross: Callable[..., Any], **how: Any) -> Callable[[Any], Any]:
+    """Not functools.partial: CPython 3.11's keeps its arguments for ever if memory ends in it."""
+    return lambda source: cross(source, **how)
 
 
 def values_of(result: Any) -> Any:
@@ -270,15 +274,15 @@ to_numpy, to_torch, from_dlpack = dlbridge.to_numpy, dlbridge.to_torch, dlbridge
 CASES: dict[str, Case] = {
     # views and copies between the libraries with bridges of their own
     "array to array": Case(lambda: np.arange(6.0), to_numpy),
-    "array copied": Case(lambda: np.arange(6.0), partial(to_numpy, copy=True)),
-    "array cast": Case(lambda: np.arange(6.0), partial(to_numpy, dtype="float32")),
+    "array copied": Case(lambda: np.arange(6.0), asking(to_numpy, copy=True)),
+    "array cast": Case(lambda: np.arange(6.0), asking(to_numpy, dtype="float32")),
     "array swapped": Case(lambda: np.arange(6.0).astype(">f8"), from_dlpack),
     "array into out": Case(lambda: np.arange(6.0), lambda x: to_numpy(x, out=np.zeros(6))),
     "array to managed": Case(lambda: np.arange(6.0), from_dlpack),
     "scalar": Case(lambda: np.float32(4), from_dlpack, values=4.0),
     "array to tensor": Case(lambda: np.arange(6.0), to_torch, torch=True),
     "array cast to tensor": Case(
-        lambda: np.arange(6.0), partial(to_torch, dtype="int32"), torch=True
+        lambda: np.arange(6.0), asking(to_torch, dtype="int32"), torch=True
     ),
     "reversed array to tensor": Case(
         lambda: np.arange(6.0)[::-1], to_torch, values=(5, 4, 3, 2, 1, 0), torch=True
@@ -287,19 +291,19 @@ CASES: dict[str, Case] = {
     "tensor of a producer to array": Case(borrowing_tensor, to_numpy, torch=True),
     "tensor in a graph": Case(in_graph, to_numpy, torch=True),
     "tensor to managed": Case(tensor, from_dlpack, torch=True),
-    "tensor copied": Case(tensor, partial(to_torch, copy=True), torch=True),
+    "tensor copied": Case(tensor, asking(to_torch, copy=True), torch=True),
     "tensor to capsule": Case(tensor, dlbridge.capsule, torch=True),
     "bfloat16 to array": Case(bf16, to_numpy, torch=True),
     "conjugated": Case(conjugated, to_numpy, torch=True),
     "sparse": Case(
         lambda: tensor().to_sparse(),
-        partial(to_numpy, policy=dlbridge.host.replace(layout="densify")),
+        asking(to_numpy, policy=dlbridge.host.replace(layout="densify")),
         torch=True,
     ),
     # capsules, tables, producers
     "capsule": Case(lambda: make_f32()[0], to_numpy),
     "legacy capsule": Case(lambda: make_f32(versioned=False)[0], from_dlpack),
-    "legacy capsule out": Case(lambda: np.arange(6.0), partial(dlbridge.capsule, max_version=None)),
+    "legacy capsule out": Case(lambda: np.arange(6.0), asking(dlbridge.capsule, max_version=None)),
     "capsule out": Case(lambda: np.arange(6.0), dlbridge.capsule),
     "producer": Case(producer, to_numpy),
     "producer to tensor": Case(producer, to_torch, torch=True),
@@ -368,14 +372,14 @@ CASES: dict[str, Case] = {
     ),
     "newer version": Case(lambda: make_f32(version=(2, 0))[0], to_numpy, refused="major version"),
     "copy refused": Case(
-        lambda: np.arange(6.0), partial(to_numpy, dtype="f4", copy=False), refused="copy"
+        lambda: np.arange(6.0), asking(to_numpy, dtype="f4", copy=False), refused="copy"
     ),
     "structured": Case(struct, from_dlpack, refused="fields"),
     "read-only to tensor": Case(
-        torch_read_only, partial(to_torch, copy=False), refused="read-only", torch=True
+        torch_read_only, asking(to_torch, copy=False), refused="read-only", torch=True
     ),
     "graph refused": Case(
-        in_graph, partial(to_numpy, policy="strict"), refused="requires grad", torch=True
+        in_graph, asking(to_numpy, policy="strict"), refused="requires grad", torch=True
     ),
     "sparse refused": Case(lambda: tensor().to_sparse(), to_numpy, refused="sparse", torch=True),
     "silent table": Case(lambda: tabled("silent"), to_numpy, refused="without saying why"),
