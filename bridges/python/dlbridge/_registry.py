@@ -102,7 +102,9 @@ class Capabilities:
         return self.result == other.result and self.fields == other.fields
 
     def __hash__(self) -> int:
-        return hash((self.result, *sorted(self._given)))
+        # Not the values: a list may stand among them. What was given as the default says nothing.
+        told = (name for name, value in self._given.items() if value != _FIELDS[name])
+        return hash((self.result, *sorted(told)))
 
     def __repr__(self) -> str:
         shown = {"result": self.result, **self._given}

@@ -238,6 +238,13 @@ def test_a_module_that_nobody_registered() -> None:
         dlbridge.to(VALUES, sys)
 
 
+def test_capabilities_that_are_equal_have_one_hash() -> None:
+    said = dlbridge.Capabilities(strides="any", dtypes=["float32"])
+    unsaid = dlbridge.Capabilities(dtypes=["float32"])
+    assert said == unsaid and len({said, unsaid}) == 1
+    assert unsaid != dlbridge.Capabilities()
+
+
 def test_the_built_in_libraries_use_nothing_else() -> None:
     names = [library.name for library in _registry.libraries()]
     assert {"numpy", "torch", "jax", "tensorflow", "paddle", "mlx", "PIL"} <= set(names)
