@@ -24,14 +24,6 @@ Name raw_repr_name("raw_repr");
 Name level_name("_current_level");
 Name views_name("_dlbridge_views");
 
-long long integer_of(PyObject* number) {
-  const long long value = PyLong_AsLongLong(number);
-  if (value == -1) {
-    check_error();
-  }
-  return value;
-}
-
 long long integer_in(PyObject* tuple, Py_ssize_t index) {
   return integer_of(PyTuple_GET_ITEM(tuple, index));
 }
@@ -53,20 +45,9 @@ Ref attribute(const Ref& object, const char* name) {
   return checked(PyObject_GetAttrString(object.get(), name));
 }
 
-std::string text_attribute(const Ref& object, const char* name) {
-  const Ref text = attribute(object, name);
-  const char* bytes = PyUnicode_AsUTF8(text.get());
-  if (bytes == nullptr) {
-    throw PythonError();
-  }
-  return bytes;
-}
-
 // From the Description in _torch/tensors.py.
 void fill(const Ref& described, Source& source) {
-  source.traits.library = &torch_detail::kTorch;
-  source.traits.copies_to_host = true;
-  source.traits.copies_there = true;
+  source.traits = torch_detail::kTraits;
   const Ref conditions = attribute(described, "conditions");
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(conditions.get()); ++i) {
     source.traits.conditions.add(static_cast<Condition>(integer_in(conditions.get(), i)));
@@ -88,8 +69,8 @@ void fill(const Ref& described, Source& source) {
   source.tensor.device = place.dl();
   source.traits.stream_known = place.type == kDLCPU;
   source.traits.maybe_pinned = place.type == kDLCPU;
-  source.detail = text_attribute(described, "detail");
-  source.fix = text_attribute(described, "fix");
+  source.detail = text_of(attribute(described, "detail").get());
+  source.fix = text_of(attribute(described, "fix").get());
 }
 
 // What an ordinary tensor is asked for directly, in C. A torch that lacks one of these, or an
@@ -213,9 +194,7 @@ bool describe_ordinary(PyObject* tensor, Source& source) {
   if (!has_its_memory(torch, tensor, borrowed)) {
     return false;
   }
-  source.traits.library = &torch_detail::kTorch;
-  source.traits.copies_to_host = true;
-  source.traits.copies_there = true;
+  source.traits = torch_detail::kTraits;
   source.traits.conditions.add_if(torch.requires_grad(tensor).get() == Py_True,
                                   Condition::kInGraph);
   source.tensor = borrowed;

@@ -71,9 +71,7 @@ struct BasicTorch {
   using Object = at::Tensor;
 
   static void describe(const at::Tensor& tensor, Source& source) {
-    source.traits.library = &torch_detail::kTorch;
-    source.traits.copies_to_host = true;
-    source.traits.copies_there = true;
+    source.traits = torch_detail::kTraits;
     if (!plain(tensor, source.tensor)) [[unlikely]] {
       describe_closely(tensor, source);
     }
@@ -234,7 +232,18 @@ struct BasicTorch {
   }
 
  private:
-  static constexpr Library kDLPack{.name = "dlpack", .object = "DLPack managed tensor"};
+  // Somebody's managed tensor, as a producer.
+  struct Managed {
+    using Object = ManagedTensor;
+    static constexpr Library kDLPack{.name = "dlpack", .object = "DLPack managed tensor"};
+
+    static void describe(const ManagedTensor& tensor, Source& source) {
+      dlbridge::describe(tensor, kDLPack, source);
+    }
+    static ManagedTensor acquire(const ManagedTensor& tensor, Source& /*source*/) {
+      return tensor.share();
+    }
+  };
 
   static constexpr Capabilities kCapabilities =
       torch_detail::capabilities_with(torch_detail::kTypesHere.types());
@@ -253,19 +262,7 @@ struct BasicTorch {
 
   // As from_dlpack(), whatever the tensor is like. Apart, so that the common case stays short.
   static at::Tensor from_dlpack_by_plan(DLManagedTensorVersioned* managed, const Policy& policy) {
-    const ManagedTensor tensor = ManagedTensor::adopt(managed);
-    Source source;
-    dlbridge::describe(tensor, kDLPack, source);
-    const Capabilities& target = capabilities(source);
-    const Plan decided = plan(source, target, policy);
-    if (decided.is_refused()) {
-      throw refusal(decided, source, target, policy);
-    }
-    ManagedTensor taken = decided.view ? tensor.share() : carry_out(decided, source);
-    if (decided.view) {
-      carry_out_view(decided, taken);
-    }
-    return deliver(std::move(taken));
+    return convert<Managed, BasicTorch>(ManagedTensor::adopt(managed), policy);
   }
 
   // A tensor over the memory, still without its sizes. Takes `managed` in every case.

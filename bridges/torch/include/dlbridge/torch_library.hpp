@@ -30,6 +30,15 @@ inline constexpr Library kTorch{
     }},
 };
 
+/// What holds of every tensor of torch's.
+inline constexpr Traits kTraits = [] {
+  Traits traits;
+  traits.library = &kTorch;
+  traits.copies_to_host = true;
+  traits.copies_there = true;
+  return traits;
+}();
+
 /// What torch can take, by whatever road it is reached.
 constexpr Capabilities capabilities_with(DTypeSet dtypes) {
   return {
