@@ -364,6 +364,16 @@ bool stays_itself(const Source& source, const Policy& policy, const Request& req
          !source.traits.conditions.has(Condition::kMasked);
 }
 
+// Apart, so that the Plan is made where the caller wants it: it is large to copy.
+Plan as_it_is(const Source& source, const Capabilities& target, bool itself) {
+  Plan plan;
+  plan.dtype = source.tensor.dtype;
+  plan.device = source.tensor.device;
+  plan.itself = itself;
+  plan.writable = target.gives_writable && !source.traits.conditions.has(Condition::kReadOnly);
+  return plan;
+}
+
 }  // namespace
 
 Plan detail::plan_by_conditions(const Source& source, const Capabilities& target,
@@ -381,13 +391,7 @@ Plan plan(const Source& source, const Capabilities& target, const Policy& policy
   if (itself ||
       (source.traits.conditions.empty() && takes_as_it_is(target, source.tensor, policy, wanted) &&
        is_c_contiguous(source.tensor))) {
-    Plan as_it_is;
-    as_it_is.dtype = source.tensor.dtype;
-    as_it_is.device = source.tensor.device;
-    as_it_is.itself = itself;
-    as_it_is.writable =
-        target.gives_writable && !source.traits.conditions.has(Condition::kReadOnly);
-    return as_it_is;
+    return as_it_is(source, target, itself);
   }
   return detail::plan_by_conditions(source, target, policy, request, runtimes);
 }

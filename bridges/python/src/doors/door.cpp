@@ -72,10 +72,8 @@ void Door::find_truth() {
   }
 }
 
-void Door::adapt(const Capabilities& target) {
-  if (source.tensor.dtype.code == kDLFloat4_e2m1fn) [[unlikely]] {
-    respelled_ = respell_float4(source, target) || respelled_;
-  }
+void Door::adapt_float4(const Capabilities& target) {
+  respelled_ = respell_float4(source, target) || respelled_;
 }
 
 ManagedTensor Door::respelled(ManagedTensor view) const {

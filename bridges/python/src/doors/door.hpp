@@ -36,7 +36,11 @@ class Door {
   Door& operator=(const Door&) = delete;
 
   /// Calls the packed float4 by the name that the target knows.
-  void adapt(const Capabilities& target);
+  void adapt(const Capabilities& target) {
+    if (source.tensor.dtype.code == kDLFloat4_e2m1fn) [[unlikely]] {
+      adapt_float4(target);
+    }
+  }
 
   [[nodiscard]] ManagedTensor acquire() {
     return respelled_ ? respelled(way->acquire(*this)) : way->acquire(*this);
@@ -75,6 +79,7 @@ class Door {
  private:
   void meet_device();
   void find_truth();
+  void adapt_float4(const Capabilities& target);
   ManagedTensor respelled(ManagedTensor view) const;
 
   bool respelled_ = false;
