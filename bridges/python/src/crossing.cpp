@@ -16,8 +16,7 @@ void try_producer(const Door& door, const Plan& plan) {
 }  // namespace
 
 Ref explain_crossing(PyObject* object, const Target& target, const Call& call) {
-  const Way* way = way_into(object);
-  Door door(object, way == nullptr ? kRegisteredWay : *way,
+  Door door(object, way_into_tensor(object),
             {.reader = target.reader, .stream = call.stream, .only_look = true});
   std::optional<Capabilities> changed;
   const Capabilities& capabilities = met(door, target, call, changed);

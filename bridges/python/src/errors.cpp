@@ -24,28 +24,8 @@ void set_refused(const ConversionRefused& refused) {
   set_refused(refused.what(), plan.get());
 }
 
-}  // namespace
-
-PyObject* PackageAttribute::get() {
-  if (object_ == nullptr) {
-    const Ref module = checked(PyImport_ImportModule(module_));
-    object_ = checked(PyObject_GetAttrString(module.get(), name_)).release();
-  }
-  return object_;
-}
-
-Ref shape_tuple(const DLTensor& tensor) {
-  Ref shape = checked(PyTuple_New(tensor.ndim));
-  for (int i = 0; i < tensor.ndim; ++i) {
-    PyTuple_SET_ITEM(shape.get(), i, checked(PyLong_FromLongLong(tensor.shape[i])).release());
-  }
-  return shape;
-}
-
-Ref plan_object(const Plan& plan, const Source& source, const Capabilities& target,
-                const Policy& policy, const Request& request,
-                const std::vector<std::string>& notes_of_target) {
-  const Explanation text = explain(plan, source, target, policy, request, Dialect::kPython);
+Ref plan_in_words(const Explanation& text, const Plan& plan, const Source& source,
+                  const Capabilities& target, const std::vector<std::string>& notes_of_target) {
   const Ref steps = text_tuple(text.steps);
   const Ref reasons = text_tuple(text.reasons);
   // Of some objects nothing is known, not even where they are: there is no device of type 0.
@@ -73,10 +53,36 @@ Ref plan_object(const Plan& plan, const Source& source, const Capabilities& targ
   return checked(PyObject_Call(plan_type.get(), nothing.get(), fields.get()));
 }
 
+}  // namespace
+
+PyObject* PackageAttribute::get() {
+  if (object_ == nullptr) {
+    const Ref module = checked(PyImport_ImportModule(module_));
+    object_ = checked(PyObject_GetAttrString(module.get(), name_)).release();
+  }
+  return object_;
+}
+
+Ref integer_tuple(std::span<const std::int64_t> numbers) {
+  Ref tuple = checked(PyTuple_New(static_cast<Py_ssize_t>(numbers.size())));
+  for (std::size_t i = 0; i < numbers.size(); ++i) {
+    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i),
+                     checked(PyLong_FromLongLong(numbers[i])).release());
+  }
+  return tuple;
+}
+
+Ref plan_object(const Plan& plan, const Source& source, const Capabilities& target,
+                const Policy& policy, const Request& request,
+                const std::vector<std::string>& notes) {
+  return plan_in_words(explain(plan, source, target, policy, request, Dialect::kPython), plan,
+                       source, target, notes);
+}
+
 void raise_refused(const Plan& plan, const Source& source, const Capabilities& target,
                    const Policy& policy, const Request& request) {
   const Explanation text = explain(plan, source, target, policy, request, Dialect::kPython);
-  const Ref object = plan_object(plan, source, target, policy, request);
+  const Ref object = plan_in_words(text, plan, source, target, {});
   set_refused(text.message, object.get());
   throw PythonError();
 }

@@ -5,6 +5,8 @@
 
 #include <Python.h>
 
+#include <span>
+
 #include "dlbridge/error.hpp"
 #include "dlbridge/managed_tensor.hpp"
 #include "dlbridge/numpy.hpp"
@@ -29,8 +31,12 @@ class PackageAttribute {
   PyObject* object_ = nullptr;
 };
 
+Ref integer_tuple(std::span<const std::int64_t> numbers);
+
 /// The sizes of the dimensions.
-Ref shape_tuple(const DLTensor& tensor);
+inline Ref shape_tuple(const DLTensor& tensor) {
+  return integer_tuple({tensor.shape, static_cast<std::size_t>(tensor.ndim)});
+}
 
 /// The Python Plan of a decision, with notes of the target's own.
 Ref plan_object(const Plan& plan, const Source& source, const Capabilities& target,

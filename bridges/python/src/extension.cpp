@@ -28,8 +28,7 @@ DLManagedTensorVersioned* take(PyObject* object, bool on_host) noexcept {
     if (on_host) {
       call.request.device = Device{};
     }
-    const Way* way = way_into(object);
-    taken = cross(object, way == nullptr ? kRegisteredWay : *way, BareTarget{}, call).release();
+    taken = cross(object, way_into_tensor(object), BareTarget{}, call).release();
     return Py_None;
   });
   return taken;

@@ -42,12 +42,6 @@ Arguments<Count> keywords_of(const char* function, const std::array<const char*,
   return parsed;
 }
 
-// The way into what is one tensor, and no tree.
-const Way& way_or_refusal(PyObject* x) {
-  const Way* way = way_into(x);
-  return way == nullptr ? kRegisteredWay : *way;
-}
-
 // The calls with keywords, or inside of a block. Apart, so that the common call stays short.
 [[gnu::noinline]] Ref to_numpy_as_told(PyObject* x, PyObject* const* arguments, Py_ssize_t count,
                                        PyObject* keywords) {
@@ -110,7 +104,7 @@ PyObject* to_torch(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
                                           PyObject* keywords) {
   const Watch watch;
   const auto named = keywords_of<2>("from_dlpack", {"device", "copy"}, arguments, count, keywords);
-  return cross(x, way_or_refusal(x), kToManaged,
+  return cross(x, way_into_tensor(x), kToManaged,
                read_call(nullptr, nullptr, named.get(1), named.get(0)));
 }
 
@@ -120,7 +114,7 @@ PyObject* from_dlpack(PyObject* /*module*/, PyObject* const* arguments, Py_ssize
     drain_releases();
     PyObject* x = only_argument("from_dlpack", arguments, count, 1);
     if (keywords == nullptr && !any_block_open()) {
-      return cross(x, way_or_refusal(x), kToManaged, Call{}).release();
+      return cross(x, way_into_tensor(x), kToManaged, Call{}).release();
     }
     return from_dlpack_as_told(x, arguments, count, keywords).release();
   });
@@ -143,7 +137,7 @@ PyObject* capsule(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t c
     if (given) {
       versioned = wants_versioned(named.get(0));  // None asks for the legacy capsule
     }
-    return cross(x, way_or_refusal(x), CapsuleTarget(versioned),
+    return cross(x, way_into_tensor(x), CapsuleTarget(versioned),
                  read_call(named.get(1), nullptr, nullptr, nullptr))
         .release();
   });

@@ -16,7 +16,7 @@ PackageAttribute look_for("dlbridge._registry", "look_for");
 std::unordered_map<std::string, const LibraryRow*> rows;
 std::unordered_set<std::string> unknown;  // names that were looked for already
 
-std::string text_of(PyObject* text) {
+std::string text_in_row(PyObject* text) {
   const char* bytes = PyUnicode_Check(text) ? PyUnicode_AsUTF8(text) : nullptr;
   if (bytes == nullptr) {
     forget_error();
@@ -36,6 +36,15 @@ Condition condition_called(const std::string& name) {
   raise(PyExc_ValueError, "no condition is called '" + name + "'; use one of " + known);
 }
 
+// Calls visit(text) for each of a sequence. Of another object `what` is the TypeError.
+template <typename Visit>
+void for_each_text(PyObject* sequence, const char* what, Visit&& visit) {
+  const Ref texts = checked(PySequence_Fast(sequence, what));
+  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(texts.get()); ++i) {
+    visit(text_in_row(PySequence_Fast_GET_ITEM(texts.get(), i)));
+  }
+}
+
 // A dictionary of texts by condition. The key "always" goes into `always`, where that is wanted.
 ConditionTexts texts_by_condition(PyObject* dictionary, std::vector<std::string>* always) {
   ConditionTexts texts;
@@ -43,11 +52,11 @@ ConditionTexts texts_by_condition(PyObject* dictionary, std::vector<std::string>
   PyObject* value = nullptr;
   Py_ssize_t position = 0;
   while (PyDict_Next(dictionary, &position, &key, &value) != 0) {
-    const std::string name = text_of(key);
+    const std::string name = text_in_row(key);
     if (always != nullptr && name == "always") {
-      always->push_back(text_of(value));
+      always->push_back(text_in_row(value));
     } else {
-      texts.emplace_back(condition_called(name), text_of(value));
+      texts.emplace_back(condition_called(name), text_in_row(value));
     }
   }
   return texts;
@@ -126,11 +135,6 @@ std::int32_t device_type_of(const std::string& name) {
   return device->type;
 }
 
-std::string name_of_device_type(std::int32_t type) {
-  const std::string name = to_string(Device(type, 0));
-  return name.substr(0, name.find(':'));
-}
-
 // A field's value out of Python, by its type; and into Python.
 void read_field(const char* /*name*/, PyObject* value, bool& field) {
   const int truth = PyObject_IsTrue(value);
@@ -141,46 +145,46 @@ void read_field(const char* /*name*/, PyObject* value, bool& field) {
 template <typename Number>
 requires std::integral<Number>
 void read_field(const char* /*name*/, PyObject* value, Number& field) {
-  const long long number = PyLong_AsLongLong(value);
-  if (number == -1 && PyErr_Occurred() != nullptr) {
-    throw PythonError();
-  }
-  field = static_cast<Number>(number);
+  field = static_cast<Number>(integer_of(value));
 }
 
 void read_field(const char* /*name*/, PyObject* value, DeviceType field) {
-  field.type = value == Py_None ? 0 : device_type_of(text_of(value));
+  field.type = value == Py_None ? 0 : device_type_of(text_in_row(value));
 }
 
 void read_field(const char* name, PyObject* value, StrideSupport& field) {
-  field = value_named(kStrideSupports, name, text_of(value));
+  field = value_named(kStrideSupports, name, text_in_row(value));
 }
 
 void read_field(const char* name, PyObject* value, ReadOnlySupport& field) {
-  field = value_named(kReadOnlySupports, name, text_of(value));
+  field = value_named(kReadOnlySupports, name, text_in_row(value));
 }
 
-void read_field(const char* name, PyObject* value, DTypeSet& field) {
-  field = value == Py_None ? DTypeSet::everything() : DTypeSet();
-  const std::string what = std::string(name) + " must be a tuple of names";
-  const Ref names = value == Py_None ? Ref() : checked(PySequence_Fast(value, what.c_str()));
-  for (Py_ssize_t i = 0; names && i < PySequence_Fast_GET_SIZE(names.get()); ++i) {
-    const std::string dtype = text_of(PySequence_Fast_GET_ITEM(names.get(), i));
-    if (!dtype_named(dtype)) {
-      raise(PyExc_ValueError, "DLPack has no type called '" + dtype + "'");
-    }
-    field = field | DTypeSet::of_name(dtype);
+DTypeSet set_of(DTypeSet /*none*/, const std::string& name) {
+  if (!dtype_named(name)) {
+    raise(PyExc_ValueError, "DLPack has no type called '" + name + "'");
   }
+  return DTypeSet::of_name(name);
 }
 
-void read_field(const char* name, PyObject* value, DeviceSet& field) {
-  field = value == Py_None ? DeviceSet::everything() : DeviceSet();
-  const std::string what = std::string(name) + " must be a tuple of names";
-  const Ref names = value == Py_None ? Ref() : checked(PySequence_Fast(value, what.c_str()));
-  for (Py_ssize_t i = 0; names && i < PySequence_Fast_GET_SIZE(names.get()); ++i) {
-    const auto type = device_type_of(text_of(PySequence_Fast_GET_ITEM(names.get(), i)));
-    field = field | (type == kDLCPU ? DeviceSet::host() : DeviceSet::of({type}));
+DeviceSet set_of(DeviceSet /*none*/, const std::string& name) {
+  const std::int32_t type = device_type_of(name);
+  return type == kDLCPU ? DeviceSet::host() : DeviceSet::of({type});
+}
+
+// A tuple of names; None is all that DLPack has.
+template <typename Set>
+requires requires {
+  Set::everything();
+}
+void read_field(const char* name, PyObject* value, Set& field) {
+  if (value == Py_None) {
+    field = Set::everything();
+    return;
   }
+  field = Set();
+  for_each_text(value, (std::string(name) + " must be a tuple of names").c_str(),
+                [&](const std::string& each) { field = field | set_of(Set(), each); });
 }
 
 Ref written(bool value) {
@@ -192,7 +196,7 @@ requires std::integral<Number> Ref written(Number value) {
 }
 Ref written(DeviceType value) {
   return value.type == 0 ? Ref::borrow(Py_None)
-                         : checked(PyUnicode_FromString(name_of_device_type(value.type).c_str()));
+                         : checked(PyUnicode_FromString(device_type_name(value.type).c_str()));
 }
 Ref written(StrideSupport value) {
   return name_of(kStrideSupports, value);
@@ -215,7 +219,7 @@ Ref written(DeviceSet value) {
     // The host's own kinds of memory go by one name, as they do on the way in.
     const bool host = type != kDLCPU && DeviceSet::host().contains(type);
     if (value.contains(type) && known_device_type(type) && !host) {
-      names.push_back(name_of_device_type(type));
+      names.push_back(device_type_name(type));
     }
   }
   return value == DeviceSet::everything() ? Ref::borrow(Py_None) : text_tuple(names);
@@ -285,11 +289,8 @@ Conditions conditions_by(const LibraryRow& row, PyObject* object) {
   found.add_if(row.copies_out, Condition::kCopiesOut);
   if (row.conditions != nullptr) {
     const Ref names = checked(PyObject_CallOneArg(row.conditions, object));
-    const Ref sequence =
-        checked(PySequence_Fast(names.get(), "a library's conditions() gives a tuple of names"));
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(sequence.get()); ++i) {
-      found.add(condition_called(text_of(PySequence_Fast_GET_ITEM(sequence.get(), i))));
-    }
+    for_each_text(names.get(), "a library's conditions() gives a tuple of names",
+                  [&](const std::string& name) { found.add(condition_called(name)); });
   }
   return found;
 }
@@ -335,9 +336,8 @@ PyObject* add_library(PyObject* /*module*/, PyObject* arguments, PyObject* keywo
     row->copies_out = copies_out != 0;
     row->fixes = texts_by_condition(fixes, nullptr);
     std::vector<std::string> names;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(modules); ++i) {
-      names.push_back(text_of(PyTuple_GET_ITEM(modules, i)));
-    }
+    for_each_text(modules, "modules is a tuple of names",
+                  [&](const std::string& each) { names.push_back(each); });
     row->read = kept_or_null(read);
     row->conditions = kept_or_null(conditions);
     // Never freed: what is being converted may speak from an older row.
@@ -366,7 +366,6 @@ PyObject* new_target(PyObject* /*module*/, PyObject* arguments, PyObject* keywor
   }
   return guarded([&]() -> PyObject* {
     ConsumerRow row;
-    row.library_name = name;
     row.name = name;
     row.result = result;
     row.capabilities = capabilities_in(fields);

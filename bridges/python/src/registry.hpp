@@ -39,8 +39,7 @@ struct LibraryRow {
 /// What a library without a compiled bridge can take.
 struct ConsumerRow {
   PyObject* library = nullptr;  // the dlbridge.Library, for good
-  std::string library_name;     // the LibraryRow of its own objects
-  std::string name;
+  std::string name;             // also of the LibraryRow of its own objects
   std::string result;
   Capabilities capabilities;        // its texts are the two above
   ConditionTexts quirks;            // what the library would do by itself, where a condition is met

@@ -83,22 +83,29 @@ enum class Over : std::uint8_t {
   kLeaves,   // every leaf; a part in which nothing changed stays the same object
 };
 
+// One level of a tree: a cycle ends in a RecursionError.
+class Deeper {
+ public:
+  Deeper() { checked(Py_EnterRecursiveCall(" in a tree of tensors") == 0 ? 0 : -1); }
+  ~Deeper() { Py_LeaveRecursiveCall(); }
+  Deeper(const Deeper&) = delete;
+  Deeper& operator=(const Deeper&) = delete;
+};
+
 class Walk {
  public:
   Walk(Over over, const std::function<Ref(PyObject*)>& convert) : over_(over), convert_(convert) {}
 
   // Null where `x` is no container.
   Ref container(PyObject* x) {
+    const Deeper deeper;
     if (PyDict_CheckExact(x)) {
-      return nested([&] { return of_dict(x); });
+      return of_dict(x);
     }
     if (PyList_CheckExact(x)) {
-      return nested([&] { return of_list(x); });
+      return of_list(x);
     }
-    if (PyTuple_CheckExact(x)) {
-      return nested([&] { return of_tuple(x); });
-    }
-    return nested([&] { return of_container(x); });
+    return PyTuple_CheckExact(x) ? of_parts(x, index) : of_container(x);
   }
 
   // Whatever it is.
@@ -153,29 +160,11 @@ class Walk {
     return Ref::borrow(place.result.get());
   }
 
-  template <typename Action>
-  static Ref nested(Action&& action) {
-    if (Py_EnterRecursiveCall(" in a tree of tensors") != 0) {
-      throw PythonError();
-    }
-    try {
-      Ref result = action();
-      Py_LeaveRecursiveCall();
-      return result;
-    } catch (...) {
-      Py_LeaveRecursiveCall();
-      throw;
-    }
-  }
-
   // A part of a container; `step` says where it is, if it has to be said.
   template <typename Step>
   Ref part(PyObject* x, Step&& step) {
     try {
       return any(x);
-    } catch (const PythonError&) {
-      steps_.push_back(step());
-      throw;
     } catch (...) {
       translate_exception();
       steps_.push_back(step());
@@ -194,16 +183,11 @@ class Walk {
   // The text of an object that `make` makes while an error is on its way.
   template <typename Make>
   static std::string text_beside_error(Make&& make) {
-    PyObject* type = nullptr;
-    PyObject* value = nullptr;
-    PyObject* traceback = nullptr;
-    PyErr_Fetch(&type, &value, &traceback);
+    const KeepError keep;  // it comes back in place of what may fail meanwhile
     const Ref made(make());
     const char* bytes =
         made && PyUnicode_Check(made.get()) ? PyUnicode_AsUTF8(made.get()) : nullptr;
-    std::string text = bytes == nullptr ? "..." : bytes;
-    PyErr_Restore(type, value, traceback);  // in place of what may have failed meanwhile
-    return text;
+    return bytes == nullptr ? "..." : bytes;
   }
 
   // What was made of the container, or the container itself where that says the same.
@@ -251,8 +235,6 @@ class Walk {
     }
     return changed ? std::move(made) : Ref::borrow(parts);
   }
-
-  Ref of_tuple(PyObject* x) { return of_parts(x, index); }
 
   Ref of_container(PyObject* x) {
     const Ref found = checked(PyObject_CallOneArg(parts_of.get(), x));

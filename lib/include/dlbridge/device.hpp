@@ -71,6 +71,9 @@ struct StreamNumbers {
 /// Whether DLPack 1.3 has this device type.
 [[nodiscard]] bool known_device_type(std::int32_t type) noexcept;
 
+/// "cpu", "cuda", "cuda_managed"; "device(99)" for a type that DLPack does not know.
+[[nodiscard]] std::string device_type_name(std::int32_t type);
+
 /// "cpu", "cuda:0", "cuda_managed:0"; "device(99):0" for a type that DLPack does not know.
 [[nodiscard]] std::string to_string(Device device);
 

@@ -9,20 +9,20 @@ namespace dlbridge {
 ArrivingTensor begin_to_host(const Plan& plan, const Source& source, ManagedTensor owner,
                              ManagedTensor target) {
   detail::refuse_padded(source);
+  const Leg& leg = plan.route.front();  // a runtime's, and the only one
   const Device from(source.tensor.device);
   DeviceRuntime& runtime = detail::runtime_of(from);
   ArrivingTensor arriving;
   arriving.target_ = std::move(target);
   if (!arriving.target_) {
-    const DType dtype = plan.has(Step::kCast) ? plan.dtype : DType(source.tensor.dtype);
+    const DType dtype = leg.has(Step::kCast) ? leg.dtype : DType(source.tensor.dtype);
     arriving.target_ = allocate_pinned(
         runtime, dtype, {source.tensor.shape, static_cast<std::size_t>(source.tensor.ndim)});
   }
   arriving.target_.mark_copied();
-  const detail::Pass pass(Leg{Who::kRuntime, plan.steps, plan.dtype, plan.device}, source,
-                          arriving.target_.tensor());
-  if (!plan.has(Step::kCast)) {
-    arriving.target_.reinterpret(plan.dtype);
+  const detail::Pass pass(leg, source, arriving.target_.tensor());
+  if (!leg.has(Step::kCast)) {
+    arriving.target_.reinterpret(leg.dtype);
   }
   if (element_count(source.tensor) == 0) {
     return arriving;

@@ -102,8 +102,8 @@ class Writer {
     const bool to_host = plan_.device.type == kDLCPU;
     const std::int32_t type = to_host ? here.type : plan_.device.type;
     if (!target_.devices.contains(plan_.device.type)) {
-      return ": " + std::string(target_.name) + " has no " + kind_of(type) + " device here" +
-             absence(type);
+      return ": " + std::string(target_.name) + " has no " + device_type_name(type) +
+             " device here" + absence(type);
     }
     const bool nobody = to_host ? !source_.traits.copies_to_host
                                 : !target_.copies_to_device && target_.own_device == 0;
@@ -115,13 +115,8 @@ class Writer {
                     : std::string(target_.name) + " moves nothing there");
   }
 
-  static std::string kind_of(std::int32_t type) {
-    const std::string place = to_string(Device(type, 0));
-    return place.substr(0, place.find(':'));
-  }
-
   static std::string no_runtime(std::int32_t type) {
-    return "there is no runtime for " + kind_of(type) + " devices" + absence(type);
+    return "there is no runtime for " + device_type_name(type) + " devices" + absence(type);
   }
 
   static std::string absence(std::int32_t type) {

@@ -56,13 +56,14 @@ bool known_device_type(std::int32_t type) noexcept {
   return row_of(type) != nullptr;
 }
 
+std::string device_type_name(std::int32_t type) {
+  const NamedDevice* row = row_of(type);
+  return row == nullptr ? "device(" + std::to_string(type) + ")" : std::string(row->name);
+}
+
 std::string to_string(Device device) {
-  const NamedDevice* row = row_of(device.type);
-  if (row == nullptr) {
-    return "device(" + std::to_string(device.type) + "):" + std::to_string(device.id);
-  }
-  std::string text(row->name);
-  return device == Device() ? text : text + ":" + std::to_string(device.id);
+  const std::string name = device_type_name(device.type);
+  return device == Device() ? name : name + ":" + std::to_string(device.id);
 }
 
 std::optional<Device> device_named(std::string_view text) {

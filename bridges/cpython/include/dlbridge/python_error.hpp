@@ -44,6 +44,15 @@ inline void check_error() {
   }
 }
 
+/// The value of an int of Python's. Throws PythonError where it is none, or does not fit.
+inline long long integer_of(PyObject* number) {
+  const long long value = PyLong_AsLongLong(number);
+  if (value == -1) {
+    check_error();
+  }
+  return value;
+}
+
 /// Forgets an error, if there is one, that says no more than that something is not there or not of
 /// the wanted kind. Want of memory and what is no Exception (an interrupt) say nothing of the
 /// object: they are thrown as PythonError.

@@ -42,6 +42,12 @@ extern const Way kRegisteredWay;
 /// changed. The order is that of the design: the exchange table before __dlpack__, and so on.
 [[nodiscard]] const Way* way_into(PyObject* object);
 
+/// The way into what is one tensor, and no tree: its library's, where it has no other.
+[[nodiscard]] inline const Way& way_into_tensor(PyObject* object) {
+  const Way* way = way_into(object);
+  return way == nullptr ? kRegisteredWay : *way;
+}
+
 /// Makes `way` the one into objects of that type and its subclasses, before any protocol that they
 /// speak: a bridge in C++. Both live as long as the process.
 void add_way(PyTypeObject* type, const Way& way);

@@ -10,7 +10,7 @@ class BridgeTarget final : public Target {
  public:
   /// `way` leads into them.
   BridgeTarget(const detail::BridgeRow& bridge, const Way* way)
-      : Target(Towards::kOther, stream_of_managed), bridge_(bridge), way_(way) {}
+      : Target(Towards::kOther), bridge_(bridge), way_(way) {}
 
   [[nodiscard]] bool owns(const Door& door) const override { return door.way == way_; }
   [[nodiscard]] const Capabilities& capabilities(

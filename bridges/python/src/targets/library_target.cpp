@@ -10,7 +10,7 @@ PackageAttribute hand_over("dlbridge._targets", "hand_over");
 }  // namespace
 
 bool LibraryTarget::owns(const Door& door) const {
-  return door.row != nullptr && door.row->name == row_.library_name;
+  return door.row != nullptr && door.row->name == row_.name;
 }
 
 // What the library cannot read where it lies is brought to the host, if it reads that.

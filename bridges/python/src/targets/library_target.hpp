@@ -9,8 +9,7 @@ namespace dlbridge::python {
 /// in the registry says how.
 class LibraryTarget final : public Target {
  public:
-  explicit LibraryTarget(ConsumerRow row)
-      : Target(Towards::kOther, stream_of_managed), row_(std::move(row)) {}
+  explicit LibraryTarget(ConsumerRow row) : Target(Towards::kOther), row_(std::move(row)) {}
 
   [[nodiscard]] bool owns(const Door& door) const override;
   [[nodiscard]] const Capabilities& capabilities(

@@ -7,7 +7,7 @@ namespace dlbridge::python {
 /// dlbridge.ManagedTensor, ordered on the runtime's own stream, whoever wrote to its memory.
 class ManagedTarget final : public Target {
  public:
-  ManagedTarget() : Target(Towards::kManaged, stream_of_managed) {}
+  ManagedTarget() : Target(Towards::kManaged) {}
 
   [[nodiscard]] bool owns(const Door& door) const override {
     return door.way == &kManagedTensorWay;
@@ -40,8 +40,7 @@ struct BareTarget {
 /// stream, so its memory is ordered on the default one, as DLPack has it for stream=None.
 class CapsuleTarget final : public Target {
  public:
-  explicit CapsuleTarget(bool versioned)
-      : Target(Towards::kCapsule, stream_of_managed), versioned_(versioned) {}
+  explicit CapsuleTarget(bool versioned) : Target(Towards::kCapsule), versioned_(versioned) {}
 
   [[nodiscard]] bool owns(const Door& /*door*/) const override { return false; }
   [[nodiscard]] const Capabilities& capabilities(

@@ -7,7 +7,7 @@ namespace dlbridge::python {
 /// numpy.ndarray, over the memory of a managed tensor.
 class NumPyTarget final : public Target {
  public:
-  NumPyTarget() : Target(Towards::kNumPy, stream_of_managed) {}
+  NumPyTarget() : Target(Towards::kNumPy) {}
 
   [[nodiscard]] bool owns(const Door& door) const override { return door.way == &kNumPyWay; }
   [[nodiscard]] const Capabilities& capabilities(

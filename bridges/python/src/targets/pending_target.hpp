@@ -11,7 +11,7 @@ class PendingTarget final : public Target {
   /// `out`: a writable numpy.ndarray of the result's shape and dtype, which is filled and returned,
   /// or None. `pending`: the result is a dlbridge.PendingArray.
   PendingTarget(PyObject* out, bool pending)
-      : Target(Towards::kNumPy, stream_of_managed), out_(out), pending_(pending) {}
+      : Target(Towards::kNumPy), out_(out), pending_(pending) {}
 
   [[nodiscard]] bool owns(const Door& door) const override { return door.way == &kNumPyWay; }
   [[nodiscard]] const Capabilities& capabilities(

@@ -1,6 +1,5 @@
 #include "targets/target.hpp"
 
-#include <cstring>
 #include <new>
 
 #include "registry.hpp"
@@ -42,12 +41,8 @@ Ref made_by(const char* result, PyObject* made) {
     throw PythonError();
   }
   const Ref owned[] = {Ref(type), Ref(value), Ref(traceback)};
-  const Ref text = checked(PyObject_Str(value));
-  const char* bytes = PyUnicode_AsUTF8(text.get());
-  if (bytes == nullptr) {
-    throw PythonError();
-  }
-  const std::string said(bytes, std::strcspn(bytes, "\n"));  // torch adds a stack of C++
+  const std::string text = text_of(value);
+  const std::string said = text.substr(0, text.find('\n'));  // torch adds a stack of C++
   if (said.starts_with("Failed to allocate")) {              // torch 2.15's words for it
     throw std::bad_alloc();
   }

@@ -14,7 +14,8 @@ namespace dlbridge::python {
 /// A way out. Those that are called the most are also known by their own, final, class.
 class Target {
  public:
-  Target(Towards towards_, Stream (*reader_)(Device)) : towards(towards_), reader(reader_) {}
+  explicit Target(Towards towards_, Stream (*reader_)(Device) = stream_of_managed)
+      : towards(towards_), reader(reader_) {}
   Target(const Target&) = delete;
   Target& operator=(const Target&) = delete;
   virtual ~Target() = default;

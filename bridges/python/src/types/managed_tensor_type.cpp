@@ -62,21 +62,12 @@ void deallocate(PyObject* self) {
   }
 }
 
-Ref tuple_of(std::span<const std::int64_t> numbers) {
-  Ref tuple = checked(PyTuple_New(static_cast<Py_ssize_t>(numbers.size())));
-  for (std::size_t i = 0; i < numbers.size(); ++i) {
-    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i),
-                     checked(PyLong_FromLongLong(numbers[i])).release());
-  }
-  return tuple;
-}
-
 PyObject* get_shape(PyObject* self, void* /*closure*/) {
-  return guarded([&] { return tuple_of(managed_of(self).shape()).release(); });
+  return guarded([&] { return integer_tuple(managed_of(self).shape()).release(); });
 }
 
 PyObject* get_strides(PyObject* self, void* /*closure*/) {
-  return guarded([&] { return tuple_of(managed_of(self).strides()).release(); });
+  return guarded([&] { return integer_tuple(managed_of(self).strides()).release(); });
 }
 
 PyObject* get_dtype(PyObject* self, void* /*closure*/) {
@@ -106,7 +97,7 @@ PyObject* get_nbytes(PyObject* self, void* /*closure*/) {
 PyObject* represent(PyObject* self) {
   return guarded([&] {
     const ManagedTensor& tensor = managed_of(self);
-    const Ref shape = tuple_of(tensor.shape());
+    const Ref shape = integer_tuple(tensor.shape());
     return PyUnicode_FromFormat(
         "<dlbridge.ManagedTensor %s %S on %s%s>", to_string(tensor.dtype()).c_str(), shape.get(),
         to_string(tensor.device()).c_str(), tensor.readonly() ? ", read-only" : "");
@@ -124,10 +115,7 @@ std::optional<Stream> export_stream(PyObject* stream, Device device) {
     raise(PyExc_TypeError,
           std::string("stream must be None or an int, not ") + Py_TYPE(stream)->tp_name);
   }
-  const long long number = PyLong_AsLongLong(stream);
-  if (number == -1) {
-    check_error();
-  }
+  const long long number = integer_of(stream);
   if (!numbers) {
     refuse_export("on " + to_string(device) + " with stream=" + std::to_string(number),
                   "memory of the host has no streams", "stream=None");
