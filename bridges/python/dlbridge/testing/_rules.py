@@ -75,7 +75,7 @@ def rule_named(name: str) -> Rule:
     raise KeyError(f"no rule is called {name!r}")
 
 
-def ask(each: Rule, subject: Any) -> Finding:
+def _ask(each: Rule, subject: Any) -> Finding:
     """Asks one rule. What the subject raises unexpectedly is a finding too."""
     try:
         each.check(subject)
@@ -92,7 +92,7 @@ def run(subject: Any, only: Iterable[str] | None = None) -> list[Finding]:
     """Asks every rule for the subject's kind, or those that are named."""
     names = None if only is None else set(only)
     return [
-        ask(each, subject)
+        _ask(each, subject)
         for each in rules(subject.kind)
         if names is None or each.name in names or str(each) in names
     ]
