@@ -231,12 +231,8 @@ def library_named(name: str) -> Library | None:
     """The registered library: by its name, or by a module that it says is its own."""
     if name not in _libraries:
         look_for(name)
-    if name in _libraries:
-        return _libraries[name]
-    for library in _libraries.values():
-        if name in library.modules:
-            return library
-    return None
+    found = _libraries.get(name)
+    return found or next((row for row in _libraries.values() if name in row.modules), None)
 
 
 def libraries() -> tuple[Library, ...]:

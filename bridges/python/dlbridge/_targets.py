@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from types import ModuleType
@@ -48,19 +49,14 @@ def library_for(target: str | ModuleType) -> Library:
     return library
 
 
-_modules: dict[str, Library] = {}
-
-
+@functools.cache
 def _of_module(module: ModuleType) -> Library:
     """A library that nobody registered: it gets what carries the read-only flag."""
-    name = module.__name__
-    if name not in _modules:
-        _modules[name] = Library(
-            name=name,
-            capabilities=Capabilities(devices=None, strides="non-negative", read_only="honours"),
-            take=lambda managed: module.from_dlpack(managed),
-        )
-    return _modules[name]
+    return Library(
+        name=module.__name__,
+        capabilities=Capabilities(devices=None, strides="non-negative", read_only="honours"),
+        take=lambda managed: module.from_dlpack(managed),
+    )
 
 
 # What a library is handed, made of the ManagedTensor that it can take.
@@ -101,9 +97,7 @@ def hand_over(library: Library, managed: _core.ManagedTensor, view: bool, may_co
 
     Called by ``_core`` where a library has no compiled bridge.
     """
-    take = library.take
-    if library.take_host is not None and managed.device.type == 1:
-        take = library.take_host
+    take = (library.take_host if managed.device.type == 1 else None) or library.take
     assert take is not None
     try:
         result = function_of(take)(_HANDED[library.handed](managed))

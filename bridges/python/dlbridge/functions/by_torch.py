@@ -13,12 +13,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from dlbridge import to_torch
-from dlbridge.functions.array_function import (
-    ArrayFunction,
-    arrays,
-    filled,
-    warn_not_differentiable,
-)
+from dlbridge.functions.array_function import ArrayFunction, arrays, filled, warn_not_differentiable
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 

@@ -48,8 +48,7 @@ def _table(subject: ExchangeTable) -> DLPackExchangeAPI:
     if capsule is None:
         raise NotApplicable(f"{subject.type.__name__} has no {ATTRIBUTE}")
     require(
-        capsule_is_valid(id(capsule), TABLE),
-        f'{ATTRIBUTE} is no capsule called "{TABLE.decode()}"',
+        capsule_is_valid(id(capsule), TABLE), f'{ATTRIBUTE} is no capsule called "{TABLE.decode()}"'
     )
     return DLPackExchangeAPI.from_address(capsule_pointer(id(capsule), TABLE))
 
