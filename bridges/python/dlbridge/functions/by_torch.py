@@ -53,7 +53,7 @@ class _Job:
         self.places = places
 
     def outputs(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        outputs = self.function.run(arrays(self._with(self.given, tensors)))
+        outputs = self.function.run(arrays(filled(self.given, self.places, tensors)))
         return [_delivered(each, tensors[0].device) for each in outputs]
 
     def gradients(
@@ -62,15 +62,12 @@ class _Job:
         """Those that are needed; saved are the tensors, and behind them the outputs."""
         count = len(self.places)
         found = self.function.run_gradient(
-            arrays(self._with(self.given, saved[:count])),
+            arrays(filled(self.given, self.places, saved[:count])),
             arrays(saved[count:]),
-            self._with((False,) * len(self.given), needed),
+            filled((False,) * len(self.given), self.places, needed),
             arrays(gradients),
         )
         return [_delivered(each, saved[0].device) for each in found if each is not None]
-
-    def _with(self, values: tuple[Any, ...], at_places: Sequence[Any]) -> tuple[Any, ...]:
-        return filled(values, self.places, at_places)
 
 
 def _delivered(array: Any, device: torch.device) -> torch.Tensor:
