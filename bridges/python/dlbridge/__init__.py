@@ -93,14 +93,7 @@ __all__ = [
 ]
 
 # The public names belong to the package, wherever they are written.
-for _class in (
-    Capabilities,
-    ConversionRefused,
-    Library,
-    Plan,
-    Policy,
-    SilentCopyWarning,
-):
+for _class in (Capabilities, ConversionRefused, Library, Plan, Policy, SilentCopyWarning):
     _class.__module__ = __name__
 del _class
 

@@ -70,15 +70,10 @@ def pinned_empty(
     such copies need no staging. The memory comes from a pool and goes back to it. Without a runtime
     for ``device`` it is ordinary memory, which works the same, and slower.
     """
-    sizes: tuple[int, ...]
-    if isinstance(shape, Sequence):
-        sizes = tuple(operator.index(size) for size in shape)
-    else:
-        sizes = (operator.index(shape),)
+    sizes = tuple(map(operator.index, shape if isinstance(shape, Sequence) else (shape,)))
     if any(size < 0 for size in sizes):
         raise ValueError(f"pinned_empty() needs sizes of 0 or more, not {sizes}")
-    device_type = _core.device_type(device)
-    pinned = _core.pinned(dtype, sizes, device_type)
+    pinned = _core.pinned(dtype, sizes, _core.device_type(device))
     if pinned is None:
         return np.empty(sizes, np.dtype(dtype))
     return _core.to_numpy(pinned)

@@ -89,23 +89,13 @@ def from_dlpack(
 def capsule(
     x: Any, /, *, max_version: tuple[int, int] | None = (1, 3), policy: _Policy = None
 ) -> CapsuleType: ...
+
+# A target is "numpy", "torch", "dlbridge", or a capsule of new_target().
 def explain_plan(
-    x: Any,
-    target: Any,  # "numpy", "torch", "dlbridge", or a capsule of new_target()
-    policy: _Policy,
-    dtype: Any,
-    copy: bool | None,
-    device: _Device,
-    /,
+    x: Any, target: Any, policy: _Policy, dtype: Any, copy: bool | None, device: _Device, /
 ) -> Plan: ...
 def cross_to(
-    x: Any,
-    target: Any,
-    policy: _Policy,
-    dtype: Any,
-    copy: bool | None,
-    device: _Device,
-    /,
+    x: Any, target: Any, policy: _Policy, dtype: Any, copy: bool | None, device: _Device, /
 ) -> Any: ...
 def add_library(
     *,

@@ -33,7 +33,7 @@ class ConversionRefused(BufferError, ValueError):
         if reasons is None:
             reasons = (message,) if plan is None else plan.reasons
         self.reasons = tuple(reasons)
-        self.plan = Plan.of_refusal(self.reasons, fix) if plan is None else plan
+        self.plan = plan or Plan.of_refusal(self.reasons, fix)
         self.fix = self.plan.fix if fix is None else fix
 
     def __reduce__(self) -> tuple[type, tuple[object, ...]]:

@@ -45,16 +45,9 @@ class Plan(NamedTuple):
         return f"{access} copy of {self.bytes_copied:,} bytes"
 
     def __str__(self) -> str:
-        head = " ".join(
-            part
-            for part in (
-                self.source,
-                self.dtype,
-                "" if self.shape is None else str(self.shape),
-                f"on {self.device}" if self.device else "",
-            )
-            if part
-        )
+        shape = "" if self.shape is None else str(self.shape)
+        place = f"on {self.device}" if self.device else ""
+        head = " ".join(filter(None, (self.source, self.dtype, shape, place)))
         target = self.result
         if self.result_dtype != self.dtype:
             target += f" {self.result_dtype}"

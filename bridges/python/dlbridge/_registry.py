@@ -19,34 +19,28 @@ ENTRY_POINTS = "dlbridge.libraries"
 # The file in dlbridge.libraries that has a library's row: by the library's name, and by the modules
 # of its types. In the order in which libraries() lists the rows.
 _FILES = {
-    "numpy": "numpy",
-    "torch": "torch",
-    "dlbridge": "own",
-    "dlbridge.ManagedTensor": "own",
-    "jax": "jax",
-    "jaxlib": "jax",
-    "tensorflow": "tensorflow",
-    "keras": "tensorflow",
-    "cupy": "cupy",
-    "paddle": "paddle",
-    "mlx": "mlx",
-    "dpnp": "dpnp",
-    "dpctl": "dpnp",
-    "pyarrow": "pyarrow",
-    "pyarrow.Array": "pyarrow",
-    "warp": "warp",
-    "onnxruntime": "onnxruntime",
-    "tvm_ffi": "tvm_ffi",
-    "tvm": "tvm_ffi",
-    "cuda.core": "cuda_core",
-    "cuda": "cuda_core",
-    "max": "max",
-    "drjit": "drjit",
-    "array_api_strict": "array_api_strict",
-    "memoryview": "buffers",
-    "array": "buffers",
-    "ctypes": "buffers",
-    "PIL": "buffers",
+    name: file
+    for file, names in (
+        ("numpy", ("numpy",)),
+        ("torch", ("torch",)),
+        ("own", ("dlbridge", "dlbridge.ManagedTensor")),
+        ("jax", ("jax", "jaxlib")),
+        ("tensorflow", ("tensorflow", "keras")),
+        ("cupy", ("cupy",)),
+        ("paddle", ("paddle",)),
+        ("mlx", ("mlx",)),
+        ("dpnp", ("dpnp", "dpctl")),
+        ("pyarrow", ("pyarrow", "pyarrow.Array")),
+        ("warp", ("warp",)),
+        ("onnxruntime", ("onnxruntime",)),
+        ("tvm_ffi", ("tvm_ffi", "tvm")),
+        ("cuda_core", ("cuda.core", "cuda")),
+        ("max", ("max",)),
+        ("drjit", ("drjit",)),
+        ("array_api_strict", ("array_api_strict",)),
+        ("buffers", ("memoryview", "array", "ctypes", "PIL")),
+    )
+    for name in names
 }
 
 
@@ -111,15 +105,11 @@ class Capabilities:
         return f"Capabilities({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _capabilities, ({"result": self.result, **self._given},)
+        return functools.partial(Capabilities, result=self.result, **self._given), ()
 
 
 def _names() -> str:
     return ", ".join(("result", *_FIELDS))
-
-
-def _capabilities(fields: dict[str, Any]) -> Capabilities:
-    return Capabilities(**fields)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,12 +231,8 @@ def library_named(name: str) -> Library | None:
     """The registered library: by its name, or by a module that it says is its own."""
     if name not in _libraries:
         look_for(name)
-    if name in _libraries:
-        return _libraries[name]
-    for library in _libraries.values():
-        if name in library.modules:
-            return library
-    return None
+    found = _libraries.get(name)
+    return found or next((row for row in _libraries.values() if name in row.modules), None)
 
 
 def libraries() -> tuple[Library, ...]:
@@ -295,9 +281,5 @@ def function_of(take: Callable[[Any], Any] | str) -> Callable[[Any], Any]:
     """The function, or what "module:name" names, imported now."""
     if not isinstance(take, str):
         return take
-    module, _, path = take.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in path.split("."):
-        found = getattr(found, part)
-    function: Callable[[Any], Any] = found
+    function: Callable[[Any], Any] = importlib.import_module("pkgutil").resolve_name(take)
     return function

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from types import ModuleType
@@ -48,19 +49,14 @@ def library_for(target: str | ModuleType) -> Library:
     return library
 
 
-_modules: dict[str, Library] = {}
-
-
+@functools.cache
 def _of_module(module: ModuleType) -> Library:
     """A library that nobody registered: it gets what carries the read-only flag."""
-    name = module.__name__
-    if name not in _modules:
-        _modules[name] = Library(
-            name=name,
-            capabilities=Capabilities(devices=None, strides="non-negative", read_only="honours"),
-            take=lambda managed: module.from_dlpack(managed),
-        )
-    return _modules[name]
+    return Library(
+        name=module.__name__,
+        capabilities=Capabilities(devices=None, strides="non-negative", read_only="honours"),
+        take=lambda managed: module.from_dlpack(managed),
+    )
 
 
 # What a library is handed, made of the ManagedTensor that it can take.
@@ -88,19 +84,12 @@ def to(
     A tree (dicts, lists, tuples, dataclasses, their like, and what optree or torch's pytree know)
     comes back as a tree of the same structure, with its other leaves untouched.
     """
-    return convert_to(library_for(target), x, policy, dtype, copy, device)
+    return _core.cross_to(x, target_of(library_for(target)), policy, dtype, copy, device)
 
 
-def convert_to(
-    library: Library,
-    x: Any,
-    policy: Policy | str | None = None,
-    dtype: Any = None,
-    copy: bool | None = None,
-    device: Any = None,
-) -> Any:
+def convert_to(library: Library, x: Any, policy: Policy | str | None) -> Any:
     """An array or tensor, or a tree of them, as the library's."""
-    return _core.cross_to(x, target_of(library), policy, dtype, copy, device)
+    return _core.cross_to(x, target_of(library), policy, None, None, None)
 
 
 def hand_over(library: Library, managed: _core.ManagedTensor, view: bool, may_copy: bool) -> Any:
@@ -108,9 +97,7 @@ def hand_over(library: Library, managed: _core.ManagedTensor, view: bool, may_co
 
     Called by ``_core`` where a library has no compiled bridge.
     """
-    take = library.take
-    if library.take_host is not None and managed.device.type == 1:
-        take = library.take_host
+    take = (library.take_host if managed.device.type == 1 else None) or library.take
     assert take is not None
     try:
         result = function_of(take)(_HANDED[library.handed](managed))
@@ -119,22 +106,14 @@ def hand_over(library: Library, managed: _core.ManagedTensor, view: bool, may_co
     except Exception as error:
         reason = f"{library.name} refused it: {type(error).__name__}: {error}"
         raise refused(f"cannot hand a tensor to {library.name}", reason) from error
-    if view and library.address is not None and managed.nbytes:
-        where = library.address(result)
-        if where != managed.data_ptr:
-            _tell_of_silent_copy(library, may_copy)
+    address = library.address if view and managed.nbytes else None
+    if address is not None and address(result) != managed.data_ptr:
+        said = f"{library.name} was handed a view and made a copy of it without a word"
+        if not may_copy:
+            what = f"cannot view this tensor as {library.name}"
+            raise refused(what, said, "the call without copy=False to copy")
+        warnings.warn(said, SilentCopyWarning, stacklevel=3)
     return result
-
-
-def _tell_of_silent_copy(library: Library, may_copy: bool) -> None:
-    said = f"{library.name} was handed a view and made a copy of it without a word"
-    if not may_copy:
-        raise refused(
-            f"cannot view this tensor as {library.name}",
-            said,
-            "the call without copy=False to copy",
-        )
-    warnings.warn(said, SilentCopyWarning, stacklevel=4)
 
 
 def explain(

@@ -1,7 +1,7 @@
 """What the doctor asks in a child process: it says what it starts and what came of it, in JSON.
 
-A line ``{"start": ...}`` goes before each question and ``{"result": ...}`` after it, so that the
-parent knows which question ended the process.
+A line ``{"start": ...}`` goes before each question and ``{"result": ...}``, or ``{"end": ...}``,
+after it, so that the parent knows which question ended the process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 import dlbridge
 from dlbridge import libraries, testing
-from dlbridge.doctor._specimens import Specimen, make, specimens
+from dlbridge.doctor._specimens import Specimen, function_of, make, read, specimens
 
 FLOATS = np.arange(24, dtype="f4").reshape(4, 6)
 ROUNDS = 40
@@ -30,43 +30,39 @@ def say(kind: str, value: Any) -> None:
     _channel.flush()
 
 
-def _values_for(target: str) -> Any:
-    """Values that the target has room for: in one dimension where it has no second."""
-    library = libraries.named(target)
-    flat = (
-        library is not None
-        and library.capabilities is not None
-        and libraries.capabilities_of(library).max_dimensions < 2
+def _floats(*names: str) -> Any:
+    """Values that these libraries have room for: in one dimension where one has no second."""
+    rows = (libraries.named(name) for name in names)
+    flat = any(
+        row and row.capabilities and libraries.capabilities_of(row).max_dimensions < 2
+        for row in rows
     )
-    return FLOATS.reshape(-1).copy() if flat else FLOATS.copy()
+    return FLOATS.ravel() if flat else FLOATS
 
 
 def _subjects(specimen: Specimen) -> list[Any]:
     """What the kit can ask of a library."""
     found: list[Any] = []
-    x = make(specimen, FLOATS if specimen.name != "array" else FLOATS.reshape(-1))
+    x = make(specimen, _floats(specimen.name))
+
+    def plain() -> Any:
+        return make(specimen, FLOATS.ravel())
+
+    def empty() -> Any:
+        return make(specimen, np.zeros((0, 3), "f4"))
+
     if hasattr(x, "__dlpack__"):
-        flat = FLOATS.reshape(-1)
-        found.append(
-            testing.Producer(
-                make=lambda: make(specimen, flat),
-                empty=None
-                if specimen.name in ("mlx",)
-                else lambda: make(specimen, np.zeros((0, 3), "f4")),
-            )
-        )
+        found.append(testing.Producer(make=plain, empty=None if specimen.name == "mlx" else empty))
     if specimen.take is not None:
         found.append(
             testing.Consumer(
-                take=specimen.take,
-                values=lambda result: np.asarray(specimen.values(result)).tolist(),
+                take=function_of(specimen.take),
+                values=lambda result: read(specimen, result).tolist(),
                 write=specimen.write,
             )
         )
     if hasattr(type(x), "__dlpack_c_exchange_api__"):
-        found.append(
-            testing.ExchangeTable(type=type(x), make=lambda: make(specimen, FLOATS.reshape(-1)))
-        )
+        found.append(testing.ExchangeTable(type=type(x), make=plain))
     return found
 
 
@@ -75,30 +71,20 @@ def ask_rules(name: str, known: list[str]) -> None:
     say("start", "import")
     specimen = specimens()[name]
     subjects = _subjects(specimen)
-    say("result", {"rule": "import", "outcome": "kept", "reason": ""})
+    say("end", "import")
     for subject in subjects:
         for rule in testing.rules(subject.kind):
             if str(rule) in known:
                 continue
             say("start", str(rule))
             [finding] = testing.run(subject, [str(rule)])
-            say(
-                "result",
-                {
-                    "rule": str(rule),
-                    "kind": rule.kind,
-                    "must": rule.must,
-                    "outcome": finding.outcome,
-                    "reason": finding.reason,
-                },
-            )
+            answer = {"rule": str(rule), "kind": rule.kind, "must": rule.must}
+            say("result", answer | {"outcome": finding.outcome, "reason": finding.reason})
 
 
 def _cross(source: Specimen, target: Specimen, part: bool) -> dict[str, Any] | None:
     """One crossing: whether the values are right, a view or a copy, how long it takes."""
-    array = _values_for(target.name)
-    if source.name == "array":
-        array = array.reshape(-1)
+    array = _floats(source.name, target.name)
     x = make(source, array)
     if part:
         if source.part is None:
@@ -110,7 +96,7 @@ def _cross(source: Specimen, target: Specimen, part: bool) -> dict[str, Any] | N
         result = dlbridge.to(x, target.name)
     except dlbridge.ConversionRefused as refused:
         return {"outcome": "refused", "reason": "; ".join(refused.reasons), "fix": refused.fix}
-    found = np.asarray(target.values(result))
+    found = read(target, result)
     right = found.shape == array.shape and bool((found == array).all())
     answer: dict[str, Any] = {
         "outcome": ("view" if plan.view else "copy") if right else "wrong values",
@@ -170,20 +156,19 @@ def live_together(names: list[str]) -> None:
     known = specimens()
     for name in names:
         say("start", name)
-        flat = name in ("array", "pyarrow.Array")
-        kept = make(known[name], FLOATS.reshape(-1) if flat else FLOATS)
+        kept = make(known[name], _floats(name))
         say("result", type(kept).__name__)
 
 
 def main(arguments: list[str]) -> None:
     warnings.simplefilter("ignore")
-    if arguments[0] == "together":
-        live_together(arguments[1:])
-        return
-    if arguments[0] == "rules":
-        ask_rules(arguments[1], arguments[2:])
+    asked, *rest = arguments
+    if asked == "together":
+        live_together(rest)
+    elif asked == "rules":
+        ask_rules(rest[0], rest[1:])
     else:
-        cross(arguments[1], arguments[2:])
+        cross(rest[0], rest[1:])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import signal
@@ -10,6 +11,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy
+
+import dlbridge
+from dlbridge import libraries
 from dlbridge.doctor._specimens import Specimen, specimens
 
 TIMEOUT = 180.0
@@ -41,11 +46,9 @@ def _ask(arguments: list[str]) -> tuple[list[Any], str | None, str]:
     started: str | None = None
     for line in out.splitlines():
         said = json.loads(line)
-        if "start" in said:
-            started = said["start"]
-        else:
+        started = said.get("start")
+        if "result" in said:
             answers.append(said["result"])
-            started = None
     if status == 0:
         return answers, None, ""
     ended = _how_it_ended(status)
@@ -57,17 +60,16 @@ def _ask(arguments: list[str]) -> tuple[list[Any], str | None, str]:
 def examine_rules(specimen: Specimen) -> dict[str, Any]:
     """Every rule of the kit, asked of one library."""
     answers: list[Any] = []
+    row = {"name": specimen.name, "version": specimen.version, "fault": None, "rules": answers}
     while True:
         done = [each["rule"] for each in answers]
         more, open_question, ended = _ask(["rules", specimen.name, *done])
-        answers += [each for each in more if each["rule"] not in done]
+        answers += more
         if open_question is None:
-            break
+            return row
         if open_question in ("start", "import"):
-            return {"name": specimen.name, "version": specimen.version, "fault": ended, "rules": []}
+            return row | {"fault": ended, "rules": []}
         answers.append({"rule": open_question, "outcome": "crash", "reason": ended})
-    rules = [each for each in answers if each["rule"] != "import"]
-    return {"name": specimen.name, "version": specimen.version, "fault": None, "rules": rules}
 
 
 def examine_crossings(source: str, targets: list[str]) -> Iterator[dict[str, Any]]:
@@ -94,10 +96,6 @@ def examine_crossings(source: str, targets: list[str]) -> Iterator[dict[str, Any
 
 def examine(names: list[str] | None, say: Say) -> dict[str, Any]:
     """The whole report: libraries with their rules, and every ordered pair."""
-    import numpy
-
-    import dlbridge
-
     found = specimens()
     if names:
         unknown = [name for name in names if name not in found]
@@ -117,8 +115,7 @@ def examine(names: list[str] | None, say: Say) -> dict[str, Any]:
     for name, specimen in found.items():
         say(f"asking {name}")
         row = examine_rules(specimen)
-        row.update(_what_it_takes(name))
-        report["libraries"].append(row)
+        report["libraries"].append(row | {"dtypes": _dtypes_of(name)})
     usable = [row["name"] for row in report["libraries"] if row["fault"] is None]
     for name in usable:
         say(f"crossing from {name}")
@@ -127,18 +124,13 @@ def examine(names: list[str] | None, say: Say) -> dict[str, Any]:
     return report
 
 
-def _what_it_takes(name: str) -> dict[str, Any]:
+def _dtypes_of(name: str) -> Any:
     """The types that it takes, as its row in the registry says; None for all or for unknown."""
-    from dlbridge import libraries
-
     library = libraries.named(name)
-    if library is None or library.capabilities is None:
-        return {"dtypes": None}
-    try:
-        dtypes = libraries.capabilities_of(library).dtypes
-    except Exception:
-        return {"dtypes": None}
-    return {"dtypes": None if dtypes is None else list(dtypes)}
+    with contextlib.suppress(Exception):
+        if library is not None and library.capabilities is not None:
+            return libraries.capabilities_of(library).dtypes
+    return None
 
 
 def faults(report: dict[str, Any]) -> list[str]:

@@ -2,111 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from html import escape
-from typing import Any
+from typing import Any, TypeAlias
 
-# How each outcome of a crossing is shown: a word, and a colour for the page.
+Row: TypeAlias = dict[str, Any]
+
+# How each outcome of a crossing is shown: a word, a colour for the page, a style for the terminal.
 OUTCOMES = {
-    "view": ("view", "#d6f5d6"),
-    "copy": ("copy", "#fff3c4"),
-    "refused": ("refused", "#e6e6e6"),
-    "apart": ("apart", "#e6d6f5"),
-    "wrong values": ("WRONG", "#ffb3b3"),
-    "crash": ("CRASH", "#ff8080"),
-    "error": ("ERROR", "#ffb3b3"),
+    "view": ("view", "#d6f5d6", "green"),
+    "copy": ("copy", "#fff3c4", "yellow"),
+    "refused": ("refused", "#e6e6e6", "dim"),
+    "apart": ("apart", "#e6d6f5", "magenta"),
+    "wrong values": ("WRONG", "#ffb3b3", "bold red"),
+    "crash": ("CRASH", "#ff8080", "bold red"),
+    "error": ("ERROR", "#ffb3b3", "bold red"),
 }
 
 
-def names(report: dict[str, Any]) -> list[str]:
+def names(report: Row) -> list[str]:
     """The libraries that take part in crossings, in their order."""
     return [row["name"] for row in report["libraries"] if row["fault"] is None]
 
 
-def by_pair(report: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    return {(each["source"], each["target"]): each for each in report["crossings"]}
+def matrix(report: Row, targets: list[str]) -> Iterator[tuple[str, list[Row | None]]]:
+    """Each source, and what its crossings to the targets gave."""
+    pairs = {(each["source"], each["target"]): each for each in report["crossings"]}
+    for source in names(report):
+        yield source, [pairs.get((source, target)) for target in targets]
 
 
-def counted(row: dict[str, Any], kind: str) -> str:
+def told(found: Row, time: str) -> str:
+    """The outcome in a word, and behind it the microseconds, as ``time`` has them."""
+    word, taken = OUTCOMES[found["outcome"]][0], found.get("microseconds")
+    return word if taken is None else word + time.format(taken)
+
+
+def _counted(kind: str) -> Callable[[Row], str]:
     """ "13 of 14": rules kept of those that could be asked; empty where it is none of that kind."""
-    asked = [each for each in row["rules"] if each.get("kind", kind) == kind]
-    asked = [each for each in asked if each["outcome"] != "not applicable"]
-    if not any(each.get("kind") == kind for each in row["rules"]):
-        return ""
-    kept = sum(each["outcome"] == "kept" for each in asked)
-    return f"{kept} of {len(asked)}"
+
+    def counted(row: Row) -> str:
+        if not any(each.get("kind") == kind for each in row["rules"]):
+            return ""
+        asked = [each["outcome"] for each in row["rules"] if each.get("kind", kind) == kind]
+        return f"{asked.count('kept')} of {len(asked) - asked.count('not applicable')}"
+
+    return counted
 
 
-def rule_outcome(row: dict[str, Any], rule: str) -> str:
+def _outcome_of(rule: str) -> Callable[[Row], str]:
     """yes, no, or empty where it was not asked."""
-    for each in row["rules"]:
-        if each["rule"] == rule and each["outcome"] != "not applicable":
-            return "yes" if each["outcome"] == "kept" else "no"
-    return ""
+
+    def outcome(row: Row) -> str:
+        asked = {each["rule"]: each["outcome"] for each in row["rules"]}.get(rule)
+        return "" if asked in (None, "not applicable") else "yes" if asked == "kept" else "no"
+
+    return outcome
 
 
-def broken_rules(row: dict[str, Any]) -> Iterable[tuple[str, str, str]]:
-    """The rule, whether it is broken or a crash, and the reason."""
-    for each in row["rules"]:
-        if each["outcome"] in ("broken", "crash"):
-            yield each["rule"], each["outcome"], each["reason"]
+# The columns of the table of libraries.
+_LIBRARY: dict[str, Callable[[Row], str]] = {
+    "library": lambda row: row["name"],
+    "version": lambda row: row["version"],
+    "producer": _counted("producer"),
+    "consumer": _counted("consumer"),
+    "table": _counted("exchange table"),
+    "byte_offset": _outcome_of("20-byte-offset"),
+    "read-only": _outcome_of("23-read-only"),
+    "not usable": lambda row: row["fault"] or "",
+}
+LIBRARY_HEADS = list(_LIBRARY)
+BROKEN_HEADS = ["library", "rule", "", "reason"]
 
 
-def library_cells(row: dict[str, Any]) -> list[str]:
-    """One library, for the table of libraries; LIBRARY_HEADS names the columns."""
+def library_cells(report: Row) -> list[list[str]]:
+    return [[cell(row) for cell in _LIBRARY.values()] for row in report["libraries"]]
+
+
+def broken_rules(report: Row) -> list[list[str]]:
+    """The library, the rule, whether it is broken or a crash, and the reason."""
     return [
-        row["name"],
-        row["version"],
-        counted(row, "producer"),
-        counted(row, "consumer"),
-        counted(row, "exchange table"),
-        rule_outcome(row, "20-byte-offset"),
-        rule_outcome(row, "23-read-only"),
-        row["fault"] or "",
+        [f"{row['name']} {row['version']}", each["rule"], each["outcome"], each["reason"]]
+        for row in report["libraries"]
+        for each in row["rules"]
+        if each["outcome"] in ("broken", "crash")
     ]
 
 
-LIBRARY_HEADS = [
-    "library",
-    "version",
-    "producer",
-    "consumer",
-    "table",
-    "byte_offset",
-    "read-only",
-    "not usable",
-]
-
-
-def title(report: dict[str, Any]) -> str:
+def title(report: Row) -> str:
     return (
         f"dlbridge {report['dlbridge']}, Python {report['python']}, NumPy {report['numpy']}, "
         f"{report['machine']}"
     )
 
 
-def as_html(report: dict[str, Any]) -> str:
+def as_html(report: Row) -> str:
     """One page without anything outside itself, to attach to a bug report."""
-    parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8><title>dlbridge doctor</title>",
-        "<style>body{font:14px sans-serif;margin:2em}table{border-collapse:collapse;margin:1em 0}"
-        "td,th{border:1px solid #bbb;padding:3px 7px;text-align:left}small{color:#555}</style>",
-        f"<h1>dlbridge doctor</h1><p>{escape(title(report))}</p><h2>Libraries</h2>",
-        _html_table(LIBRARY_HEADS, [library_cells(row) for row in report["libraries"]]),
-        "<h2>Crossings</h2><p>From the row to the column; point at a cell for its reason.</p>",
-        _html_matrix(report),
-        "<h2>Rules that are broken</h2>",
-        _html_table(
-            ["library", "rule", "", "reason"],
-            [
-                [f"{row['name']} {row['version']}", *finding]
-                for row in report["libraries"]
-                for finding in broken_rules(row)
-            ],
-        ),
-        "</html>\n",
-    ]
-    return "\n".join(parts)
+    return f"""<!doctype html><html lang=en><meta charset=utf-8><title>dlbridge doctor</title>
+<style>body{{font:14px sans-serif;margin:2em}}table{{border-collapse:collapse;margin:1em 0}}\
+td,th{{border:1px solid #bbb;padding:3px 7px;text-align:left}}small{{color:#555}}</style>
+<h1>dlbridge doctor</h1><p>{escape(title(report))}</p><h2>Libraries</h2>
+{_html_table(LIBRARY_HEADS, library_cells(report))}
+<h2>Crossings</h2><p>From the row to the column; point at a cell for its reason.</p>
+{_html_matrix(report)}
+<h2>Rules that are broken</h2>
+{_html_table(BROKEN_HEADS, broken_rules(report))}
+</html>
+"""
 
 
 def _html_table(heads: list[str], rows: list[list[str]]) -> str:
@@ -115,27 +117,20 @@ def _html_table(heads: list[str], rows: list[list[str]]) -> str:
     return f"<table><tr>{head}\n{body}</table>"
 
 
-def _html_matrix(report: dict[str, Any]) -> str:
+def _html_matrix(report: Row) -> str:
     columns = names(report)
-    pairs = by_pair(report)
     lines = ["<table><tr><th>" + "".join(f"<th>{escape(each)}" for each in columns)]
-    for source in columns:
-        cells = [f"<tr><th>{escape(source)}"]
-        for target in columns:
-            found = pairs.get((source, target))
-            if found is None:
-                cells.append("<td>")
-                continue
-            word, colour = OUTCOMES[found["outcome"]]
-            taken = f"<br><small>{found['microseconds']} µs</small>" if timed(found) else ""
-            why = escape("; ".join([found.get("reason") or "", *found.get("notes", [])]))
-            cells.append(f'<td style="background:{colour}" title="{why}">{word}{taken}')
-        lines.append("".join(cells))
+    for source, row in matrix(report, columns):
+        cells = (_html_cell(found) if found else "<td>" for found in row)
+        lines.append(f"<tr><th>{escape(source)}" + "".join(cells))
     return "\n".join([*lines, "</table>"])
 
 
-def timed(found: dict[str, Any]) -> bool:
-    return found.get("microseconds") is not None
+def _html_cell(found: Row) -> str:
+    colour = OUTCOMES[found["outcome"]][1]
+    why = escape("; ".join([found.get("reason") or "", *found.get("notes", [])]))
+    shown = told(found, "<br><small>{} µs</small>")
+    return f'<td style="background:{colour}" title="{why}">{shown}'
 
 
 def _markdown_table(heads: list[str], rows: Iterable[list[str]]) -> list[str]:
@@ -145,44 +140,33 @@ def _markdown_table(heads: list[str], rows: Iterable[list[str]]) -> list[str]:
     return [line(heads), "|" + "---|" * len(heads), *(line(row) for row in rows), ""]
 
 
-def as_markdown(report: dict[str, Any]) -> str:
+def as_markdown(report: Row) -> str:
     """Tables for a manual."""
-    lines = [title(report) + ".", ""]
-    lines += _markdown_table(LIBRARY_HEADS, (library_cells(row) for row in report["libraries"]))
     columns = names(report)
-    pairs = by_pair(report)
-    rows = []
-    for source in columns:
-        row = [f"**{source}**"]
-        for target in columns:
-            found = pairs.get((source, target))
-            word = "" if found is None else OUTCOMES[found["outcome"]][0]
-            if found is not None and timed(found):
-                word += f" {found['microseconds']:.0f}"
-            row.append(word)
-        rows.append(row)
-    lines += ["From the row to the column; the number is microseconds.", ""]
-    lines += _markdown_table(["", *columns], rows)
-    reasons = sorted(
-        {
-            (each["source"], each["target"], each["reason"])
-            for each in report["crossings"]
-            if each["outcome"] in ("refused", "apart")
-        }
-    )
+    crossings = [
+        [f"**{source}**", *(told(found, " {:.0f}") if found else "" for found in row)]
+        for source, row in matrix(report, columns)
+    ]
+    lines = [
+        title(report) + ".",
+        "",
+        *_markdown_table(LIBRARY_HEADS, library_cells(report)),
+        "From the row to the column; the number is microseconds.",
+        "",
+        *_markdown_table(["", *columns], crossings),
+    ]
+    reasons = {
+        (each["source"], each["target"], each["reason"])
+        for each in report["crossings"]
+        if each["outcome"] in ("refused", "apart")
+    }
     if reasons:
-        lines += ["Refused, or apart:", ""]
-        lines += [f"- {source} to {target}: {reason}" for source, target, reason in reasons]
-        lines.append("")
-    lines += ["Rules that are broken:", ""]
-    lines += _markdown_table(
-        ["library", "rule", "", "reason"],
-        (
-            [f"{row['name']} {row['version']}", rule, outcome, _short(reason)]
-            for row in report["libraries"]
-            for rule, outcome, reason in broken_rules(row)
-        ),
-    )
+        lines_of_them = (
+            f"- {source} to {target}: {why}" for source, target, why in sorted(reasons)
+        )
+        lines += ["Refused, or apart:", "", *lines_of_them, ""]
+    broken = [[*first, _short(reason)] for *first, reason in broken_rules(report)]
+    lines += ["Rules that are broken:", "", *_markdown_table(BROKEN_HEADS, broken)]
     return "\n".join(lines)
 
 

@@ -7,12 +7,67 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter, methodcaller
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
 
 import dlbridge
 from dlbridge import libraries
+
+# What has a library's version, where that is not called as it is.
+_DISTRIBUTIONS = {
+    "tensorflow": ("tensorflow-cpu",),
+    "paddle": ("paddlepaddle", "paddlepaddle-gpu"),
+    "cupy": ("cupy-cuda12x", "cupy-cuda13x"),
+    "warp": ("warp-lang",),
+    "tvm_ffi": ("apache-tvm-ffi",),
+    "cuda.core": ("cuda-core",),
+    "array_api_strict": ("array-api-strict",),
+    "PIL": ("pillow",),
+}
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """One library, as the doctor handles it. A function may be a "module:name" that is imported
+    when it is called.
+
+    ``make(array)`` gives the library's own object with those values, made by its own means where it
+    has them; ``values(x)`` is the library's own reading of it. ``take`` is its DLPack import
+    without dlbridge, None where it has none. ``part(x)`` is a view of x without its first row.
+    ``module``, ``name`` by default, tells whether it is installed.
+    """
+
+    name: str
+    make: Callable[[Any], Any] | str | None = None
+    values: Callable[[Any], Any] | str = np.asarray
+    take: Callable[[Any], Any] | str | None = None
+    part: Callable[[Any], Any] | None = None
+    write: Callable[[Any], Any] | None = None
+    module: str = ""
+
+    @property
+    def installed(self) -> bool:
+        try:
+            return importlib.util.find_spec(self.module or self.name) is not None
+        except ImportError:
+            return False
+
+    @property
+    def version(self) -> str:
+        for name in (*_DISTRIBUTIONS.get(self.name, ()), self.name):
+            try:
+                return importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return ""
+
+
+def function_of(given: Callable[[Any], Any] | str) -> Callable[[Any], Any]:
+    found: Callable[[Any], Any] = resolve_name(given) if isinstance(given, str) else given
+    return found
 
 
 def _by_dlpack(result: Any) -> Any:
@@ -22,249 +77,96 @@ def _by_dlpack(result: Any) -> Any:
     return np.from_dlpack(result)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Specimen:
-    """One library, as the doctor handles it.
-
-    ``module`` tells whether it is installed, ``distributions`` its version. ``make(array)`` gives
-    the library's own object with those values, made by its own means where it has them;
-    ``values(x)`` is the library's own reading of it. ``take`` is its DLPack import without
-    dlbridge, None where it has none. ``part(x)`` is a view of x without its first row.
-    """
-
-    name: str
-    module: str
-    distributions: tuple[str, ...] = ()
-    make: Callable[[Any], Any] | None = None
-    values: Callable[[Any], Any] = np.asarray
-    take: Callable[[Any], Any] | None = None
-    part: Callable[[Any], Any] | None = None
-    write: Callable[[Any], Any] | None = None
-
-    @property
-    def installed(self) -> bool:
-        try:
-            return importlib.util.find_spec(self.module) is not None
-        except ImportError:
-            return False
-
-    @property
-    def version(self) -> str:
-        for name in (*self.distributions, self.name):
-            try:
-                return importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:
-                continue
-        return ""
-
-
-def _lazily(path: str) -> Callable[..., Any]:
-    """A function of a module that is imported when it is called."""
-
-    def call(*arguments: Any, **keywords: Any) -> Any:
-        module, _, name = path.partition(":")
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-        return found(*arguments, **keywords)
-
-    return call
-
-
-def _method(name: str) -> Callable[[Any], Any]:
-    return lambda x: getattr(x, name)()
-
-
-def _without_first(x: Any) -> Any:
-    return x[1:]
-
-
 def _take_tensorflow(producer: Any) -> Any:
-    return _lazily("tensorflow:experimental.dlpack.from_dlpack")(producer.__dlpack__())
+    return resolve_name("tensorflow:experimental.dlpack.from_dlpack")(producer.__dlpack__())
 
 
 def _take_view(producer: Any) -> Any:
-    return _lazily("cuda.core.utils:StridedMemoryView.from_dlpack")(producer, -1)
+    return resolve_name("cuda.core.utils:StridedMemoryView.from_dlpack")(producer, -1)
 
 
-def _take_drjit(producer: Any) -> Any:
-    return _lazily("drjit.llvm:TensorXf")(producer)
-
-
-def _take_warp(producer: Any) -> Any:
+def _warp() -> Any:
     warp = importlib.import_module("warp")
     warp.config.quiet = True
     warp.init()
-    return warp.from_dlpack(producer)
+    return warp
 
 
 def _make_warp(array: Any) -> Any:
-    warp = importlib.import_module("warp")
-    warp.config.quiet = True
-    return warp.array(array, device="cpu")
+    return _warp().array(array, device="cpu")
+
+
+def _take_warp(producer: Any) -> Any:
+    return _warp().from_dlpack(producer)
+
+
+def _of_dpnp(x: Any) -> Any:
+    return x if isinstance(x, np.ndarray) else x.asnumpy()
 
 
 def _fill(x: Any) -> Any:
     x[...] = 9
 
 
+_rest = itemgetter(slice(1, None))
+_numpy = methodcaller("numpy")
+_to_numpy = methodcaller("to_numpy")
+_zero = methodcaller("zero_")
+
+# The library, how it is made, read and taken.
 SPECIMENS: tuple[Specimen, ...] = (
+    Specimen("numpy", np.array, np.asarray, np.from_dlpack, _rest, _fill),
+    Specimen("torch", "torch:tensor", _numpy, "torch:from_dlpack", _rest, _zero),
     Specimen(
-        name="numpy",
-        module="numpy",
-        make=np.array,
-        take=np.from_dlpack,
-        part=_without_first,
-        write=_fill,
-    ),
-    Specimen(
-        name="torch",
-        module="torch",
-        make=_lazily("torch:tensor"),
-        values=_method("numpy"),
-        take=_lazily("torch:from_dlpack"),
-        part=_without_first,
-        write=_method("zero_"),
-    ),
-    Specimen(
-        name="dlbridge",
-        module="dlbridge",
-        values=_by_dlpack,
-        make=lambda array: dlbridge.from_dlpack(np.array(array)),
-        take=dlbridge.from_dlpack,
+        "dlbridge",
+        dlbridge.from_dlpack,
+        _by_dlpack,
+        dlbridge.from_dlpack,
         write=lambda x: dlbridge.to_numpy(x).fill(9),
     ),
+    Specimen("jax", "jax.numpy:asarray", np.asarray, "jax.dlpack:from_dlpack", _rest),
+    Specimen("tensorflow", "tensorflow:constant", _numpy, _take_tensorflow, _rest),
+    Specimen("paddle", "paddle:to_tensor", _numpy, "paddle.utils.dlpack:from_dlpack", _rest, _zero),
+    Specimen("mlx", "mlx.core:array", np.asarray, "mlx.core:from_dlpack", _rest, module="mlx.core"),
+    Specimen("dpnp", "dpnp:asarray", _of_dpnp, "dpnp:from_dlpack", _rest, _fill),
+    Specimen("cupy", "cupy:asarray", "cupy:asnumpy", "cupy:from_dlpack", _rest),
     Specimen(
-        name="jax",
-        module="jax",
-        make=_lazily("jax.numpy:asarray"),
-        take=_lazily("jax.dlpack:from_dlpack"),
-        part=_without_first,
-    ),
-    Specimen(
-        name="tensorflow",
-        module="tensorflow",
-        distributions=("tensorflow-cpu", "tensorflow"),
-        make=_lazily("tensorflow:constant"),
-        values=_method("numpy"),
-        take=_take_tensorflow,
-        part=_without_first,
-    ),
-    Specimen(
-        name="paddle",
-        module="paddle",
-        distributions=("paddlepaddle", "paddlepaddle-gpu"),
-        make=_lazily("paddle:to_tensor"),
-        values=_method("numpy"),
-        take=_lazily("paddle.utils.dlpack:from_dlpack"),
-        part=_without_first,
-        write=_method("zero_"),
-    ),
-    Specimen(
-        name="mlx",
-        module="mlx.core",
-        make=_lazily("mlx.core:array"),
-        take=_lazily("mlx.core:from_dlpack"),
-        part=_without_first,
-    ),
-    Specimen(
-        name="dpnp",
-        module="dpnp",
-        make=_lazily("dpnp:asarray"),
-        values=lambda x: x if isinstance(x, np.ndarray) else x.asnumpy(),
-        take=_lazily("dpnp:from_dlpack"),
-        part=_without_first,
-        write=_fill,
-    ),
-    Specimen(
-        name="cupy",
-        module="cupy",
-        distributions=("cupy-cuda12x", "cupy-cuda13x", "cupy"),
-        make=_lazily("cupy:asarray"),
-        values=_lazily("cupy:asnumpy"),
-        take=_lazily("cupy:from_dlpack"),
-        part=_without_first,
-    ),
-    Specimen(
-        name="pyarrow",
-        module="pyarrow",
-        make=_lazily("pyarrow:Tensor.from_numpy"),
-        values=_method("to_numpy"),
-        take=_lazily("pyarrow:Tensor.from_dlpack"),
+        "pyarrow",
+        "pyarrow:Tensor.from_numpy",
+        _to_numpy,
+        "pyarrow:Tensor.from_dlpack",
         write=lambda x: x.to_numpy().fill(9),
     ),
+    Specimen("warp", _make_warp, _numpy, _take_warp, _rest, _zero),
     Specimen(
-        name="warp",
-        module="warp",
-        distributions=("warp-lang",),
-        make=_make_warp,
-        values=_method("numpy"),
-        take=_take_warp,
-        part=_without_first,
-        write=_method("zero_"),
+        "onnxruntime",
+        "onnxruntime:OrtValue.ortvalue_from_numpy",
+        _numpy,
+        "onnxruntime:OrtValue.from_dlpack",
     ),
+    Specimen("tvm_ffi", "tvm_ffi:from_dlpack", _by_dlpack, "tvm_ffi:from_dlpack"),
+    Specimen("cuda.core", _take_view, _by_dlpack, _take_view),
     Specimen(
-        name="onnxruntime",
-        module="onnxruntime",
-        make=_lazily("onnxruntime:OrtValue.ortvalue_from_numpy"),
-        values=_method("numpy"),
-        take=_lazily("onnxruntime:OrtValue.from_dlpack"),
-    ),
-    Specimen(
-        name="tvm_ffi",
-        module="tvm_ffi",
-        distributions=("apache-tvm-ffi",),
-        make=lambda array: _lazily("tvm_ffi:from_dlpack")(np.array(array)),
-        values=_by_dlpack,
-        take=_lazily("tvm_ffi:from_dlpack"),
-    ),
-    Specimen(
-        name="cuda.core",
-        module="cuda.core",
-        distributions=("cuda-core",),
-        make=lambda array: _take_view(np.array(array)),
-        values=_by_dlpack,
-        take=_take_view,
-    ),
-    Specimen(
-        name="max",
+        "max",
+        "max.driver:Buffer.from_numpy",
+        _to_numpy,
+        "max.driver:Buffer.from_dlpack",
+        lambda x: x[1:, :] if x.rank == 2 else x[1:],
         module="max.driver",
-        make=lambda array: _lazily("max.driver:Buffer.from_numpy")(np.array(array)),
-        values=_method("to_numpy"),
-        take=_lazily("max.driver:Buffer.from_dlpack"),
-        part=lambda x: x[1:, :] if x.rank == 2 else x[1:],
     ),
+    Specimen("drjit", "drjit.llvm:TensorXf", _numpy, "drjit.llvm:TensorXf"),
     Specimen(
-        name="drjit",
-        module="drjit",
-        make=lambda array: _lazily("drjit.llvm:TensorXf")(np.array(array)),
-        values=_method("numpy"),
-        take=_take_drjit,
+        "array_api_strict",
+        "array_api_strict:asarray",
+        _by_dlpack,
+        "array_api_strict:from_dlpack",
+        itemgetter((slice(1, None), ...)),
+        _fill,
     ),
-    Specimen(
-        name="array_api_strict",
-        module="array_api_strict",
-        distributions=("array-api-strict",),
-        make=_lazily("array_api_strict:asarray"),
-        values=_by_dlpack,
-        take=_lazily("array_api_strict:from_dlpack"),
-        part=lambda x: x[1:, ...],
-        write=_fill,
-    ),
-    Specimen(
-        name="memoryview",
-        module="builtins",
-        make=lambda array: memoryview(np.array(array)),  # type: ignore[arg-type,unused-ignore]
-        part=_without_first,
-    ),
-    Specimen(name="array", module="array"),
-    Specimen(name="ctypes", module="ctypes"),
-    Specimen(
-        name="PIL",
-        module="PIL",
-        distributions=("pillow",),
-        make=_lazily("PIL.Image:fromarray"),
-    ),
+    Specimen("memoryview", memoryview, part=_rest, module="builtins"),
+    Specimen("array"),
+    Specimen("ctypes"),
+    Specimen("PIL", "PIL.Image:fromarray"),
 )
 
 
@@ -272,10 +174,10 @@ def specimens() -> dict[str, Specimen]:
     """Of every library that is installed: those above, and whatever else is registered."""
     found = {each.name: each for each in SPECIMENS if each.installed}
     for library in libraries.known():
-        module = (library.modules or (library.name,))[0]
         known = any(library.name.startswith(each.name) for each in SPECIMENS)
         if library.is_target and not known:
-            other = Specimen(name=library.name, module=module, values=dlbridge.to_numpy)
+            module = (*library.modules, library.name)[0]
+            other = Specimen(library.name, values=dlbridge.to_numpy, module=module)
             if other.installed:
                 found[library.name] = other
     return found
@@ -283,6 +185,11 @@ def specimens() -> dict[str, Specimen]:
 
 def make(specimen: Specimen, array: Any) -> Any:
     """The library's object with these values: by its own means, or by ours where it has none."""
-    if specimen.make is not None:
-        return specimen.make(array)
-    return dlbridge.to(array, specimen.name, copy=True)
+    if specimen.make is None:
+        return dlbridge.to(array, specimen.name, copy=True)
+    return function_of(specimen.make)(array.copy())
+
+
+def read(specimen: Specimen, x: Any) -> Any:
+    """The values that the library sees, as an array."""
+    return np.asarray(function_of(specimen.values)(x))

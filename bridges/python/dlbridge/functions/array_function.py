@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -156,8 +156,22 @@ def _apart(array: _Array, others: tuple[Any, ...]) -> _Array:
     return array
 
 
-def read_only(x: Any) -> Any:
-    """``x`` as the array that a function may look at, if it is an array of any library."""
+def filled(
+    values: tuple[Any, ...], places: Sequence[int], others: Iterable[Any]
+) -> tuple[Any, ...]:
+    """The values, with others at these places."""
+    result = list(values)
+    for place, other in zip(places, others, strict=True):
+        result[place] = other
+    return tuple(result)
+
+
+def arrays(values: Iterable[Any]) -> tuple[Any, ...]:
+    """The values; arrays of any library as those that a function may look at."""
+    return tuple(_read_only(each) for each in values)
+
+
+def _read_only(x: Any) -> Any:
     if not is_array(x):
         return x
     array = to_numpy(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import weakref
 from collections.abc import Iterator
@@ -186,31 +187,26 @@ def _begin_writing(tensor: torch.Tensor) -> None:
         torch.autograd.graph.increment_version(tensor)
 
 
-_written: Any = None
-
-
+@functools.cache
 def _written_function() -> Any:
     """The autograd function that stands for what NumPy wrote. Made late, since it needs torch."""
-    global _written
-    if _written is None:
-        import torch
+    import torch
 
-        class WrittenByNumPy(torch.autograd.Function):
-            @staticmethod
-            def forward(context: Any, tensor: Any) -> Any:
-                context.mark_dirty(tensor)
-                return tensor
+    class WrittenByNumPy(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, tensor: Any) -> Any:
+            context.mark_dirty(tensor)
+            return tensor
 
-            @staticmethod
-            def backward(context: Any, *gradients: Any) -> Any:
-                raise RuntimeError(
-                    "NumPy wrote to this tensor inside dlbridge.borrow(), and autograd has no "
-                    "gradient of that; borrow under torch.no_grad() if the values written are "
-                    "constants of no effect on the gradient, or use dlbridge.numpy_function"
-                )
+        @staticmethod
+        def backward(context: Any, *gradients: Any) -> Any:
+            raise RuntimeError(
+                "NumPy wrote to this tensor inside dlbridge.borrow(), and autograd has no "
+                "gradient of that; borrow under torch.no_grad() if the values written are "
+                "constants of no effect on the gradient, or use dlbridge.numpy_function"
+            )
 
-        _written = WrittenByNumPy
-    return _written
+    return WrittenByNumPy
 
 
 # --- an array's tensor ---------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from dlbridge.functions.agnostic import accepts
-from dlbridge.functions.array_function import ArrayFunction, read_only
+from dlbridge.functions.array_function import ArrayFunction, arrays, filled
 
 
 def call(function: ArrayFunction, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -26,50 +26,36 @@ def call(function: ArrayFunction, arguments: tuple[Any, ...], named: dict[str, A
 
 
 def _traced(function: ArrayFunction, given: tuple[Any, ...], places: tuple[int, ...]) -> Any:
-    def filled(arrays: Any) -> tuple[Any, ...]:
-        inputs = list(given)
-        for place, array in zip(places, arrays, strict=True):
-            inputs[place] = array
-        return tuple(inputs)
-
-    def specs(arrays: Any) -> list[Any]:
-        return [
-            _shape_and_dtype(shape, _dtype(dtype))
-            for shape, dtype in function.declared(filled(arrays))
-        ]
-
-    def on_host(*arrays: Any) -> list[Any]:
-        outputs = function.run(tuple(read_only(each) for each in filled(arrays)))
-        return [_in_jax(each) for each in outputs]
+    def on_host(*inputs: Any) -> list[Any]:
+        outputs = function.run(arrays(filled(given, places, inputs)))
+        return [each.astype(_dtype(each.dtype), copy=False) for each in outputs]
 
     @jax.custom_vjp
-    def run(*arrays: Any) -> Any:
-        return jax.pure_callback(on_host, specs(arrays), *arrays, vmap_method="sequential")
+    def run(*inputs: Any) -> Any:
+        declared = function.declared(filled(given, places, inputs))
+        specs = [_shape_and_dtype(shape, _dtype(dtype)) for shape, dtype in declared]
+        return jax.pure_callback(on_host, specs, *inputs, vmap_method="sequential")
 
-    def forward(*arrays: Any) -> Any:
-        outputs = run(*arrays)
-        return outputs, (arrays, outputs)
+    def forward(*inputs: Any) -> Any:
+        outputs = run(*inputs)
+        return outputs, (inputs, outputs)
 
-    def gradient_on_host(arrays: Any, outputs: Any, gradients: Any) -> Any:
-        inputs = tuple(read_only(each) for each in filled(arrays))
+    def gradient_on_host(inputs: Any, outputs: Any, gradients: Any) -> Any:
         needed = tuple(place in places for place in range(len(given)))
         found = function.run_gradient(
-            inputs,
-            tuple(read_only(each) for each in outputs),
-            needed,
-            tuple(read_only(each) for each in gradients),
+            arrays(filled(given, places, inputs)), arrays(outputs), needed, arrays(gradients)
         )
         return tuple(found[place] for place in places)
 
     def backward(saved: Any, gradients: Any) -> Any:
-        arrays, outputs = saved
+        inputs, outputs = saved
         if function.gradient is None:
             raise TypeError(
                 f"{function.__qualname__}() has no gradient; write @{function.__name__}.backward"
             )
-        shapes = tuple(_shape_and_dtype(each.shape, each.dtype) for each in arrays)
+        shapes = tuple(_shape_and_dtype(each.shape, each.dtype) for each in inputs)
         return jax.pure_callback(
-            gradient_on_host, shapes, arrays, outputs, gradients, vmap_method="sequential"
+            gradient_on_host, shapes, inputs, outputs, gradients, vmap_method="sequential"
         )
 
     run.defvjp(forward, backward)
@@ -83,7 +69,3 @@ def _shape_and_dtype(shape: Any, dtype: Any) -> Any:
 
 def _dtype(dtype: Any) -> Any:
     return jax.dtypes.canonicalize_dtype(np.dtype(dtype))
-
-
-def _in_jax(array: Any) -> Any:
-    return array.astype(_dtype(array.dtype), copy=False)

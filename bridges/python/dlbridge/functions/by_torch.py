@@ -6,17 +6,14 @@ import inspect
 import itertools
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
 from dlbridge import to_torch
-from dlbridge.functions.array_function import (
-    ArrayFunction,
-    read_only,
-    warn_not_differentiable,
-)
+from dlbridge.functions.array_function import ArrayFunction, arrays, filled, warn_not_differentiable
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
@@ -41,11 +38,10 @@ def call(function: ArrayFunction, arguments: tuple[Any, ...], named: dict[str, A
     return outputs if len(outputs) > 1 else outputs[0]
 
 
-def _for_numpy(tensor: torch.Tensor) -> torch.Tensor:
+def _for_numpy(x: Any) -> Any:
     """Under autocast a matrix product gives bfloat16, which few functions of NumPy's can take."""
-    if tensor.dtype in _LOW_PRECISION and torch.is_autocast_enabled(tensor.device.type):
-        return tensor.float()
-    return tensor
+    low = isinstance(x, torch.Tensor) and x.dtype in _LOW_PRECISION
+    return x.float() if low and torch.is_autocast_enabled(x.device.type) else x
 
 
 class _Job:
@@ -56,18 +52,22 @@ class _Job:
         self.given = given
         self.places = places
 
-    def filled(self, tensors: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
-        """The arguments as arrays: those of other libraries that are no tensors too."""
-        inputs = list(self.given)
-        for place, tensor in zip(self.places, tensors, strict=True):
-            inputs[place] = tensor
-        return tuple(read_only(each) for each in inputs)
+    def outputs(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        outputs = self.function.run(arrays(filled(self.given, self.places, tensors)))
+        return [_delivered(each, tensors[0].device) for each in outputs]
 
-    def at_places(self, flags: tuple[bool, ...]) -> tuple[bool, ...]:
-        spread = [False] * len(self.given)
-        for place, flag in zip(self.places, flags, strict=True):
-            spread[place] = flag
-        return tuple(spread)
+    def gradients(
+        self, saved: Sequence[torch.Tensor], needed: tuple[bool, ...], gradients: Any
+    ) -> list[torch.Tensor]:
+        """Those that are needed; saved are the tensors, and behind them the outputs."""
+        count = len(self.places)
+        found = self.function.run_gradient(
+            arrays(filled(self.given, self.places, saved[:count])),
+            arrays(saved[count:]),
+            filled((False,) * len(self.given), self.places, needed),
+            arrays(gradients),
+        )
+        return [_delivered(each, saved[0].device) for each in found if each is not None]
 
 
 def _delivered(array: Any, device: torch.device) -> torch.Tensor:
@@ -91,14 +91,12 @@ def _stacked(results: Any) -> tuple[Any, Any]:
 class _Forward(torch.autograd.Function):
     @staticmethod
     def forward(job: _Job, *tensors: torch.Tensor) -> Any:
-        outputs = job.function.run(job.filled(tensors))
-        return tuple(_delivered(each, tensors[0].device) for each in outputs)
+        return tuple(job.outputs(tensors))
 
     @staticmethod
     def setup_context(context: Any, inputs: Any, outputs: Any) -> None:
         job, *tensors = inputs
         context.job = job
-        context.inputs = len(tensors)
         context.save_for_backward(*tensors, *outputs)
         context.mark_non_differentiable(
             *(each for each in outputs if not (each.is_floating_point() or each.is_complex()))
@@ -111,28 +109,23 @@ class _Forward(torch.autograd.Function):
         # A gradient that is looked through again is a node of the graph; the plain one need not be.
         plain = not (torch.is_grad_enabled() or torch._C._are_functorch_transforms_active())
         run = _Backward.forward if plain else _Backward.apply
-        found = iter(run(context.job, needed, context.inputs, *saved, *gradients))
+        found = iter(run(context.job, needed, *saved, *gradients))
         return None, *(next(found) if asked else None for asked in needed)
 
     @staticmethod
     def vmap(info: Any, dims: Any, job: _Job, *tensors: torch.Tensor) -> Any:
-        return _stacked([_Forward.apply(job, *item) for item in _per_item(info, dims[1:], tensors)])
+        items = _per_item(info, dims[1:], tensors)
+        return _stacked([_Forward.apply(job, *item) for item in items])
 
 
 class _Backward(torch.autograd.Function):
     """The gradient is a function of its own, so that torch.func's transforms can look through."""
 
     @staticmethod
-    def forward(job: _Job, needed: tuple[bool, ...], count: int, *tensors: torch.Tensor) -> Any:
-        saved, gradients = _split(tensors, count)
-        inputs = job.filled(saved[:count])
-        found = job.function.run_gradient(
-            inputs,
-            tuple(read_only(each) for each in saved[count:]),
-            job.at_places(needed),
-            tuple(read_only(each) for each in gradients),
-        )
-        return tuple(_delivered(each, tensors[0].device) for each in found if each is not None)
+    def forward(job: _Job, needed: tuple[bool, ...], *tensors: torch.Tensor) -> Any:
+        # The tensors, the outputs, and a gradient for each output.
+        saved = (len(tensors) + len(job.places)) // 2
+        return tuple(job.gradients(tensors[:saved], needed, tensors[saved:]))
 
     @staticmethod
     def setup_context(context: Any, inputs: Any, outputs: Any) -> None:
@@ -147,19 +140,9 @@ class _Backward(torch.autograd.Function):
         )
 
     @staticmethod
-    def vmap(info: Any, dims: Any, job: _Job, needed: Any, count: int, *tensors: Any) -> Any:
-        return _stacked(
-            [
-                _Backward.apply(job, needed, count, *item)
-                for item in _per_item(info, dims[3:], tensors)
-            ]
-        )
-
-
-def _split(tensors: tuple[Any, ...], inputs: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """What was saved, inputs and outputs, and behind it a gradient for each output."""
-    outputs = (len(tensors) - inputs) // 2
-    return tensors[: inputs + outputs], tensors[inputs + outputs :]
+    def vmap(info: Any, dims: Any, job: _Job, needed: Any, *tensors: Any) -> Any:
+        items = _per_item(info, dims[2:], tensors)
+        return _stacked([_Backward.apply(job, needed, *item) for item in items])
 
 
 # --- torch.compile -------------------------------------------------------------------------------
@@ -192,14 +175,11 @@ def operator_of(function: ArrayFunction) -> Any:
     name = f"dlbridge::numpy_{name}_{next(_numbers)}"
 
     def run(*given: Any) -> list[torch.Tensor]:
-        tensors = tuple(given[place] for place in places)
-        job = _Job(function, given, places)
-        outputs = function.run(job.filled(tensors))
-        return _as_declared(function, given, [_delivered(o, tensors[0].device) for o in outputs])
+        outputs = _Job(function, given, places).outputs([given[place] for place in places])
+        return _as_declared(function, given, outputs)
 
-    operator = torch.library.custom_op(
-        name, run, mutates_args=(), schema=f"({arguments}) -> Tensor[]"
-    )
+    schema = f"({arguments}) -> Tensor[]"
+    operator = torch.library.custom_op(name, run, mutates_args=(), schema=schema)
 
     @operator.register_fake
     def _(*given: Any) -> list[torch.Tensor]:
@@ -211,23 +191,17 @@ def operator_of(function: ArrayFunction) -> Any:
 
     if function.gradient is not None:
         _register_gradient(function, operator, f"{name}_backward", places)
-    return _Compiled(function, operator)
+    return _Compiled(operator)
 
 
 class _Compiled:
     """The operator, called as the function is."""
 
-    def __init__(self, function: ArrayFunction, operator: Any) -> None:
-        self.function = function
+    def __init__(self, operator: Any) -> None:
         self.operator = operator
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        return self.operator(*(self._arranged(arguments)), **named)
-
-    def _arranged(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(
-            _for_numpy(each) if isinstance(each, torch.Tensor) else each for each in arguments
-        )
+        return self.operator(*map(_for_numpy, arguments), **named)
 
 
 def _register_gradient(
@@ -237,23 +211,10 @@ def _register_gradient(
         saved: list[torch.Tensor], gradients: list[torch.Tensor], call: str
     ) -> list[torch.Tensor]:
         given, needed = _read(call)
-        job = _Job(function, given, places)
-        count = len(places)
-        found = function.run_gradient(
-            job.filled(tuple(saved[:count])),
-            tuple(read_only(each) for each in saved[count:]),
-            job.at_places(needed),
-            tuple(read_only(each) for each in gradients),
-        )
-        device = saved[0].device
-        return [_delivered(each, device) for each in found if each is not None]
+        return _Job(function, given, places).gradients(saved, needed, gradients)
 
-    backward = torch.library.custom_op(
-        name,
-        run,
-        mutates_args=(),
-        schema="(Tensor[] saved, Tensor[] gradients, str call) -> Tensor[]",
-    )
+    schema = "(Tensor[] saved, Tensor[] gradients, str call) -> Tensor[]"
+    backward = torch.library.custom_op(name, run, mutates_args=(), schema=schema)
 
     @backward.register_fake
     def _(saved: Any, gradients: Any, call: str) -> list[torch.Tensor]:
@@ -268,16 +229,13 @@ def _register_gradient(
     def gradient(context: Any, gradients: Any) -> Any:
         needed = tuple(context.needs_input_grad[place] for place in places)
         saved = context.saved_tensors
-        filled = [
+        whole = [
             torch.zeros_like(output) if each is None else each
             for each, output in zip(gradients, saved[len(places) :], strict=True)
         ]
-        found = iter(backward(list(saved), filled, _written(context.given, needed)))
-        result: list[Any] = [None] * len(context.given)
-        for place, asked in zip(places, needed, strict=True):
-            if asked:
-                result[place] = next(found)
-        return tuple(result)
+        found = iter(backward(list(saved), whole, _written(context.given, needed)))
+        result = [next(found) if asked else None for asked in needed]
+        return filled((None,) * len(context.given), places, result)
 
     operator.register_autograd(gradient, setup_context=setup)
 
@@ -294,13 +252,8 @@ def _read(call: str) -> tuple[tuple[Any, ...], tuple[bool, ...]]:
 
 
 def _plain(constant: Any) -> Any:
-    if isinstance(constant, torch.SymInt):
-        return int(constant)
-    if isinstance(constant, torch.SymFloat):
-        return float(constant)
-    if isinstance(constant, torch.SymBool):
-        return bool(constant)
-    return constant
+    kinds: dict[type, Any] = {torch.SymInt: int, torch.SymFloat: float, torch.SymBool: bool}
+    return kinds.get(type(constant), lambda same: same)(constant)
 
 
 def _type_of(parameter: inspect.Parameter) -> str:

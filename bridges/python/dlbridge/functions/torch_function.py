@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,21 +36,17 @@ class TorchFunction:
         import torch
 
         tensors = tuple(_leaf(each) if is_array(each) else each for each in arguments)
-        wanted = [each for each in tensors if isinstance(each, torch.Tensor) and each.requires_grad]
+        asked = [isinstance(each, torch.Tensor) and each.requires_grad for each in tensors]
+        wanted = list(itertools.compress(tensors, asked))
         with torch.enable_grad():
             value = self.function(*tensors, **named)
-            found = iter(torch.autograd.grad(value, wanted, allow_unused=True))
-        gradients: list[Any] = []
-        for given, tensor in zip(arguments, tensors, strict=True):
-            if not (isinstance(tensor, torch.Tensor) and tensor.requires_grad):
-                gradients.append(None)
-                continue
-            gradient = next(found)
-            if gradient is None:
-                gradient = torch.zeros_like(tensor)
-            gradients.append(_back(gradient, given))
+            found = iter(torch.autograd.grad(value, wanted, materialize_grads=True))
+        gradients = tuple(
+            _back(next(found), each) if wants else None
+            for each, wants in zip(arguments, asked, strict=True)
+        )
         first = next(each for each in arguments if is_array(each))
-        return _back(value.detach(), first), tuple(gradients)
+        return _back(value.detach(), first), gradients
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from dlbridge import _core
 from dlbridge._errors import ConversionRefused
@@ -26,20 +26,25 @@ _policy: ContextVar[Policy | None] = ContextVar("dlbridge policy", default=None)
 
 
 @contextmanager
+def _holding(variable: ContextVar[Any], value: object) -> Iterator[None]:
+    """A block in which the variable has the value, and _core asks for it."""
+    token = variable.set(value)
+    _core.count_blocks(1)
+    try:
+        yield
+    finally:
+        _core.count_blocks(-1)
+        variable.reset(token)
+
+
+@contextmanager
 def no_copies() -> Iterator[None]:
     """A block in which the first crossing that would copy raises ``ConversionRefused`` instead.
 
     It names the line and the reason; nothing is copied. Holds for this thread, or asyncio task.
     """
-    _core.count_blocks(1)
-    try:
-        token = _copies_forbidden.set(True)
-        try:
-            yield
-        finally:
-            _copies_forbidden.reset(token)
-    finally:
-        _core.count_blocks(-1)
+    with _holding(_copies_forbidden, True):
+        yield
 
 
 @contextmanager
@@ -57,15 +62,8 @@ def policy(default: Policy | str) -> Iterator[Policy]:
             )
         names = ", ".join(repr(name) for name in PRESETS)
         raise ValueError(f"policy={default!r} is no preset; use one of {names}, or a Policy")
-    _core.count_blocks(1)
-    try:
-        token = _policy.set(chosen)
-        try:
-            yield chosen
-        finally:
-            _policy.reset(token)
-    finally:
-        _core.count_blocks(-1)
+    with _holding(_policy, chosen):
+        yield chosen
 
 
 class Tally(NamedTuple):
@@ -98,19 +96,21 @@ def stats() -> Stats:
 # Called by _core while a block is open.
 
 
-class _Entry:
+class _Entry(NamedTuple):
     """A crossing on its way: it is written down when it has succeeded."""
 
-    __slots__ = ("caller", "plan", "records")
-
-    def __init__(self, plan: Plan, records: tuple[Record, ...]) -> None:
-        self.plan = plan
-        self.records = records
-        self.caller = caller()
+    plan: Plan
+    caller: tuple[str, int, str]
+    records: tuple[Record, ...]
 
     def finish(self, began: int, nanoseconds: int | None) -> None:
         for record in self.records:
             record(self.plan, self.caller, began, nanoseconds)
+
+
+def _entry(plan: Plan) -> _Entry | None:
+    records = (*of_context.get(), *of_all_threads)
+    return _Entry(plan, caller(), records) if records else None
 
 
 def decided(plan: Plan) -> _Entry | None:
@@ -126,14 +126,13 @@ def decided(plan: Plan) -> _Entry | None:
             plan,
             fix="the same call before the block, or outside of it",
         )
-    records = (*of_context.get(), *of_all_threads)
-    return _Entry(plan, records) if records else None
+    return _entry(plan)
 
 
 def was_refused(plan: Plan) -> None:
-    records = (*of_context.get(), *of_all_threads)
-    if records:
-        _Entry(plan, records).finish(time.perf_counter_ns(), None)
+    entry = _entry(plan)
+    if entry is not None:
+        entry.finish(time.perf_counter_ns(), None)
 
 
 def default_policy() -> Policy | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import linecache
 import math
 import threading
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dlbridge._core import dtype_triple
 from dlbridge._plan import Plan
@@ -71,13 +70,12 @@ class Totals(NamedTuple):
 def crossing_of(
     plan: Plan, caller: tuple[str, int, str], began: int, nanoseconds: int | None
 ) -> Crossing:
-    shape = plan.shape or ()
-    elements = math.prod(shape) if plan.shape is not None else 0
+    elements = 0 if plan.shape is None else math.prod(plan.shape)
     return Crossing(
         *caller,
         source=plan.source,
         target=plan.result,
-        shape=shape,
+        shape=plan.shape or (),
         dtype=plan.dtype,
         result_dtype=plan.result_dtype,
         device=plan.device,
@@ -101,47 +99,11 @@ def _bits(dtype: str) -> int:
     return bits * lanes
 
 
-def _sums(crossings: list[Crossing]) -> tuple[int, int, int, int, int, int]:
-    def count(outcome: str) -> int:
-        return sum(each.outcome == outcome for each in crossings)
-
+def sums_of(crossings: list[Crossing]) -> tuple[int, int, int, int, int, int]:
+    """The fields that a Line and Totals have both, in their order."""
+    outcomes = [each.outcome for each in crossings]
     viewed = sum(each.nbytes for each in crossings if each.outcome == "view")
     copied = sum(each.bytes_copied for each in crossings)
     spent = sum(each.nanoseconds or 0 for each in crossings)
-    return count("view"), count("copy"), count("refused"), viewed, copied, spent
-
-
-class Crossings:
-    """Crossings in their order, and what they amount to."""
-
-    def __init__(self) -> None:
-        self.crossings: list[Crossing] = []
-
-    def __iter__(self) -> Iterator[Crossing]:
-        return iter(self.crossings)
-
-    def __len__(self) -> int:
-        return len(self.crossings)
-
-    def __getitem__(self, index: int) -> Crossing:
-        return self.crossings[index]
-
-    @property
-    def total(self) -> Totals:
-        return Totals(len(self), *_sums(self.crossings))
-
-    @property
-    def lines(self) -> list[Line]:
-        """The crossings grouped by line of code and kind: the most bytes copied first."""
-        groups: dict[tuple[object, ...], list[Crossing]] = {}
-        for each in self.crossings:
-            kind = (each.file, each.line, each.source, each.target, each.outcome, each.reasons)
-            groups.setdefault(kind, []).append(each)
-        lines = [Line(group[0], len(group), *_sums(group)) for group in groups.values()]
-        return sorted(
-            lines, key=lambda line: (-line.bytes_copied, -line.bytes_viewed, -line.nanoseconds)
-        )
-
-    def to_records(self) -> list[dict[str, Any]]:
-        """Each crossing as a dictionary of plain values."""
-        return [each._asdict() | {"code": each.code} for each in self.crossings]
+    counts = (outcomes.count(name) for name in ("view", "copy", "refused"))
+    return *counts, viewed, copied, spent  # type: ignore[return-value]

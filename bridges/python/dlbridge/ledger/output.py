@@ -6,20 +6,15 @@ import html
 import io
 import json
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dlbridge.ledger.crossings import Crossing, Crossings, Line
+from dlbridge.ledger.crossings import Crossing, Line
+
+if TYPE_CHECKING:
+    from dlbridge.ledger.recording import Ledger
 
 _COLUMNS = ("line", "code", "from → to", "shape", "times", "how", "copied", "viewed", "time", "why")
 _NUMBERS = frozenset({"times", "copied", "viewed", "time"})
-
-
-def written(text: str, path: Any) -> str:
-    """The text, which is also in the file then, if a path is given."""
-    if path is not None:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    return text
 
 
 def _bytes(count: int) -> str:
@@ -75,7 +70,7 @@ def _cells(line: Line) -> tuple[str, ...]:
     )
 
 
-def _summary(ledger: Crossings) -> str:
+def _summary(ledger: Ledger) -> str:
     total = ledger.total
     return (
         f"{_count(total.crossings, 'crossing')}: "
@@ -86,7 +81,7 @@ def _summary(ledger: Crossings) -> str:
     )
 
 
-def rich_of(ledger: Crossings) -> Any:
+def rich_of(ledger: Ledger) -> Any:
     """A rich.table.Table."""
     from rich import box
     from rich.table import Table
@@ -112,7 +107,7 @@ def rich_of(ledger: Crossings) -> Any:
     return table
 
 
-def _plain(ledger: Crossings) -> str:
+def _plain(ledger: Ledger) -> str:
     rows = [_COLUMNS, *(_cells(line) for line in ledger.lines)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     lines = []
@@ -125,7 +120,7 @@ def _plain(ledger: Crossings) -> str:
     return "\n".join([*lines, _summary(ledger)])
 
 
-def text_of(ledger: Crossings) -> str:
+def text_of(ledger: Ledger) -> str:
     try:
         from rich.console import Console
     except ModuleNotFoundError:
@@ -138,11 +133,6 @@ def text_of(ledger: Crossings) -> str:
     console.print(rich_of(ledger))
     lines = str(console.file.getvalue()).split("\n")  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in lines).strip("\n")
-
-
-def json_of(ledger: Crossings) -> str:
-    whole = {"total": ledger.total._asdict(), "crossings": ledger.to_records()}
-    return json.dumps(whole, indent=1)
 
 
 _PAGE = """<!doctype html>
@@ -165,7 +155,7 @@ _PAGE = """<!doctype html>
 """
 
 
-def html_of(ledger: Crossings) -> str:
+def html_of(ledger: Ledger) -> str:
     def cell(name: str, text: str, outcome: str = "") -> str:
         kind = "number" if name in _NUMBERS else outcome if name == "how" else ""
         tag = "td" if outcome else "th"
@@ -184,53 +174,33 @@ def html_of(ledger: Crossings) -> str:
     )
 
 
-def chrome_trace_of(ledger: Crossings) -> str:
+def chrome_trace_of(ledger: Ledger) -> str:
     """The Trace Event Format: a slice for each crossing, and the bytes copied so far."""
-    process = os.getpid()
-    start = min((each.began for each in ledger), default=0)
     events: list[dict[str, Any]] = []
+
+    def tell(kind: str, name: str, arguments: dict[str, Any], **fields: object) -> None:
+        event = {"name": name, "ph": kind, "pid": os.getpid(), **fields, "args": arguments}
+        events.append(event)
+
     for number, thread in enumerate(dict.fromkeys(each.thread for each in ledger)):
-        events.append(
-            {
-                "name": "thread_name",
-                "ph": "M",
-                "pid": process,
-                "tid": thread,
-                "args": {"name": f"crossings, thread {number}"},
-            }
-        )
+        tell("M", "thread_name", {"name": f"crossings, thread {number}"}, tid=thread)
+    start = min((each.began for each in ledger), default=0)
     copied = 0
     for each in sorted(ledger, key=lambda crossing: crossing.began):
         begin = (each.began - start) / 1000  # microseconds
-        events.append(
-            {
-                "name": f"{each.outcome}: {each.source} → {each.target}",
-                "cat": each.outcome,
-                "ph": "X",
-                "ts": begin,
-                "dur": (each.nanoseconds or 0) / 1000,
-                "pid": process,
-                "tid": each.thread,
-                "args": {
-                    "line": f"{each.file}:{each.line}",
-                    "code": each.code,
-                    "shape": str(each.shape),
-                    "dtype": each.dtype,
-                    "bytes": each.nbytes,
-                    "bytes copied": each.bytes_copied,
-                    "why": "; ".join(each.reasons),
-                },
-            }
-        )
+        spent = (each.nanoseconds or 0) / 1000
+        facts = {
+            "line": f"{each.file}:{each.line}",
+            "code": each.code,
+            "shape": str(each.shape),
+            "dtype": each.dtype,
+            "bytes": each.nbytes,
+            "bytes copied": each.bytes_copied,
+            "why": "; ".join(each.reasons),
+        }
+        name = f"{each.outcome}: {each.source} → {each.target}"
+        tell("X", name, facts, cat=each.outcome, ts=begin, dur=spent, tid=each.thread)
         if each.bytes_copied:
             copied += each.bytes_copied
-            events.append(
-                {
-                    "name": "bytes copied",
-                    "ph": "C",
-                    "ts": begin + (each.nanoseconds or 0) / 1000,
-                    "pid": process,
-                    "args": {"bytes": copied},
-                }
-            )
+            tell("C", "bytes copied", {"bytes": copied}, ts=begin + spent)
     return json.dumps({"displayTimeUnit": "ns", "traceEvents": events}, indent=1)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+import json
+from collections.abc import Iterator
 from typing import Any
 
 from dlbridge import _core
 from dlbridge._plan import Plan
 from dlbridge.ledger import output
 from dlbridge.ledger.blocks import of_all_threads, of_context
-from dlbridge.ledger.crossings import Crossing, Crossings, crossing_of
+from dlbridge.ledger.crossings import Crossing, Line, Totals, crossing_of, sums_of
 
 
-class Ledger(Crossings):
+class Ledger:
     """The crossings of a block. Made by ``dlbridge.trace()``; ``print`` shows it as a table."""
 
     def __init__(self, *, threads: bool = False) -> None:
-        super().__init__()
+        self.crossings: list[Crossing] = []
         self.threads = threads
         self._tokens: list[Any] = []
 
@@ -30,12 +31,7 @@ class Ledger(Crossings):
         _core.count_blocks(1)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         _core.count_blocks(-1)
         if self.threads:
             of_all_threads.remove(self._record)
@@ -46,6 +42,37 @@ class Ledger(Crossings):
         self, plan: Plan, caller: tuple[str, int, str], began: int, nanoseconds: int | None
     ) -> None:
         self.crossings.append(crossing_of(plan, caller, began, nanoseconds))
+
+    # What it holds.
+
+    def __iter__(self) -> Iterator[Crossing]:
+        return iter(self.crossings)
+
+    def __len__(self) -> int:
+        return len(self.crossings)
+
+    def __getitem__(self, index: int) -> Crossing:
+        return self.crossings[index]
+
+    @property
+    def total(self) -> Totals:
+        return Totals(len(self), *sums_of(self.crossings))
+
+    @property
+    def lines(self) -> list[Line]:
+        """The crossings grouped by line of code and kind: the most bytes copied first."""
+        groups: dict[tuple[object, ...], list[Crossing]] = {}
+        for each in self.crossings:
+            kind = (each.file, each.line, each.source, each.target, each.outcome, each.reasons)
+            groups.setdefault(kind, []).append(each)
+        lines = [Line(group[0], len(group), *sums_of(group)) for group in groups.values()]
+        return sorted(
+            lines, key=lambda line: (-line.bytes_copied, -line.bytes_viewed, -line.nanoseconds)
+        )
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Each crossing as a dictionary of plain values."""
+        return [each._asdict() | {"code": each.code} for each in self.crossings]
 
     # How it is shown.
 
@@ -62,15 +89,16 @@ class Ledger(Crossings):
 
     def to_json(self, path: Any = None) -> str:
         """Totals and crossings as JSON; also written to ``path`` where there is one."""
-        return output.written(output.json_of(self), path)
+        whole = {"total": self.total._asdict(), "crossings": self.to_records()}
+        return _written(json.dumps(whole, indent=1), path)
 
     def html(self, path: Any = None) -> str:
         """The table as a page of HTML that needs nothing else; also written to ``path``."""
-        return output.written(output.html_of(self), path)
+        return _written(output.html_of(self), path)
 
     def to_chrome_trace(self, path: Any = None) -> str:
         """The crossings on a line of time, for Perfetto or chrome://tracing; also to ``path``."""
-        return output.written(output.chrome_trace_of(self), path)
+        return _written(output.chrome_trace_of(self), path)
 
     def __str__(self) -> str:
         return output.text_of(self)
@@ -87,6 +115,14 @@ class Ledger(Crossings):
             f"<dlbridge ledger: {total.views} views, {total.copies} copies of "
             f"{total.bytes_copied:,} bytes, {total.refusals} refused>"
         )
+
+
+def _written(text: str, path: Any) -> str:
+    """The text, which is also in the file then, if a path is given."""
+    if path is not None:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    return text
 
 
 Ledger.__module__ = "dlbridge"  # where it is public

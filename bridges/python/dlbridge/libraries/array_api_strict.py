@@ -1,25 +1,17 @@
 """array-api-strict: NumPy behind the standard's own surface."""
 
-from typing import Any
-
 from dlbridge import Capabilities, Library
 from dlbridge.libraries import COMPLEX, INTEGERS, UNSIGNED
-
-
-def _address(result: Any) -> int:
-    return int(result._array.ctypes.data)
-
 
 ROWS = (
     Library(
         name="array_api_strict",
         object="array_api_strict.Array",
         capabilities=Capabilities(
-            result="array_api_strict.Array",
             dtypes=("bool", *INTEGERS, *UNSIGNED, "float32", "float64", *COMPLEX),
             read_only="honours",
         ),
         take="array_api_strict:from_dlpack",
-        address=_address,
+        address=lambda result: int(result._array.ctypes.data),
     ),
 )

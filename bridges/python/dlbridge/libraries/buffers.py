@@ -9,7 +9,7 @@ from typing import Any
 
 import dlbridge
 from dlbridge import Capabilities, Library
-from dlbridge.libraries import PLAIN, address_by_dlpack
+from dlbridge.libraries import INTEGERS, PLAIN, UNSIGNED, address_by_dlpack
 
 # The letters of array.array, by the type that each is on this machine.
 _LETTERS = {
@@ -19,15 +19,7 @@ _LETTERS = {
 }
 
 _CTYPES: dict[str, Any] = {
-    "bool": ctypes.c_bool,
-    "int8": ctypes.c_int8,
-    "int16": ctypes.c_int16,
-    "int32": ctypes.c_int32,
-    "int64": ctypes.c_int64,
-    "uint8": ctypes.c_uint8,
-    "uint16": ctypes.c_uint16,
-    "uint32": ctypes.c_uint32,
-    "uint64": ctypes.c_uint64,
+    **{name: getattr(ctypes, f"c_{name}") for name in ("bool", *INTEGERS, *UNSIGNED)},
     "float32": ctypes.c_float,
     "float64": ctypes.c_double,
 }
@@ -59,11 +51,7 @@ def _to_image(managed: Any) -> Any:
 ROWS = (
     Library(
         name="memoryview",
-        capabilities=Capabilities(
-            result="memoryview",
-            dtypes=PLAIN,
-            read_only="honours",
-        ),
+        capabilities=Capabilities(dtypes=PLAIN, read_only="honours"),
         take=memoryview,
         address=address_by_dlpack,
     ),
@@ -71,11 +59,7 @@ ROWS = (
         name="array",
         object="array.array",
         capabilities=Capabilities(
-            result="array.array",
-            dtypes=tuple(_LETTERS),
-            min_dimensions=1,
-            max_dimensions=1,
-            copies=True,
+            dtypes=tuple(_LETTERS), min_dimensions=1, max_dimensions=1, copies=True
         ),
         take=_to_array,
         quirks={"copies_in": "an array.array always owns its memory"},
@@ -83,9 +67,7 @@ ROWS = (
     Library(
         name="ctypes",
         object="ctypes array",
-        capabilities=Capabilities(
-            result="ctypes array", dtypes=tuple(_CTYPES), strides="compact", read_only="unaware"
-        ),
+        capabilities=Capabilities(dtypes=tuple(_CTYPES), strides="compact", read_only="unaware"),
         take=_to_ctypes,
         address=ctypes.addressof,
         quirks={"read_only": "ctypes can be written to, and knows no read-only memory"},
@@ -95,7 +77,6 @@ ROWS = (
         object="PIL.Image.Image",
         copies_out=True,
         capabilities=Capabilities(
-            result="PIL.Image.Image",
             dtypes=("bool", "uint8", "uint16", "int32", "float32"),
             min_dimensions=2,
             max_dimensions=3,

@@ -17,11 +17,7 @@ ROWS = (
         name="cuda.core",
         modules=("cuda",),
         object="cuda.core.StridedMemoryView",
-        capabilities=Capabilities(
-            result="cuda.core.StridedMemoryView",
-            dtypes=PLAIN,
-            read_only="honours",
-        ),
+        capabilities=Capabilities(dtypes=PLAIN, read_only="honours"),
         take=_take,
         address=lambda result: int(result.ptr),
     ),

@@ -1,5 +1,6 @@
 """CuPy: arrays of the GPU, where there is one."""
 
+import functools
 from typing import Any
 
 import dlbridge
@@ -14,20 +15,12 @@ def _now() -> Capabilities:
         there = cupy.cuda.runtime.getDeviceCount() > 0
     except cupy.cuda.runtime.CUDARuntimeError:
         there = False
-    return _WITH_GPU if there else _WITHOUT_GPU
+    return _on("cuda") if there else _on()
 
 
-def _on(devices: tuple[str, ...]) -> Capabilities:
-    return Capabilities(
-        result="cupy.ndarray",
-        devices=devices,
-        own_device="cuda",
-        dtypes=(*PLAIN, "bfloat16"),
-    )
-
-
-_WITH_GPU = _on(("cuda",))
-_WITHOUT_GPU = _on(())
+@functools.cache
+def _on(*devices: str) -> Capabilities:
+    return Capabilities(devices=devices, own_device="cuda", dtypes=(*PLAIN, "bfloat16"))
 
 
 def _take_host(managed: Any) -> Any:

@@ -1,5 +1,6 @@
 """dpnp: arrays of SYCL devices, as dpctl finds them."""
 
+import functools
 from typing import Any
 
 import dlbridge
@@ -7,31 +8,21 @@ from dlbridge import Capabilities, Library
 from dlbridge.libraries import PLAIN
 
 
-def _on(devices: tuple[str, ...], missing: tuple[str, ...] = ()) -> Capabilities:
-    return Capabilities(
-        result="dpnp.ndarray",
-        devices=devices,
-        own_device="oneapi",
-        dtypes=tuple(name for name in PLAIN if name not in missing),
-        read_only="honours",
-    )
-
-
-_KNOWN: dict[tuple[bool, bool], Capabilities] = {}
-_WITHOUT_DEVICE = _on(())
+@functools.cache
+def _on(*devices: str, missing: tuple[str, ...] = ()) -> Capabilities:
+    dtypes = tuple(name for name in PLAIN if name not in missing)
+    return Capabilities(devices=devices, own_device="oneapi", dtypes=dtypes, read_only="honours")
 
 
 def _now() -> Capabilities:
     import dpctl
 
     if not dpctl.get_devices():
-        return _WITHOUT_DEVICE
+        return _on()
     device = dpctl.select_default_device()
-    has = (device.has_aspect_fp16, device.has_aspect_fp64)
-    if has not in _KNOWN:
-        missing = (() if has[0] else ("float16",)) + (() if has[1] else ("float64", "complex128"))
-        _KNOWN[has] = _on(("oneapi",), missing)
-    return _KNOWN[has]
+    half = () if device.has_aspect_fp16 else ("float16",)
+    double = () if device.has_aspect_fp64 else ("float64", "complex128")
+    return _on("oneapi", missing=(*half, *double))
 
 
 def _take_host(managed: Any) -> Any:

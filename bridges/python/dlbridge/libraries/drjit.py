@@ -29,9 +29,7 @@ ROWS = (
     Library(
         name="drjit",
         capabilities=Capabilities(
-            result="drjit.llvm.TensorX",
-            dtypes=tuple(_TYPES),
-            strides="compact",
+            result="drjit.llvm.TensorX", dtypes=tuple(_TYPES), strides="compact"
         ),
         take=_take,
         address=address_by_dlpack,

@@ -1,31 +1,28 @@
 """JAX: immutable, and picky about alignment and layout."""
 
+import functools
+
 from dlbridge import Capabilities, Library
 from dlbridge.libraries import FLOAT8, MORE_FLOAT8, PLAIN, WIDE
 
-_DTYPES = (*PLAIN, "bfloat16", *FLOAT8, *MORE_FLOAT8)
 
-
-def _with_dtypes(dtypes: tuple[str, ...]) -> Capabilities:
+@functools.cache
+def _with(missing: tuple[str, ...]) -> Capabilities:
+    dtypes = (*PLAIN, "bfloat16", *FLOAT8, *MORE_FLOAT8)
     return Capabilities(
-        result="jax.Array",
         devices=("cpu", "cuda", "rocm"),
-        dtypes=dtypes,
+        dtypes=tuple(name for name in dtypes if name not in missing),
         strides="compact",
         alignment=64,
         writable=False,
     )
 
 
-_WITHOUT_X64 = _with_dtypes(tuple(name for name in _DTYPES if name not in WIDE))
-_WITH_X64 = _with_dtypes(_DTYPES)
-
-
 def _now() -> Capabilities:
     import jax
 
     wide = jax.config.jax_enable_x64  # type: ignore[attr-defined,unused-ignore]
-    return _WITH_X64 if wide else _WITHOUT_X64
+    return _with(() if wide else WIDE)
 
 
 ROWS = (

@@ -24,7 +24,6 @@ ROWS = (
         conditions=_conditions,
         fixes={"copies_out": "x.contiguous()"},
         capabilities=Capabilities(
-            result="max.driver.Buffer",
             dtypes=(
                 "bool",
                 *INTEGERS,

@@ -8,16 +8,7 @@ ROWS = (
         name="mlx",
         object="mlx.core.array",
         capabilities=Capabilities(
-            result="mlx.core.array",
-            dtypes=(
-                "bool",
-                *INTEGERS,
-                *UNSIGNED,
-                "float16",
-                "float32",
-                "complex64",
-                "bfloat16",
-            ),
+            dtypes=("bool", *INTEGERS, *UNSIGNED, "float16", "float32", "complex64", "bfloat16"),
             strides="non-negative",
             copies=True,
         ),

@@ -9,9 +9,7 @@ ROWS = (
         object="onnxruntime.OrtValue",
         legacy_writable=True,
         capabilities=Capabilities(
-            result="onnxruntime.OrtValue",
-            dtypes=("bool", *INTEGERS, *UNSIGNED, *FLOATS, "bfloat16", *FLOAT8),
-            strides="compact",
+            dtypes=("bool", *INTEGERS, *UNSIGNED, *FLOATS, "bfloat16", *FLOAT8), strides="compact"
         ),
         take="onnxruntime:OrtValue.from_dlpack",
         address=lambda result: int(result.data_ptr()),

@@ -62,7 +62,6 @@ ROWS = (
         conditions=_conditions,
         fixes={"in_graph": "x.detach()", "negative_strides": "x.contiguous()"},
         capabilities=Capabilities(
-            result="paddle.Tensor",
             devices=("cpu", "cuda"),
             dtypes=(
                 "bool",

@@ -36,7 +36,6 @@ ROWS = (
         read=_read,
         fixes={"read_only": "x.numpy()"},
         capabilities=Capabilities(
-            result="tf.Tensor",
             devices=("cpu", "cuda"),
             dtypes=(*PLAIN, "bfloat16"),
             strides="compact",

@@ -9,7 +9,7 @@ ROWS = (
         modules=("tvm_ffi", "tvm"),
         object="tvm_ffi.Tensor",
         legacy_writable=True,
-        capabilities=Capabilities(result="tvm_ffi.Tensor", devices=None),
+        capabilities=Capabilities(devices=None),
         take="tvm_ffi:from_dlpack",
         address=address_by_dlpack,
         quirks={

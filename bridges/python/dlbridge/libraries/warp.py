@@ -20,7 +20,6 @@ ROWS = (
         legacy_writable=True,
         fixes={"read_only": "warp.clone(x)"},
         capabilities=Capabilities(
-            result="warp.array",
             devices=("cpu", "cuda"),
             dtypes=("bool", *INTEGERS, *UNSIGNED, *FLOATS, "bfloat16"),
             min_dimensions=1,

@@ -17,7 +17,6 @@ count how often each deleter is called. Some broken subjects end the process whe
 ``python -m dlbridge doctor`` asks in a child process.
 """
 
-from dlbridge.testing import _consumer, _producer, _table  # noqa: F401 they hold the rules
 from dlbridge.testing._consumer import Consumer
 from dlbridge.testing._hand_made import HandMade, Recipe
 from dlbridge.testing._producer import Producer

@@ -11,9 +11,8 @@ from typing import Any
 from dlbridge import counting_deleters
 from dlbridge.testing._structures import (
     LEGACY,
-    READ_ONLY,
     VERSIONED,
-    Destructor,
+    Deleter,
     DLManagedTensor,
     DLManagedTensorVersioned,
     call_deleter,
@@ -50,14 +49,8 @@ class Recipe:
     deleter: bool = True
     null_data: bool = False
 
-    @property
-    def count(self) -> int:
-        return math.prod(self.shape)
-
     def bytes(self) -> bytes:
-        if self.data is not None:
-            return self.data
-        return bytes((ctypes.c_float * self.count)(*range(self.count)))
+        return floats(range(math.prod(self.shape))) if self.data is None else self.data
 
 
 class HandMade:
@@ -72,15 +65,10 @@ class HandMade:
         self.calls: list[dict[str, Any]] = []
         self.capsules: list[Any] = []
         self._all: list[_Made] = []
-        self._same: Any = None
-        content = self.recipe.bytes()
-        size = self.recipe.lead + len(content)
-        self._memory = (ctypes.c_uint8 * (size + 128))()
-        start = -ctypes.addressof(self._memory) % 64
-        self._start = ctypes.addressof(self._memory) + start
-        ctypes.memset(self._start, 0xEE, self.recipe.lead)
-        ctypes.memmove(self._start + self.recipe.lead, content, len(content))
-        self._size = len(content)
+        content = b"\xee" * self.recipe.lead + self.recipe.bytes()
+        self._memory = (ctypes.c_uint8 * (len(content) + 128))()
+        self._start = ctypes.addressof(self._memory) + -ctypes.addressof(self._memory) % 64
+        ctypes.memmove(self._start, content, len(content))
 
     @property
     def address(self) -> int:
@@ -97,7 +85,7 @@ class HandMade:
 
     def content(self) -> bytes:
         """The elements as they are now."""
-        return ctypes.string_at(self.address, self._size)
+        return ctypes.string_at(self.address, len(self.recipe.bytes()))
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.recipe.device
@@ -127,18 +115,17 @@ class HandMade:
         if versioned:
             managed.version.major, managed.version.minor = recipe.version
             managed.flags = recipe.flags
-        address = ctypes.addressof(managed)
         made = _Made(managed, tensor.shape, tensor.strides, self._memory)
         managed.manager_ctx = ctypes.addressof(made.calls)
         if recipe.deleter:
             managed.deleter = _DELETERS[0 if versioned else 1]
         self._all.append(made)
-        _keep(made)
-        capsule = new_capsule(
-            address,
-            VERSIONED if versioned else LEGACY,
-            ctypes.cast(_destructor, ctypes.c_void_p).value,
-        )
+        if len(_kept) >= 1000:
+            _kept[:] = [each for each in _kept if not each.deleted]
+        _kept.append(made)
+        name = VERSIONED if versioned else LEGACY
+        destructor = ctypes.cast(_destructor, ctypes.c_void_p).value
+        capsule = new_capsule(ctypes.addressof(managed), name, destructor)
         self.capsules.append(capsule)
         return capsule
 
@@ -171,12 +158,6 @@ class _Made:
 _kept: list[_Made] = []
 
 
-def _keep(made: _Made) -> None:
-    if len(_kept) >= 1000:
-        _kept[:] = [each for each in _kept if not each.deleted]
-    _kept.append(made)
-
-
 def _destroy(
     capsule: int,
     kinds: Any = ((VERSIONED, DLManagedTensorVersioned), (LEGACY, DLManagedTensor)),
@@ -190,19 +171,14 @@ def _destroy(
             delete(kind.from_address(pointer(capsule, name)))
 
 
-_destructor = Destructor(_destroy)
+_destructor = Deleter(_destroy)
 
 
 class SameCapsule(HandMade):
     """A producer that hands out one capsule again and again."""
 
     def __dlpack__(self, **keywords: Any) -> Any:
-        if self._same is None:
-            self._same = super().__dlpack__(**keywords)
-        return self._same
-
-    def let_go(self) -> None:
-        self._same = None
+        return self.capsules[0] if self.capsules else super().__dlpack__(**keywords)
 
 
 class Raising:
@@ -210,22 +186,16 @@ class Raising:
 
     def __init__(self, error: Callable[[], BaseException]) -> None:
         self.error = error
-        self.calls = 0
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return 1, 0
 
     def __dlpack__(self, **keywords: Any) -> Any:
-        self.calls += 1
         raise self.error()
 
 
 class WithoutMethods:
     """No producer at all."""
-
-
-def read_only(**fields: Any) -> HandMade:
-    return HandMade(flags=READ_ONLY, **fields)
 
 
 def floats(values: Sequence[float]) -> bytes:

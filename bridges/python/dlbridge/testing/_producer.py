@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import gc
 import math
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from dlbridge.testing._rules import Kind, NotApplicable, Violation, given, require, rule
+from dlbridge.testing._rules import Kind, NotApplicable, enter, given, refusal, require
 from dlbridge.testing._structures import (
     IS_COPIED,
     LEGACY,
@@ -22,6 +23,8 @@ from dlbridge.testing._structures import (
     managed_in,
     mark_used,
 )
+
+rule = functools.partial(enter, "producer")
 
 HOST_TYPES = (1, 3, 11, 13)  # host, pinned and managed memory: device_id 0
 
@@ -85,12 +88,10 @@ def _versioned(x: Any, **keywords: Any) -> _Export:
 
 @rule(
     1,
-    "capsule-lifetime",
-    "producer",
     "The capsule is called dltensor or dltensor_versioned; its destructor calls the deleter, but "
     "only of a capsule that nobody consumed.",
 )
-def _capsule_lifetime(subject: Producer) -> None:
+def capsule_lifetime(subject: Producer) -> None:
     for keywords in ({}, {"max_version": (1, 3)}):
         try:
             unconsumed = _Export(subject.make(), **keywords)
@@ -117,13 +118,8 @@ def _capsule_lifetime(subject: Producer) -> None:
         call_deleter(managed)
 
 
-@rule(
-    2,
-    "legacy-without-max-version",
-    "producer",
-    "Without max_version the capsule is a legacy one, or BufferError is raised.",
-)
-def _legacy_without_max_version(subject: Producer) -> None:
+@rule(2, "Without max_version the capsule is a legacy one, or BufferError is raised.")
+def legacy_without_max_version(subject: Producer) -> None:
     try:
         export = _Export(subject.make())
     except BufferError:
@@ -133,13 +129,11 @@ def _legacy_without_max_version(subject: Producer) -> None:
 
 @rule(
     3,
-    "newest-of-the-major-version",
-    "producer",
     "max_version of the same major gives the producer's newest; what it cannot satisfy gives a "
     "legacy capsule or BufferError.",
     must=False,
 )
-def _newest_of_the_major(subject: Producer) -> None:
+def newest_of_the_major_version(subject: Producer) -> None:
     found = []
     for asked in ((1, 0), (1, 3), (1, 99)):
         export = _Export(subject.make(), max_version=asked)
@@ -155,46 +149,32 @@ def _newest_of_the_major(subject: Producer) -> None:
     require(not old.versioned, "max_version=(0, 8) gave a versioned capsule")
 
 
-@rule(
-    4, "strides-are-filled", "producer", "strides is not NULL for a tensor with dimensions (1.2)."
-)
-def _strides_are_filled(subject: Producer) -> None:
+@rule(4, "strides is not NULL for a tensor with dimensions (1.2).")
+def strides_are_filled(subject: Producer) -> None:
     export = _versioned(subject.make())
     if export.tensor.ndim == 0:
         raise NotApplicable("the tensor has no dimensions")
     require(export.tensor.strides, "strides is NULL")
 
 
-@rule(5, "empty-is-null", "producer", "A tensor without elements has data NULL.")
-def _empty_is_null(subject: Producer) -> None:
+@rule(5, "A tensor without elements has data NULL.")
+def empty_is_null(subject: Producer) -> None:
     export = _versioned(given(subject.empty, "empty()")())
     shape = list(export.tensor.shape[: export.tensor.ndim])
     require(math.prod(shape) == 0, f"the empty tensor has the shape {shape}")
     require(not export.tensor.data, "data of an empty tensor is an address")
 
 
-@rule(
-    6,
-    "native-byte-order",
-    "producer",
-    "The other byte order is refused with a clear error, for DLPack cannot say it.",
-)
-def _native_byte_order(subject: Producer) -> None:
+@rule(6, "The other byte order is refused with a clear error, for DLPack cannot say it.")
+def native_byte_order(subject: Producer) -> None:
     x = given(subject.swapped, "swapped()")()
-    try:
+    kinds = (BufferError, ValueError, TypeError)
+    with refusal(*kinds, accepted="it exported a tensor in the other byte order"):
         _versioned(x)
-    except (BufferError, ValueError, TypeError):
-        return
-    raise Violation("it exported a tensor in the other byte order")
 
 
-@rule(
-    7,
-    "packed-float4",
-    "producer",
-    "float4 and float6 have their own bits, and are packed unless flagged as padded.",
-)
-def _packed_float4(subject: Producer) -> None:
+@rule(7, "float4 and float6 have their own bits, and are packed unless flagged as padded.")
+def packed_float4(subject: Producer) -> None:
     export = _versioned(given(subject.float4, "float4()")())
     dtype = export.tensor.dtype
     require(dtype.code == 17, f"the type code of float4 is {dtype.code}")
@@ -203,13 +183,8 @@ def _packed_float4(subject: Producer) -> None:
     require(not (padded and dtype.lanes > 1), "packed pairs are flagged as padded")
 
 
-@rule(
-    8,
-    "copy-keyword",
-    "producer",
-    "copy=True always copies and sets IS_COPIED; copy=False never copies.",
-)
-def _copy_keyword(subject: Producer) -> None:
+@rule(8, "copy=True always copies and sets IS_COPIED; copy=False never copies.")
+def copy_keyword(subject: Producer) -> None:
     x = subject.make()
     plain = _versioned(x)
     try:
@@ -229,45 +204,32 @@ def _copy_keyword(subject: Producer) -> None:
 
 @rule(
     9,
-    "unknown-device",
-    "producer",
     "A dl_device that it cannot export to gives BufferError; a tensor of the host knows the host.",
 )
-def _unknown_device(subject: Producer) -> None:
+def unknown_device(subject: Producer) -> None:
     x = subject.make()
     if x.__dlpack_device__()[0] == 1:
         _versioned(x, dl_device=(1, 0))
-    try:
+    with refusal(
+        BufferError,
+        other="dl_device=(7, 0), Vulkan, gave {0} and not BufferError",
+        accepted="dl_device=(7, 0), Vulkan, was ignored",
+    ):
         _versioned(x, dl_device=(7, 0))
-    except BufferError:
-        return
-    except Exception as error:
-        raise Violation(
-            f"dl_device=(7, 0), Vulkan, gave {type(error).__name__} and not BufferError"
-        ) from error
-    raise Violation("dl_device=(7, 0), Vulkan, was ignored")
 
 
-@rule(10, "stream-of-the-host", "producer", "A tensor on the host takes stream=None only.")
-def _stream_of_the_host(subject: Producer) -> None:
+@rule(10, "A tensor on the host takes stream=None only.")
+def stream_of_the_host(subject: Producer) -> None:
     x = subject.make()
     if x.__dlpack_device__()[0] != 1:
         raise NotApplicable("the tensor is not on the host")
     _versioned(x, stream=None)
-    try:
+    with refusal(Exception, accepted="stream=2 was accepted for a tensor on the host"):
         _versioned(x, stream=2)
-    except Exception:
-        return
-    raise Violation("stream=2 was accepted for a tensor on the host")
 
 
-@rule(
-    11,
-    "deleter-anywhere",
-    "producer",
-    "The deleter may be called on any thread, without the GIL, after the exporter has died.",
-)
-def _deleter_anywhere(subject: Producer) -> None:
+@rule(11, "The deleter may be called on any thread, without the GIL, after the exporter has died.")
+def deleter_anywhere(subject: Producer) -> None:
     x = subject.make()
     export = _versioned(x)
     mark_used(export.capsule)
@@ -283,8 +245,8 @@ def _deleter_anywhere(subject: Producer) -> None:
     require(export.counted.calls == 1, "the deleter did not run")
 
 
-@rule(12, "zero-copy", "producer", "The export is the memory itself, wherever possible.")
-def _zero_copy(subject: Producer) -> None:
+@rule(12, "The export is the memory itself, wherever possible.")
+def zero_copy(subject: Producer) -> None:
     x = subject.make()
     first, second = _versioned(x), _versioned(x)
     require(first.address == second.address, "two exports of one tensor have other addresses")
@@ -293,32 +255,23 @@ def _zero_copy(subject: Producer) -> None:
         require(first.address == where, "the export is not at the tensor's own address")
 
 
-@rule(
-    13,
-    "buffer-error",
-    "producer",
-    "What DLPack cannot express gives BufferError.",
-    must=False,
-)
-def _buffer_error(subject: Producer) -> None:
+@rule(13, "What DLPack cannot express gives BufferError.", must=False)
+def buffer_error(subject: Producer) -> None:
     x = given(subject.inexpressible, "inexpressible()")()
-    try:
+    with refusal(
+        BufferError,
+        other="it gave {0} ({1}) and not BufferError",
+        accepted="it exported what DLPack cannot express",
+    ):
         _versioned(x)
-    except BufferError:
-        return
-    except Exception as error:
-        raise Violation(f"it gave {type(error).__name__} ({error}) and not BufferError") from error
-    raise Violation("it exported what DLPack cannot express")
 
 
 @rule(
     14,
-    "device-of-the-host",
-    "producer",
     "__dlpack_device__ is a pair of ints and agrees with the capsule; host, pinned and managed "
     "memory has device_id 0.",
 )
-def _device_of_the_host(subject: Producer) -> None:
+def device_of_the_host(subject: Producer) -> None:
     x = subject.make()
     declared = x.__dlpack_device__()
     require(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import unittest
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 Kind = Literal["producer", "consumer", "exchange table"]
+_Check = TypeVar("_Check", bound=Callable[[Any], None])
 Outcome = Literal["kept", "broken", "not applicable"]
 
 
@@ -49,16 +51,15 @@ class Finding(NamedTuple):
 RULES: list[Rule] = []
 
 
-def rule(
-    number: int, name: str, kind: Kind, text: str, *, must: bool = True
-) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
-    """Enters a function as the check of a rule."""
+def enter(kind: Kind, number: int, text: str, *, must: bool = True) -> Callable[[_Check], _Check]:
+    """Enters a function as the check of a rule, which has the function's name."""
 
-    def enter(function: Callable[[Any], None]) -> Callable[[Any], None]:
+    def entered(function: _Check) -> _Check:
+        name = function.__name__.replace("_", "-")
         RULES.append(Rule(number, name, kind, must, text, function))
         return function
 
-    return enter
+    return entered
 
 
 def rules(kind: Kind | None = None) -> list[Rule]:
@@ -74,7 +75,7 @@ def rule_named(name: str) -> Rule:
     raise KeyError(f"no rule is called {name!r}")
 
 
-def ask(each: Rule, subject: Any) -> Finding:
+def _ask(each: Rule, subject: Any) -> Finding:
     """Asks one rule. What the subject raises unexpectedly is a finding too."""
     try:
         each.check(subject)
@@ -91,10 +92,25 @@ def run(subject: Any, only: Iterable[str] | None = None) -> list[Finding]:
     """Asks every rule for the subject's kind, or those that are named."""
     names = None if only is None else set(only)
     return [
-        ask(each, subject)
+        _ask(each, subject)
         for each in rules(subject.kind)
         if names is None or each.name in names or str(each) in names
     ]
+
+
+@contextmanager
+def refusal(
+    *kinds: type[Exception], accepted: str, other: str = "raised {0}: {1}"
+) -> Iterator[None]:
+    """Holds the block to raising one of ``kinds``. ``other`` says that it raised something else,
+    with places for the error's type and text, ``accepted`` that it passed."""
+    try:
+        yield
+    except kinds:
+        return
+    except Exception as error:
+        raise Violation(other.format(type(error).__name__, error)) from error
+    raise Violation(accepted)
 
 
 def require(holds: object, reason: str) -> None:

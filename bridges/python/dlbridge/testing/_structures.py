@@ -30,12 +30,11 @@ class DLTensor(ctypes.Structure):
     )
 
 
+_OWNER = (("manager_ctx", ctypes.c_void_p), ("deleter", ctypes.c_void_p))
+
+
 class DLManagedTensor(ctypes.Structure):
-    _fields_ = (
-        ("dl_tensor", DLTensor),
-        ("manager_ctx", ctypes.c_void_p),
-        ("deleter", ctypes.c_void_p),
-    )
+    _fields_ = (("dl_tensor", DLTensor), *_OWNER)
 
 
 class DLPackVersion(ctypes.Structure):
@@ -45,8 +44,7 @@ class DLPackVersion(ctypes.Structure):
 class DLManagedTensorVersioned(ctypes.Structure):
     _fields_ = (
         ("version", DLPackVersion),
-        ("manager_ctx", ctypes.c_void_p),
-        ("deleter", ctypes.c_void_p),
+        *_OWNER,
         ("flags", ctypes.c_uint64),
         ("dl_tensor", DLTensor),
     )
@@ -64,10 +62,9 @@ class DLPackExchangeAPI(ctypes.Structure):
     )
 
 
-# Called without the GIL; as a callback it takes it.
+# A deleter's type, and that of a capsule's destructor. Called without the GIL; as a callback it
+# takes it.
 Deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-
-Destructor = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def _function(name: str, result: Any, *arguments: Any) -> Any:
@@ -88,7 +85,7 @@ new_capsule = _function(
 _get_name = _function("PyCapsule_GetName", ctypes.c_char_p, ctypes.py_object)
 _set_name = _function("PyCapsule_SetName", ctypes.c_int, ctypes.py_object, ctypes.c_char_p)
 
-_names = {name: ctypes.c_char_p(name) for name in (b"used_" + LEGACY, b"used_" + VERSIONED)}
+_USED = {name: ctypes.c_char_p(b"used_" + name) for name in (LEGACY, VERSIONED)}
 
 
 def capsule_name(capsule: Any) -> bytes:
@@ -101,8 +98,7 @@ def capsule_name(capsule: Any) -> bytes:
 
 def mark_used(capsule: Any) -> None:
     """Renames the capsule as a consumer does. The name has to live as long as the capsule."""
-    used = b"used_" + capsule_name(capsule)
-    _set_name(capsule, _names[used])
+    _set_name(capsule, _USED[capsule_name(capsule)])
 
 
 def managed_in(capsule: Any) -> Any:
