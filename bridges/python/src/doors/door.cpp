@@ -105,7 +105,8 @@ Door::Copying::Copying(Door& door, std::int64_t bytes, bool waits)
     : source_(door.source),
       described_(door.source.tensor),
       byte_strides_(door.source.byte_strides) {
-  if (bytes < kWorthLettingGo && !waits) {
+  // A cast may make little of what it reads for long.
+  if (std::max(bytes, byte_count(described_)) < kWorthLettingGo && !waits) {
     return;
   }
   // Sizes and strides may lie in the object, where others can set them now.
