@@ -86,17 +86,19 @@ DLBRIDGE_BOTH constexpr std::uint64_t with_sign(std::uint64_t bits, unsigned wid
   return bits;
 }
 
-/// What does not fit wraps from int64, and NaN becomes the smallest int64; as in copy_elements().
+/// What does not fit wraps, or becomes the least integer; as in copy_elements().
 template <class From>
-DLBRIDGE_BOTH constexpr std::uint64_t integer_of(From value, bool to_uint64) {
+DLBRIDGE_BOTH constexpr std::uint64_t integer_of(From value, Number to) {
   if constexpr (std::is_floating_point_v<From>) {
-    constexpr From kTwoTo63 = 9223372036854775808.0F;
-    if (to_uint64 && value >= kTwoTo63 && value < 2 * kTwoTo63) {
-      return static_cast<std::uint64_t>(value - kTwoTo63) + (std::uint64_t{1} << 63);
+    const bool wide =
+        to == kNumber<std::int64_t> || to == kNumber<std::uint64_t> || to == kNumber<std::uint32_t>;
+    const From end = wide ? 9223372036854775808.0F : 2147483648.0F;
+    if (to == kNumber<std::uint64_t> && value >= end) {
+      return integer_of(value - end, kNumber<std::int64_t>) + (std::uint64_t{1} << 63);
     }
-    const bool fits = value >= -kTwoTo63 && value < kTwoTo63;
-    return fits ? static_cast<std::uint64_t>(static_cast<std::int64_t>(value))
-                : std::uint64_t{1} << 63;
+    const bool fits = value >= -end && value < end;
+    const std::int64_t least = wide ? INT64_MIN : INT32_MIN;
+    return static_cast<std::uint64_t>(fits ? static_cast<std::int64_t>(value) : least);
   } else {
     return static_cast<std::uint64_t>(value);
   }
@@ -135,7 +137,7 @@ DLBRIDGE_BOTH constexpr std::uint64_t bits_of(From value, Number to) {
     return value != From{0} ? 1 : 0;
   }
   if (is_integer(to)) {
-    return integer_of(value, to == kNumber<std::uint64_t>);
+    return integer_of(value, to);
   }
   if (to == kNumber<float>) {
     return std::bit_cast<std::uint32_t>(static_cast<float>(value));

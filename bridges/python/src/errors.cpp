@@ -93,6 +93,8 @@ void translate_exception() noexcept {
       throw;
     } catch (const PythonError&) {
       // set already
+    } catch (const ValueOutOfRange& refused) {
+      set_refused(refusal(refused.met, Dialect::kPython));
     } catch (const ConversionRefused& refused) {
       set_refused(refused);
     } catch (const std::bad_alloc&) {

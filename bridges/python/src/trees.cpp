@@ -165,6 +165,9 @@ class Walk {
   Ref part(PyObject* x, Step&& step) {
     try {
       return any(x);
+    } catch (ValueOutOfRange& refused) {
+      refused.met.place.insert(0, step());
+      throw;
     } catch (...) {
       translate_exception();
       steps_.push_back(step());

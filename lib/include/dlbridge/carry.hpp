@@ -13,14 +13,18 @@ namespace dlbridge {
 ///
 /// Work on a source that a device works on is ordered after `source.stream`; a copy on a device is
 /// ordered on the runtime's own stream, where the tensor's memory also comes from.
+/// A cast between the memory of devices is the device's, which checks no value; every other sets
+/// `warning`, if there is one to set, and throws ValueOutOfRange for an integer that does not fit.
 /// Throws ConversionRefused for what cannot be copied so, DeviceError, std::bad_alloc.
-[[nodiscard]] ManagedTensor carry_out(const Leg& leg, const Source& source);
+[[nodiscard]] ManagedTensor carry_out(const Leg& leg, const Source& source,
+                                      CastWarning* warning = nullptr);
 
 /// The same into memory that is there already: `target` has the source's shape and the leg's
 /// dtype, any strides, no two elements in one place, and shares no memory with the source. Memory
-/// of a device is used in the order of `stream`; when this returns, host memory is filled.
+/// of a device is used in the order of `stream`; when this returns, host memory is filled. Where it
+/// throws, the target may have been written to.
 void carry_out_into(const Leg& leg, const Source& source, const DLTensor& target,
-                    Stream stream = {});
+                    Stream stream = {}, CastWarning* warning = nullptr);
 
 /// A plan that copies as one leg, for sources of which no library has to prepare anything.
 [[nodiscard]] inline ManagedTensor carry_out(const Plan& plan, const Source& source) {

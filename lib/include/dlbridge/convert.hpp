@@ -80,8 +80,9 @@ struct Carried {
 /// opened door to a managed tensor. With a `room` the copy is written there, and the tensor empty.
 ///
 /// A Door has the object's `source`; acquire(), a view that keeps the memory; prepare(leg, after),
-/// what its library makes, described in `after`; and Copying(door, bytes, waits), a scope around
-/// what reads memory: where others may have a lock meanwhile, it lets go of it.
+/// what its library makes, described in `after`; Copying(door, bytes, waits), a scope around
+/// what reads memory: where others may have a lock meanwhile, it lets go of it; and warn(warning),
+/// which may throw.
 template <typename Door>
 [[nodiscard]] Carried carry(Door& door, const Plan& plan, const Room& room = {}) {
   Source& source = door.source;
@@ -116,12 +117,22 @@ template <typename Door>
     }
     const Source& from = carried.tensor ? prepared : source;
     const bool waits = !leg.to.host_accessible() || !Device(from.tensor.device).host_accessible();
-    const typename Door::Copying scope(door, plan.bytes_copied, waits);
-    if (room.tensor != nullptr) {
-      carry_out_into(leg, from, *room.tensor, room.stream);
-      return {};
+    CastWarning warning = CastWarning::kNone;
+    {
+      const typename Door::Copying scope(door, plan.bytes_copied, waits);
+      if (room.tensor != nullptr) {
+        carry_out_into(leg, from, *room.tensor, room.stream, &warning);
+        carried = {};
+      } else {
+        carried = {carry_out(leg, from, &warning), managed_stream(leg.to)};
+      }
     }
-    carried = {carry_out(leg, from), managed_stream(leg.to)};
+    if (warning != CastWarning::kNone) [[unlikely]] {
+      door.warn(warning);
+    }
+    if (room.tensor != nullptr) {
+      return carried;
+    }
   }
   return carried;
 }
@@ -168,8 +179,15 @@ struct Opened {
     }
   }
 
+  void warn(CastWarning met) const {
+    if (warning != nullptr) {
+      *warning = met;
+    }
+  }
+
   const typename From::Object& object;
   Source source;
+  CastWarning* warning = nullptr;
 };
 
 // Through an opened door: decided, carried, and ordered on managed_stream().
@@ -180,6 +198,7 @@ template <Producer From>
   if (decided.is_refused()) {
     throw refusal(decided, door.source, target, policy, request);
   }
+  door.warning = request.warning;
   Carried carried = carry(door, decided);
   const Device device = carried.tensor.device();
   if (!device.host_accessible()) [[unlikely]] {

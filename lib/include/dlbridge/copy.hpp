@@ -29,11 +29,19 @@ struct CopyJob {
 /// also types that have no name. Complex to real cannot: the imaginary part would be lost.
 [[nodiscard]] bool can_cast(DType from, DType to) noexcept;
 
+/// Whether every value of the one has its like in the other, but for precision: copy_elements()
+/// then never returns false. Precondition: can_cast(from, to).
+[[nodiscard]] bool always_fits(DType from, DType to) noexcept;
+
 /// Carries out the job. Conversions follow C++ (and NumPy's astype): rounding to nearest even into
-/// narrower floats, truncation into integers; what does not fit an integer is not undefined here:
-/// it wraps from int64, and NaN becomes the smallest int64. Throws nothing but std::bad_alloc.
+/// narrower floats, truncation into integers. What does not fit an integer is not undefined here:
+/// it becomes what NumPy on x86 makes of it. Floats go to int64, uint64 and uint32 by way of int64,
+/// to the others by way of int32, whose least stands for what it lacks.
+/// False where it met a value that the target's type cannot hold: an integer that wrapped, a float
+/// that is no integer of that type, or a finite one that did not stay finite.
+/// Throws nothing but std::bad_alloc.
 /// Precondition: can_cast(source_dtype, target_dtype), and whole-byte types.
 /// Runs on the calling thread and, above a measured size, on helpers that end before it returns.
-void copy_elements(const CopyJob& job);
+bool copy_elements(const CopyJob& job);
 
 }  // namespace dlbridge

@@ -5,6 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "dlbridge/dtype.hpp"
+
 namespace dlbridge {
 
 /// A conversion that does not take place: what was met and why it is refused (`what()` and
@@ -18,6 +20,23 @@ class ConversionRefused : public std::runtime_error {
 
   std::vector<std::string> reasons;
   std::string fix;
+};
+
+/// An integer that the integers of the type asked for do not reach.
+struct OutOfRange {
+  std::string place;  // of the element, as written behind its tensor's name: "[2, 5]"
+  std::string value;
+  DType from;
+  DType to;
+  DType holds_all;  // the narrowest that holds every element
+};
+
+/// A cast that would have wrapped that integer.
+class ValueOutOfRange : public ConversionRefused {
+ public:
+  explicit ValueOutOfRange(OutOfRange met_);
+
+  OutOfRange met;
 };
 
 /// A tensor that breaks a rule of DLPack: there is no policy under which it could be read.

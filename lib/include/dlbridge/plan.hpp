@@ -35,11 +35,19 @@ inline constexpr std::array<std::string_view, 11> kStepNames = {
     "detach",         "resolve conj", "resolve neg", "materialise", "densify",       "copy to host",
     "copy to device", "repack",       "cast",        "swap bytes",  "mark read-only"};
 
+/// What a cast made of values that the type asked for cannot hold. (Integers are refused.)
+enum class CastWarning : std::uint8_t {
+  kNone,
+  kInvalid,   // NaN, infinity or a float out of range became some integer
+  kOverflow,  // a finite number became infinity, or NaN where there is none
+};
+
 /// What the caller asks for beside the policy.
 struct Request {
   std::optional<DType> dtype;      // otherwise the source's own
   std::optional<Device> device;    // otherwise where the source is, or where the target reads
   bool copy_was_argument = false;  // so that a fix can name what to leave out
+  CastWarning* warning = nullptr;  // set where there is something to be warned of
 };
 
 /// Who carries a leg of the route.
@@ -140,6 +148,9 @@ struct Explanation {
 [[nodiscard]] Explanation explain(const Plan& plan, const Source& source,
                                   const Capabilities& target, const Policy& policy,
                                   const Request& request = {}, Dialect dialect = Dialect::kCpp);
+
+/// The refusal of a cast, in words.
+[[nodiscard]] ConversionRefused refusal(const OutOfRange& met, Dialect dialect = Dialect::kCpp);
 
 /// The refusal as the exception to throw.
 [[nodiscard]] ConversionRefused refusal(const Plan& plan, const Source& source,

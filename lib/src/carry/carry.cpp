@@ -1,7 +1,9 @@
 #include "dlbridge/carry.hpp"
 
+#include <array>
 #include <memory>
 
+#include "carry/fit.hpp"
 #include "carry/pass.hpp"
 #include "device/staging.hpp"
 #include "tensor/layout.hpp"
@@ -43,9 +45,31 @@ ManagedTensor allocate_on(DeviceRuntime& runtime, Device device, DType dtype,
                   }});
 }
 
+// A device does not check what it casts: the elements come as they are, and the host casts them.
+void cast_to_host(DeviceRuntime& runtime, int device, const CopyJob& job, Stream stream,
+                  CastWarning* warning) {
+  const auto ndim = static_cast<std::size_t>(job.ndim);
+  const ManagedTensor brought = ManagedTensor::allocate(job.source_dtype, {job.shape, ndim});
+  std::array<std::int64_t, kMaxDimensions> strides;
+  fill_c_strides({job.shape, ndim}, strides.data());
+  for (std::size_t i = 0; i < ndim; ++i) {
+    strides[i] *= job.source_dtype.itemsize();
+  }
+  CopyJob bring = job;
+  bring.target = brought.tensor().data;
+  bring.target_strides_bytes = strides.data();
+  bring.target_dtype = job.source_dtype;
+  bring.conjugate = bring.negate = bring.swap_bytes = false;
+  copy_to_host(runtime, device, bring, stream);
+  CopyJob cast = job;
+  cast.source = bring.target;
+  cast.source_strides_bytes = strides.data();
+  require_held(cast, copy_elements(cast), warning);
+}
+
 }  // namespace
 
-ManagedTensor carry_out(const Leg& leg, const Source& source) {
+ManagedTensor carry_out(const Leg& leg, const Source& source, CastWarning* warning) {
   const DLTensor& from = source.tensor;
   const DType dtype = leg.has(Step::kCast) ? leg.dtype : DType(from.dtype);
   const auto ndim = static_cast<std::size_t>(from.ndim);
@@ -59,14 +83,15 @@ ManagedTensor carry_out(const Leg& leg, const Source& source) {
     stream = runtime.own_stream(leg.to.id);
   }
   copy.mark_copied();
-  carry_out_into(leg, source, copy.tensor(), stream);
+  carry_out_into(leg, source, copy.tensor(), stream, warning);
   if (!leg.has(Step::kCast)) {
     copy.reinterpret(leg.dtype);
   }
   return copy;
 }
 
-void carry_out_into(const Leg& leg, const Source& source, const DLTensor& target, Stream stream) {
+void carry_out_into(const Leg& leg, const Source& source, const DLTensor& target, Stream stream,
+                    CastWarning* warning) {
   refuse_padded(source);
   if (element_count(source.tensor) == 0) {
     return;
@@ -76,21 +101,25 @@ void carry_out_into(const Leg& leg, const Source& source, const DLTensor& target
   const Device from = zeros ? Device{} : Device(source.tensor.device);
   const Device to(target.device);
   if (from.host_accessible() && to.host_accessible()) {
-    copy_elements(pass.job());
+    require_held(pass.job(), copy_elements(pass.job()), warning);
     return;
   }
   if (to.host_accessible()) {
     DeviceRuntime& runtime = runtime_of(from);
     const int device = device_holding(runtime, from, pass.job().source);
     require_no_capture(runtime, device, source.stream);
-    detail::copy_to_host(runtime, device, pass.job(), source.stream);
+    if (always_fits(pass.job().source_dtype, pass.job().target_dtype)) {
+      detail::copy_to_host(runtime, device, pass.job(), source.stream);
+    } else {
+      cast_to_host(runtime, device, pass.job(), source.stream, warning);
+    }
     return;
   }
   DeviceRuntime& runtime = runtime_of(to);
   const int device = device_holding(runtime, to, pass.job().target);
   require_no_capture(runtime, device, stream);
   if (from.host_accessible()) {
-    detail::copy_to_device(runtime, device, pass.job(), stream);
+    require_held(pass.job(), detail::copy_to_device(runtime, device, pass.job(), stream), warning);
     return;
   }
   if (from.type != to.type || device_holding(runtime, from, pass.job().source) != device) {

@@ -47,7 +47,7 @@ DLBRIDGE_INLINE std::uint8_t negated_e8m0(std::uint8_t) {
 
 template <class U, bool kNegate>
 struct ConjugateLoop {
-  DLBRIDGE_INLINE static void run(std::byte* __restrict to, const std::byte* __restrict from,
+  DLBRIDGE_INLINE static bool run(std::byte* __restrict to, const std::byte* __restrict from,
                                   std::size_t count) {
     // Conjugated and negated the imaginary part is as it was.
     constexpr U kReal = kNegate ? kSignBit<U> : U{0};
@@ -57,6 +57,7 @@ struct ConjugateLoop {
       store<U>(to + i * sizeof(U), static_cast<U>(load<U>(real) ^ kReal));
       store<U>(to + (i + 1) * sizeof(U), static_cast<U>(load<U>(real + sizeof(U)) ^ kImaginary));
     }
+    return true;
   }
 };
 

@@ -1,6 +1,7 @@
 #include "dlbridge/copy.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -42,9 +43,10 @@ struct Tiling {
   std::int64_t tiles_across = 1;
   std::int64_t planes = 1;
   bool stream = false;
+  std::atomic<bool> fits = true;
 
   void cut();
-  void run(std::int64_t tile) const;
+  [[nodiscard]] bool run(std::int64_t tile) const;
 };
 
 // Takes out of the nest the loop that walks the source most closely; the rows of a tile then share
@@ -106,7 +108,7 @@ void Tiling::cut() {
   tiles_down = divide_up(rows.extent, tile_rows);
 }
 
-void Tiling::run(std::int64_t tile) const {
+bool Tiling::run(std::int64_t tile) const {
   const std::int64_t column = tile % tiles_across * tile_columns;
   std::int64_t rest = tile / tiles_across;
   const std::int64_t row = rest % tiles_down * tile_rows;
@@ -128,13 +130,15 @@ void Tiling::run(std::int64_t tile) const {
   }
   plane.source = nest.source + source;
   plane.target = nest.target + target;
-  copy_tile(plane, recipe, stream);
+  return copy_tile(plane, recipe, stream);
 }
 
 void run_tiles(void* context, std::int64_t begin, std::int64_t end) {
-  const auto& tiling = *static_cast<const Tiling*>(context);
+  auto& tiling = *static_cast<Tiling*>(context);
   for (std::int64_t tile = begin; tile < end; ++tile) {
-    tiling.run(tile);
+    if (!tiling.run(tile)) {
+      tiling.fits.store(false, std::memory_order_relaxed);
+    }
   }
   if (tiling.stream) {
     finish_streaming();
@@ -159,13 +163,13 @@ bool copy_if_small(const LoopNest& nest, const Recipe& recipe) {
 }  // namespace
 }  // namespace detail
 
-void copy_elements(const CopyJob& job) {
+bool copy_elements(const CopyJob& job) {
   using namespace detail;
   Tiling tiling;
   tiling.recipe = make_recipe(job);
   make_loop_nest(job, tiling.recipe, tiling.nest);
   if (tiling.nest.empty || copy_if_small(tiling.nest, tiling.recipe)) {
-    return;
+    return true;
   }
   tiling.cut();
   const std::int64_t tiles = tiling.planes * tiling.tiles_down * tiling.tiles_across;
@@ -176,11 +180,12 @@ void copy_elements(const CopyJob& job) {
   const auto threads = static_cast<int>(std::min<std::int64_t>(useful, copy_threads()));
   if (threads <= 1) {
     run_tiles(&tiling, 0, tiles);
-    return;
+    return tiling.fits;
   }
   const std::int64_t grain =
       std::max<std::int64_t>(1, std::min(tiles / (threads * 8), kBytesPerThread / tile_bytes));
   run_in_parallel(tiles, grain, threads, run_tiles, &tiling);
+  return tiling.fits;
 }
 
 }  // namespace dlbridge

@@ -13,12 +13,13 @@ namespace {
 
 template <class T>
 struct PairWithZero {
-  DLBRIDGE_INLINE static void run(std::byte* __restrict to, const std::byte* __restrict from,
+  DLBRIDGE_INLINE static bool run(std::byte* __restrict to, const std::byte* __restrict from,
                                   std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) {
       store<T>(to + 2 * i * sizeof(T), load<T>(from + i * sizeof(T)));
       store<T>(to + (2 * i + 1) * sizeof(T), T{0});
     }
+    return true;
   }
 };
 
@@ -113,6 +114,20 @@ bool can_cast(DType from, DType to) noexcept {
     return detail::kNumberOf[dtype] != detail::Number::kNone;
   };
   return is_number(from) && is_number(to) && (!from.is(kDLComplex) || to.is(kDLComplex));
+}
+
+bool always_fits(DType from, DType to) noexcept {
+  const bool to_integer = to.is(kDLInt) || to.is(kDLUInt);
+  if (from == to || from.is(kDLBool) || to.is(kDLBool)) {
+    return true;
+  }
+  if (to_integer) {
+    return from.code == to.code ? from.bits <= to.bits
+                                : from.is(kDLUInt) && to.is(kDLInt) && from.bits < to.bits;
+  }
+  const int bits = to.is(kDLComplex) ? to.bits / 2 : to.bits;
+  const bool from_double = from == DType{kDLFloat, 64} || from == DType{kDLComplex, 128};
+  return bits == 64 || (bits == 32 && !from_double);
 }
 
 }  // namespace dlbridge

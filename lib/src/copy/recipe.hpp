@@ -10,8 +10,8 @@
 namespace dlbridge::detail {
 
 /// Turns `count` packed items into as many packed items. The two memories do not overlap; neither
-/// needs to be aligned.
-using Kernel = void (*)(std::byte* to, const std::byte* from, std::size_t count);
+/// needs to be aligned. False: the target's type does not hold the value of some item.
+using Kernel = bool (*)(std::byte* to, const std::byte* from, std::size_t count);
 
 /// One kernel as built for either kind of machine.
 struct KernelPair {

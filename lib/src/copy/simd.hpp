@@ -41,13 +41,13 @@ inline bool has_avx2() noexcept {
 }
 
 template <class Loop, class... Args>
-void run_baseline(Args... args) {
-  Loop::run(args...);
+auto run_baseline(Args... args) {
+  return Loop::run(args...);
 }
 
 template <class Loop, class... Args>
-DLBRIDGE_AVX2 void run_avx2(Args... args) {
-  Loop::run(args...);
+DLBRIDGE_AVX2 auto run_avx2(Args... args) {
+  return Loop::run(args...);
 }
 
 template <class Loop, class... Args>
@@ -68,14 +68,15 @@ DLBRIDGE_INLINE void store(std::byte* to, T value) {
   std::memcpy(to, &value, sizeof value);
 }
 
-/// The loop of nearly every kernel.
+/// The loop of nearly every kernel: of those whose target holds every value of the source.
 template <class To, class From, To (*kFunction)(From)>
 struct Map {
-  DLBRIDGE_INLINE static void run(std::byte* __restrict to, const std::byte* __restrict from,
+  DLBRIDGE_INLINE static bool run(std::byte* __restrict to, const std::byte* __restrict from,
                                   std::size_t count) {
     for (std::size_t i = 0; i < count; ++i) {
       store<To>(to + i * sizeof(To), kFunction(load<From>(from + i * sizeof(From))));
     }
+    return true;
   }
 };
 

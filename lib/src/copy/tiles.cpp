@@ -12,25 +12,29 @@ constexpr std::size_t kRunBytes = 8 * 1024;
 // Elements of a row from which on calling the stages row by row costs less than packing the rows.
 constexpr std::int64_t kLongRow = 64;
 
-// Through all stages, in blocks that stay in the first-level cache.
-void run_stages(const Recipe& recipe, std::byte* to, const std::byte* from, std::size_t count) {
+}  // namespace
+
+bool run_stages(const Recipe& recipe, std::byte* to, const std::byte* from, std::size_t count) {
   if (recipe.stages == 1) {
-    recipe.stage[0].run(to, from, count * recipe.stage[0].items);
-    return;
+    return recipe.stage[0].run(to, from, count * recipe.stage[0].items);
   }
   constexpr std::size_t kBlock = 256;
   alignas(64) std::byte buffer[2][kBlock * 16];
+  bool fits = true;
   for (std::size_t done = 0; done < count; done += kBlock) {
     const std::size_t block = std::min(kBlock, count - done);
     const std::byte* in = from + done * recipe.source_width;
     for (std::size_t i = 0; i < recipe.stages; ++i) {
       const Stage& stage = recipe.stage[i];
       std::byte* out = i + 1 == recipe.stages ? to + done * recipe.target_width : buffer[i % 2];
-      stage.run(out, in, block * stage.items);
+      fits &= stage.run(out, in, block * stage.items);
       in = out;
     }
   }
+  return fits;
 }
+
+namespace {
 
 // Room for a tile and for the gaps between its rows.
 struct alignas(64) TileBuffer {
@@ -74,7 +78,8 @@ void deliver(const Plane& plane, std::size_t width, bool stream) {
 
 // Through the stages, a few rows at a time: to their places where they can be made there, else to a
 // buffer in the first-level cache and from there on.
-void convert(Plane plane, const Recipe& recipe, bool stream) {
+bool convert(Plane plane, const Recipe& recipe, bool stream) {
+  bool fits = true;
   alignas(64) std::byte buffer[kRunBytes];
   const auto source_word = static_cast<std::int64_t>(recipe.source_width);
   const auto target_word = static_cast<std::int64_t>(recipe.target_width);
@@ -92,8 +97,8 @@ void convert(Plane plane, const Recipe& recipe, bool stream) {
       piece.columns = std::min(columns, plane.columns - c);
       const std::byte* source = plane.source + r * plane.source_row + c * source_word;
       std::byte* target = plane.target + r * plane.target_row + c * plane.target_column;
-      run_stages(recipe, in_place ? target : buffer, source,
-                 static_cast<std::size_t>(piece.rows * piece.columns));
+      fits &= run_stages(recipe, in_place ? target : buffer, source,
+                         static_cast<std::size_t>(piece.rows * piece.columns));
       if (!in_place) {
         piece.source = buffer;
         piece.source_row = piece.columns * target_word;
@@ -103,25 +108,27 @@ void convert(Plane plane, const Recipe& recipe, bool stream) {
       }
     }
   }
+  return fits;
 }
 
 }  // namespace
 
-void copy_tile(Plane plane, const Recipe& recipe, bool stream) noexcept {
+bool copy_tile(Plane plane, const Recipe& recipe, bool stream) noexcept {
   const auto word = static_cast<std::int64_t>(recipe.source_width);
   const bool runs = plane.source_column == word && (plane.rows == 1 || plane.columns >= kLongRow);
   if (recipe.stages == 0 && (!stream || plane.source_column == word)) {
-    return deliver(plane, recipe.target_width, stream);
+    deliver(plane, recipe.target_width, stream);
+    return true;
   }
   TileBuffer gathered;
   if (!runs) {
     gather(plane, recipe.source_width, gathered);
   }
-  if (recipe.stages == 0) {
-    deliver(plane, recipe.target_width, stream);
-  } else {
-    convert(plane, recipe, stream);
+  if (recipe.stages > 0) {
+    return convert(plane, recipe, stream);
   }
+  deliver(plane, recipe.target_width, stream);
+  return true;
 }
 
 }  // namespace dlbridge::detail

@@ -11,8 +11,13 @@ namespace dlbridge::detail {
 /// on the stack, and helpers have small ones on some systems.
 inline constexpr std::size_t kTileBytes = 64 * 1024;
 
+/// Packed elements through all stages, in blocks that stay in the first-level cache. False as of a
+/// Kernel.
+bool run_stages(const Recipe& recipe, std::byte* to, const std::byte* from, std::size_t count);
+
 /// Copies a plane of at most kTileBytes: gathers what does not lie packed, runs the recipe's
 /// stages, and puts the result in its place. `stream` is for packed target rows: past the cache.
-void copy_tile(Plane plane, const Recipe& recipe, bool stream) noexcept;
+/// False where a value did not fit the target's type.
+bool copy_tile(Plane plane, const Recipe& recipe, bool stream) noexcept;
 
 }  // namespace dlbridge::detail

@@ -31,6 +31,7 @@ struct Crossing {
   int device;
   Stream stream;
   const FlatJob& whole;
+  mutable std::atomic<bool> fits = true;  // of what the host cast
 
   [[nodiscard]] bool is_pinned(const void* memory) const {
     const auto place = runtime.locate(memory);
@@ -129,7 +130,9 @@ class Lane {
   void send(const Slices& slices, std::int64_t index) {
     slices.cut(index, slice_);
     wait();
-    copy_elements(slice_.into_packed(block_.memory));
+    if (!copy_elements(slice_.into_packed(block_.memory))) {
+      crossing_.fits.store(false, std::memory_order_relaxed);
+    }
     DeviceRuntime& runtime = crossing_.runtime;
     const auto [device, stream] = std::pair(crossing_.device, crossing_.stream);
     const auto bytes = static_cast<std::size_t>(slice_.bytes);
@@ -332,7 +335,7 @@ Event begin_copy_to_host(DeviceRuntime& runtime, int device, const CopyJob& job,
   return filled;
 }
 
-void copy_to_device(DeviceRuntime& runtime, int device, const CopyJob& job, Stream stream) {
+bool copy_to_device(DeviceRuntime& runtime, int device, const CopyJob& job, Stream stream) {
   const FlatJob whole(job);
   const Crossing crossing{runtime, device, stream, whole};
   if (whole.plain() && whole.source_packed() && whole.target_packed() &&
@@ -343,15 +346,16 @@ void copy_to_device(DeviceRuntime& runtime, int device, const CopyJob& job, Stre
       // The caller may write to the source as soon as this returns.
       runtime.synchronise(device, stream);
     });
-    return;
+    return true;
   }
   const Slices slices(whole, staged_bytes(whole));
   if (slices.count() == 1) {
     Lane lane(crossing, staged_bytes(whole));
     lane.send(slices, 0);
-    return;
+    return crossing.fits;
   }
   or_wait(crossing, [&] { Crew(crossing, slices).run(send_slices); });
+  return crossing.fits;
 }
 
 }  // namespace dlbridge::detail

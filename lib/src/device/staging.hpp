@@ -24,7 +24,8 @@ void copy_to_host(DeviceRuntime& runtime, int device, const CopyJob& job, Stream
 
 /// The source is on the host, the target on the device. Returns when the source has been read; the
 /// target is filled in the order of `stream`. Repacking, casts and the like are done on the way
-/// into pinned staging buffers, which reads the source's memory once.
-void copy_to_device(DeviceRuntime& runtime, int device, const CopyJob& job, Stream stream);
+/// into pinned staging buffers, which reads the source's memory once. False as of copy_elements().
+[[nodiscard]] bool copy_to_device(DeviceRuntime& runtime, int device, const CopyJob& job,
+                                  Stream stream);
 
 }  // namespace dlbridge::detail

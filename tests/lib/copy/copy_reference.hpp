@@ -164,13 +164,18 @@ inline Number read(DType d, const std::byte* from) {
   return n;
 }
 
-inline std::uint64_t to_integer(const Number& n) {
+// As NumPy on x86: by way of int32 or int64, whose least stands for what they do not hold.
+inline std::uint64_t to_integer(const Number& n, DType d) {
   if (n.kind != Number::kReal) {
     return n.kind == Number::kSigned ? static_cast<std::uint64_t>(n.i) : n.u;
   }
-  const double limit = std::ldexp(1, 63);
+  const bool wide = d.bits == 64 || d == DType{kDLUInt, 32};
+  const double limit = std::ldexp(1, wide ? 63 : 31);
+  if (d == DType{kDLUInt, 64} && n.r >= limit) {
+    return n.r < 2 * limit ? static_cast<std::uint64_t>(n.r) : 0;
+  }
   if (std::isnan(n.r) || n.r < -limit || n.r >= limit) {
-    return std::uint64_t{1} << 63;
+    return static_cast<std::uint64_t>(wide ? INT64_MIN : INT32_MIN);
   }
   return static_cast<std::uint64_t>(static_cast<std::int64_t>(n.r));
 }
@@ -193,13 +198,9 @@ inline void write(DType d, std::byte* to, const Number& n) {
             : n.kind == Number::kUnsigned ? static_cast<double>(n.u)
                                           : n.r);
   } else if (d.is(kDLBool)) {
-    put(to, static_cast<std::uint8_t>(n.kind == Number::kReal ? n.r != 0 : to_integer(n) != 0));
+    put(to, static_cast<std::uint8_t>(n.kind == Number::kReal ? n.r != 0 : to_integer(n, d) != 0));
   } else {
-    std::uint64_t integer = to_integer(n);
-    if (d.is(kDLUInt) && d.bits == 64 && n.kind == Number::kReal && n.r >= std::ldexp(1, 63) &&
-        n.r < std::ldexp(1, 64)) {
-      integer = static_cast<std::uint64_t>(n.r);
-    }
+    const std::uint64_t integer = to_integer(n, d);
     std::memcpy(to, &integer, d.bits / 8);
   }
 }
@@ -213,7 +214,7 @@ inline void negate(DType d, std::byte* number) {
     *number = std::byte{0xff};
   } else if (d.is(kDLInt) || d.is(kDLUInt)) {
     Number n = read(d, number);
-    n.u = 0 - to_integer(n);
+    n.u = 0 - to_integer(n, d);
     n.kind = Number::kUnsigned;
     write(d, number, n);
   } else if (!d.is(kDLBool) && !d.is(kDLOpaqueHandle)) {

@@ -354,7 +354,7 @@ std::vector<To> cast_values(const std::vector<From>& values, DType from, DType t
   return result;
 }
 
-TEST(Cast, FloatToIntegerWrapsFromInt64) {
+TEST(Cast, FloatToIntegerAsNumPyOnX86) {
   const float inf = std::numeric_limits<float>::infinity();
   const std::vector<float> values = {1.9F, -1.9F, 300.0F, -129.0F, 4294967296.0F + 512,
                                      3e9F, 1e19F, 2e19F,  -1e19F,  inf,
@@ -364,10 +364,15 @@ TEST(Cast, FloatToIntegerWrapsFromInt64) {
   EXPECT_EQ((cast_values<std::uint8_t>(values, {kDLFloat, 32}, {kDLUInt, 8})),
             (std::vector<std::uint8_t>{1, 255, 44, 127, 0, 0, 0, 0, 0, 0, 0, 0}));
   EXPECT_EQ((cast_values<std::int32_t>(values, {kDLFloat, 32}, {kDLInt, 32})),
-            (std::vector<std::int32_t>{1, -1, 300, -129, 512, -1294967296, 0, 0, 0, 0, 0, 0}));
+            (std::vector<std::int32_t>{1, -1, 300, -129, INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN,
+                                       INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN}));
+  EXPECT_EQ((cast_values<std::uint32_t>(values, {kDLFloat, 32}, {kDLUInt, 32})),
+            (std::vector<std::uint32_t>{1, UINT32_MAX, 300, UINT32_MAX - 128, 512, 3000000000U, 0,
+                                        0, 0, 0, 0, 0}));
   EXPECT_EQ((cast_values<std::int64_t>(values, {kDLFloat, 32}, {kDLInt, 64}).back()), INT64_MIN);
-  EXPECT_EQ((cast_values<std::uint64_t>(values, {kDLFloat, 32}, {kDLUInt, 64})[6]),
-            9999999980506447872ULL);
+  const auto u64 = cast_values<std::uint64_t>(values, {kDLFloat, 32}, {kDLUInt, 64});
+  EXPECT_EQ(u64[6], 9999999980506447872ULL);
+  EXPECT_EQ(u64[7], 0U);
 }
 
 // Sums over the codes that ml_dtypes 0.6.0 makes of all bfloat16 values, NaN as they come.

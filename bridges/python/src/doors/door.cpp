@@ -1,6 +1,8 @@
 #include "doors/door.hpp"
 
 #include <algorithm>
+#include <cfloat>
+#include <cmath>
 #include <cstring>
 
 #include "dlbridge/streams.hpp"
@@ -12,6 +14,8 @@ namespace {
 
 // Law 7: a copy of this size never holds the GIL.
 constexpr std::int64_t kWorthLettingGo = 64 * 1024;
+
+PackageAttribute float64("numpy", "float64");
 
 std::int64_t* kept(const std::int64_t* numbers, std::int32_t count, std::int64_t* room) {
   if (numbers == nullptr) {
@@ -90,11 +94,19 @@ ManagedTensor Door::prepare(const Leg& leg, Source& made) {
   return tensor;
 }
 
+void Door::warn(CastWarning warning) {
+  // NumPy is given such a cast of its own: what it says, and whether, is for np.errstate to decide.
+  const bool overflow = warning == CastWarning::kOverflow;
+  const Ref number = checked(PyObject_CallFunction(float64.get(), "d", overflow ? DBL_MAX : NAN));
+  (void)checked(PyObject_CallMethod(number.get(), "astype", "s", overflow ? "float32" : "int32"));
+}
+
 Door::Copying::Copying(Door& door, std::int64_t bytes, bool waits)
     : source_(door.source),
       described_(door.source.tensor),
       byte_strides_(door.source.byte_strides) {
-  if (bytes < kWorthLettingGo && !waits) {
+  // A cast may make little of what it reads for long.
+  if (std::max(bytes, byte_count(described_)) < kWorthLettingGo && !waits) {
     return;
   }
   // Sizes and strides may lie in the object, where others can set them now.

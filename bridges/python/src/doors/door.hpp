@@ -47,6 +47,9 @@ class Door {
   }
   [[nodiscard]] ManagedTensor prepare(const Leg& leg, Source& made);
 
+  /// As NumPy does of its own casts. Throws PythonError where the warning is an error.
+  static void warn(CastWarning warning);
+
   /// For the time of a copy. A copy of 64 KiB or more, or one that waits for a device, lets others
   /// have the GIL; what they could take away or change meanwhile is kept.
   class Copying {

@@ -108,7 +108,9 @@ Ref PendingTarget::itself(const Door& door) const {
 }
 
 Ref PendingTarget::deliver(Door& door, const Plan& plan, const Call& /*call*/) const {
-  if (pending_ && plan.leg_count == 1 && plan.route[0].who == Who::kRuntime) {
+  // A cast that has to be checked is the host's: it cannot be begun only.
+  const bool checks = plan.has(Step::kCast) && !always_fits(door.source.tensor.dtype, plan.dtype);
+  if (pending_ && plan.leg_count == 1 && plan.route[0].who == Who::kRuntime && !checks) {
     return begun(door, plan);
   }
   Ref array = Ref::borrow(out_);

@@ -192,6 +192,27 @@ PyObject* export_array(PyObject* self, PyObject* const* arguments, Py_ssize_t co
   });
 }
 
+// bytes(x) as the buffer protocol would have it, whose own copy would hold the GIL.
+PyObject* to_bytes(PyObject* self, PyObject* /*unused*/) {
+  return guarded([&] {
+    Py_buffer view;
+    checked(PyObject_GetBuffer(self, &view, PyBUF_FULL_RO));  // refuses what is no buffer
+    PyBuffer_Release(&view);
+    Ref bytes = checked(PyBytes_FromStringAndSize(nullptr, view.len));
+    Door door(self, kManagedTensorWay, {});
+    DLTensor into = door.source.tensor;
+    into.data = PyBytes_AS_STRING(bytes.get());
+    into.byte_offset = 0;
+    into.strides = nullptr;
+    into.device = Device{}.dl();
+    {
+      const Door::Copying scope(door, view.len, false);
+      carry_out_into(Leg{Who::kEngine, 0, into.dtype, Device{}}, door.source, into);
+    }
+    return bytes.release();
+  });
+}
+
 PyGetSetDef attributes[] = {
     {"shape", get_shape, nullptr, "The size of each dimension.", nullptr},
     {"strides", get_strides, nullptr, "The step along each dimension, in elements.", nullptr},
@@ -213,6 +234,7 @@ PyMethodDef methods[] = {
     {"__array__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(export_array)),
      METH_FASTCALL | METH_KEYWORDS,
      "__array__(dtype=None, *, copy=None)\n--\n\nThe tensor as to_numpy() gives it."},
+    {"__bytes__", to_bytes, METH_NOARGS, "__bytes__()\n--\n\nThe elements in C order."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyTypeObject make_type() {
