@@ -25,8 +25,8 @@ constexpr Library kNumPy{
         {Condition::kFractionalStrides, "x.copy()"},
         {Condition::kOverlap, "x.copy()"},
         {Condition::kSwappedBytes, "x.astype(x.dtype.newbyteorder(\"=\"))"},
-        {Condition::kMasked, "x.filled()"},
-        {Condition::kCastAsked, "x.astype(...)"},
+        {Condition::kMasked, "x.filled() (the mask is lost)"},
+        {Condition::kCastAsked, "x.astype(\"{to_dtype}\")"},
     }},
 };
 
@@ -164,11 +164,11 @@ bool is_masked(PyObject* array) {
 
 // What makes numbers that DLPack knows of the kinds that it does not, by NumPy's letter.
 constexpr std::array<std::pair<char, const char*>, 5> kFixesByKind = {{
-    {'M', "x.view(\"int64\")"},
-    {'m', "x.view(\"int64\")"},
-    {'f', "x.astype(\"float64\")"},
-    {'c', "x.astype(\"complex128\")"},
-    {'O', "x.astype(\"float64\") if its items are numbers"},
+    {'M', "x.view(\"int64\") (the unit is lost)"},
+    {'m', "x.view(\"int64\") (the unit is lost)"},
+    {'f', "x.astype(\"float64\") (its values are rounded)"},
+    {'c', "x.astype(\"complex128\") (its values are rounded)"},
+    {'O', "x.astype(\"float64\") (if its items are numbers)"},
 }};
 
 void name_inexpressible(PyArray_Descr* descriptor, Source& source) {
@@ -185,7 +185,8 @@ void name_inexpressible(PyArray_Descr* descriptor, Source& source) {
   }
   if (PyDataType_HASFIELDS(descriptor)) {
     source.detail = "structured " + source.detail;
-    source.fix = "one of its fields, as in x[\"name\"]";
+    const std::string field = text_of(PyTuple_GetItem(PyDataType_NAMES(descriptor), 0));
+    source.fix = "x[\"" + field + "\"] (one of its fields)";
   }
 }
 

@@ -123,11 +123,21 @@ Device device_pair(PyObject* pair) {
   return {int_item(pair, 0), int_item(pair, 1)};
 }
 
-Device device_argument(PyObject* device) {
+// What the object says of itself by that method, or null where it has none. Others have begun to
+// publish devices and dtypes so (paddle 3.3, tvm-ffi 0.1).
+Ref said_by(PyObject* object, const char* method) {
+  return PyType_Check(object) == 0 && PyObject_HasAttrString(object, method) != 0
+             ? checked(PyObject_CallMethod(object, method, nullptr))
+             : Ref();
+}
+
+Device device_argument(PyObject* argument) {
+  const Ref said = said_by(argument, "__dlpack_device__");
+  PyObject* device = said ? said.get() : argument;
   if (!PyUnicode_Check(device) && PySequence_Check(device) != 0) {
     const Device pair = device_pair(device);
-    if (!known_device_type(pair.type) || pair.id < 0) {
-      raise(PyExc_ValueError, "device=" + shown(device) + " is no device that DLPack knows");
+    if (!is_device_type(pair.type) || pair.id < 0) {
+      raise(PyExc_ValueError, "device=" + shown(device) + " is no device of DLPack's");
     }
     return pair;
   }
@@ -150,6 +160,13 @@ DType dtype_argument(PyObject* dtype) {
     if (const auto known = named(text_of(dtype))) {
       return *known;
     }
+  }
+  if (const Ref said = said_by(dtype, "__dlpack_data_type__")) {
+    const DType known(int_item(said.get(), 0), int_item(said.get(), 1), int_item(said.get(), 2));
+    if (const auto fault = dtype_fault(known); !fault.empty()) {
+      raise(PyExc_ValueError, "dtype=" + shown(dtype) + ": " + std::string(fault));
+    }
+    return known;
   }
   const Ref descriptor = checked(NumPy::descriptor_from(dtype));
   if (const auto known = NumPy::dtype_of(descriptor.get())) {

@@ -218,8 +218,9 @@ Ref written(DeviceSet value) {
   for (std::int32_t type = 0; type < 32; ++type) {
     // The host's own kinds of memory go by one name, as they do on the way in.
     const bool host = type != kDLCPU && DeviceSet::host().contains(type);
-    if (value.contains(type) && known_device_type(type) && !host) {
-      names.push_back(device_type_name(type));
+    const std::string name = device_type_name(type);
+    if (value.contains(type) && device_named(name) && !host) {
+      names.push_back(name);
     }
   }
   return value == DeviceSet::everything() ? Ref::borrow(Py_None) : text_tuple(names);

@@ -29,10 +29,11 @@ struct Device {
     return type == kDLCPU || type == kDLCUDAHost || type == kDLROCMHost || type == kDLCUDAManaged;
   }
 
-  /// Whether `data` is an address that can be added to. For the others it is an opaque handle, and
-  /// the byte offset has to stay beside it.
+  /// Whether `data` is an address that can be added to. For the others, and for types newer than
+  /// DLPack 1.3, it is an opaque handle, and the byte offset has to stay beside it.
   [[nodiscard]] constexpr bool addressable() const {
-    return type != kDLOpenCL && type != kDLVulkan && type != kDLMetal && type != kDLWebGPU;
+    return type != kDLOpenCL && type != kDLVulkan && type != kDLMetal && type != kDLWebGPU &&
+           type <= kDLTrn;
   }
 
   friend constexpr bool operator==(Device, Device) = default;
@@ -68,13 +69,16 @@ struct StreamNumbers {
 /// How DLPack itself numbers the streams of that type's devices; nothing where it does not say.
 [[nodiscard]] std::optional<StreamNumbers> fixed_stream_numbers(std::int32_t type) noexcept;
 
-/// Whether DLPack 1.3 has this device type.
-[[nodiscard]] bool known_device_type(std::int32_t type) noexcept;
+/// Whether it can be the number of a device type. DLPack adds types faster than its users follow:
+/// memory of a type without a name here passes by its number.
+[[nodiscard]] constexpr bool is_device_type(std::int32_t type) {
+  return type > 0;
+}
 
-/// "cpu", "cuda", "cuda_managed"; "device(99)" for a type that DLPack does not know.
+/// "cpu", "cuda", "cuda_managed"; "device(99)" for a type without a name.
 [[nodiscard]] std::string device_type_name(std::int32_t type);
 
-/// "cpu", "cuda:0", "cuda_managed:0"; "device(99):0" for a type that DLPack does not know.
+/// "cpu", "cuda:0", "cuda_managed:0"; "device(99):0" for a type without a name.
 [[nodiscard]] std::string to_string(Device device);
 
 /// The device of a text such as "cpu", "cuda" or "cuda:1", or nothing when the name is unknown.
@@ -106,7 +110,7 @@ class DeviceSet {
   }
   friend constexpr bool operator==(DeviceSet, DeviceSet) = default;
   [[nodiscard]] constexpr bool contains(std::int32_t type) const {
-    return type >= 0 && type < 32 && ((bits_ >> type) & 1) != 0;
+    return type >= 0 && type < 32 ? ((bits_ >> type) & 1) != 0 : *this == everything();
   }
 
  private:

@@ -13,8 +13,9 @@ std::array<std::atomic<const char*>, kTypes> absences{};
 std::atomic<std::uint32_t> served{0};  // the types that have one: what plan() is given
 
 std::size_t place_of(std::int32_t device_type) {
-  if (!known_device_type(device_type)) {
-    throw std::out_of_range("DLPack has no device type " + std::to_string(device_type));
+  if (!is_device_type(device_type) || device_type >= kTypes) {
+    throw std::out_of_range("there is no runtime for devices of type " +
+                            std::to_string(device_type));
   }
   return static_cast<std::size_t>(device_type);
 }

@@ -2,45 +2,10 @@
 
 #include "dlbridge/device_runtime.hpp"
 #include "dlbridge/plan.hpp"
+#include "plan/fix.hpp"
 
 namespace dlbridge {
 namespace {
-
-// The 32-bit sibling of a 64-bit type: what a library without the one may have.
-std::optional<DType> narrower(DType dtype) {
-  const int half = dtype.bits / 2;
-  const bool wide = dtype.lanes == 1 && (dtype.is(kDLComplex) ? half == 64 : half == 32);
-  return wide ? std::optional<DType>({dtype.code, half}) : std::nullopt;
-}
-
-// The advice of a language: what its caller would write. {dtype} is filled in.
-struct Advice {
-  std::string_view cast;
-  std::string_view host;
-  std::string_view densify;
-  std::string_view upcast;
-  std::string_view bits;
-  std::string_view versioned;  // where a legacy capsule was asked for
-  std::string_view may_copy;   // where the call's own argument forbids it
-};
-constexpr Advice kPython{
-    .cast = "dtype=\"{dtype}\" to cast",
-    .host = "policy=\"host\"",
-    .densify = "policy=dlbridge.host.replace(layout=\"densify\")",
-    .upcast = "policy=dlbridge.host.replace(dtype=\"upcast\")",
-    .bits = "policy=dlbridge.host.replace(dtype=\"bits\")",
-    .versioned = "max_version=(1, 3), or policy=\"snapshot\"",
-    .may_copy = "the call without copy=False to copy",
-};
-constexpr Advice kCpp{
-    .cast = "Request{.dtype = dtype_named(\"{dtype}\")} to cast",
-    .host = "Policy::host()",
-    .densify = "Policy::host().with(Field::kLayout, Ruling::kDensify)",
-    .upcast = "Policy::host().with(Field::kDType, Ruling::kUpcast)",
-    .bits = "Policy::host().with(Field::kDType, Ruling::kBits)",
-    .versioned = "a versioned capsule, or Policy::snapshot()",
-    .may_copy = "the call without CopyRule::kNever to copy",
-};
 
 class Writer {
  public:
@@ -51,7 +16,7 @@ class Writer {
         target_(target),
         policy_(policy),
         request_(request),
-        advice_(dialect == Dialect::kPython ? kPython : kCpp) {}
+        dialect_(dialect) {}
 
   Explanation write() const {
     Explanation text;
@@ -63,7 +28,7 @@ class Writer {
     const Conditions named = plan_.is_refused() ? plan_.refused : plan_.reasons;
     named.for_each([&](Condition condition) { text.reasons.push_back(reason(condition)); });
     if (plan_.is_refused()) {
-      text.fix = fix();
+      text.fix = detail::fix(plan_, source_, target_, policy_, request_, dialect_);
       text.message = message(text.fix);
     } else {
       text.way = way();
@@ -75,9 +40,7 @@ class Writer {
   std::string filled(std::string_view pattern) const {
     std::string text(pattern);
     const auto put = [&text](std::string_view name, const std::string& value) {
-      if (const auto at = text.find(name); at != std::string::npos) {
-        text.replace(at, name.size(), value);
-      }
+      detail::put(text, name, value);
     };
     const bool moves = plan_.device != Device(source_.tensor.device);
     put("{unreachable}", moves ? "nothing here can bring it to " + to_string(plan_.device) + tried()
@@ -195,97 +158,12 @@ class Writer {
     return text;
   }
 
-  // What would happen under another policy, with the caller's own words for it.
-  struct Way {
-    Policy policy;
-    std::string_view words;
-  };
-
-  std::string fix() const {
-    std::string text;
-    const Policy host = Policy::host();
-    if (const auto narrow = narrower(source_.tensor.dtype);
-        narrow && plan_.refused.has(Condition::kMissingDType) && target_.dtypes.contains(*narrow)) {
-      std::string cast(advice_.cast);
-      cast.replace(cast.find("{dtype}"), 7, to_string(*narrow));
-      return cast;
-    }
-    const bool legacy = target_.readonly == ReadOnlySupport::kNever;
-    const Way ways[] = {
-        {policy_.with_copy(CopyRule::kWhenNeeded), ""},
-        {host, advice_.host},
-        {host.with(Field::kLayout, Ruling::kDensify), advice_.densify},
-        {host.with(Field::kDType, Ruling::kUpcast), advice_.upcast},
-        {host.with(Field::kDType, Ruling::kBits), advice_.bits},
-        {Policy::snapshot(), legacy ? advice_.versioned : ""},
-    };
-    for (const auto& way : ways) {
-      // The first way leaves the policy alone, so it is one only where an argument forbade copying.
-      const bool by_argument = &way == &ways[0];
-      if (!by_argument && way.words.empty()) {
-        continue;
-      }
-      if (by_argument && !(request_.copy_was_argument && policy_.copy() == CopyRule::kNever)) {
-        continue;
-      }
-      const Plan other = plan(source_, target_, way.policy, request_);
-      if (other.is_refused()) {
-        continue;
-      }
-      if (by_argument) {
-        text = advice_.may_copy;
-      } else {
-        text = std::string(way.words);
-        text += other.view ? (other.writable ? "" : " for a read-only view") : " to copy";
-      }
-      break;
-    }
-    if (plan_.refused.has(Condition::kMissingDType) && !target_.extension_hint.empty()) {
-      text += (text.empty() ? "" : ", or ") + std::string(target_.extension_hint);
-    }
-    const std::string call = library_call();
-    if (!call.empty()) {
-      text += (text.empty() ? "" : ", or ") + call;
-    }
-    return text;
-  }
-
-  // The library's own calls, if it has one for every condition that refuses.
-  std::string library_call() const {
-    std::string calls;
-    bool complete = true;
-    plan_.refused.for_each([&](Condition condition) {
-      const std::string call = call_for(condition);
-      complete = complete && !call.empty();
-      if (calls.find(call) == std::string::npos) {
-        calls += (calls.empty() ? "" : " and ") + call;
-      }
-    });
-    return complete ? calls : std::string();
-  }
-
-  std::string call_for(Condition condition) const {
-    // Memory of the host needs no call that would bring it there.
-    if (condition == Condition::kNoWayToDevice && Device(source_.tensor.device).host_accessible()) {
-      return {};
-    }
-    for (const auto& fix : source_.traits.library->fixes) {
-      if (fix.condition == condition && !fix.call.empty()) {
-        return std::string(fix.call);
-      }
-    }
-    return condition == Condition::kInexpressibleDType || condition == Condition::kPaddedSubByte ||
-                   condition == Condition::kWrapperSubclass
-               ? source_.fix
-               : std::string();
-  }
-
   const Plan& plan_;
   const Source& source_;
   const Capabilities& target_;
   const Policy& policy_;
   const Request& request_;
-  const Advice& advice_;
+  const Dialect dialect_;
 };
 
 }  // namespace

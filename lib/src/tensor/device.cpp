@@ -34,6 +34,10 @@ constexpr std::array kNamedDevices = {
     NamedDevice{"hexagon", kDLHexagon},
     NamedDevice{"maia", kDLMAIA},
     NamedDevice{"trn", kDLTrn},
+    // DLPack's header after 1.3.
+    NamedDevice{"tpu", 19},
+    NamedDevice{"tpu_host", 20},
+    NamedDevice{"ascend", 21},
 };
 
 const NamedDevice* row_of(std::int32_t type) noexcept {
@@ -50,10 +54,6 @@ const NamedDevice* row_of(std::int32_t type) noexcept {
 std::optional<StreamNumbers> fixed_stream_numbers(std::int32_t type) noexcept {
   const NamedDevice* row = row_of(type);
   return row == nullptr ? std::nullopt : row->streams;
-}
-
-bool known_device_type(std::int32_t type) noexcept {
-  return row_of(type) != nullptr;
 }
 
 std::string device_type_name(std::int32_t type) {

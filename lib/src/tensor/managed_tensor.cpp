@@ -72,8 +72,8 @@ std::string tensor_fault(const DLTensor& tensor) {
     return "its type is " + to_string(DType(tensor.dtype)) + ": " + std::string(fault);
   }
   const Device device(tensor.device);
-  if (!known_device_type(device.type)) {
-    return "its device type is " + std::to_string(device.type) + ", which DLPack 1.3 does not have";
+  if (!is_device_type(device.type)) {
+    return "its device type is " + std::to_string(device.type) + ", and they begin at 1";
   }
   bool empty = false;
   for (std::int32_t i = 0; i < tensor.ndim; ++i) {

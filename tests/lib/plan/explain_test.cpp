@@ -157,8 +157,8 @@ TEST(Explain, of_a_refusal_says_what_was_met_why_and_what_works) {
        kHostOnly,
        {},
        "cannot view a shelf.Book of dtype opaque64 as Host (Host has no such type); use "
-       "policy=dlbridge.host.replace(dtype=\"bits\")",
-       "policy=dlbridge.host.replace(dtype=\"bits\")"},
+       "policy=dlbridge.host.replace(dtype=\"bits\") (its bits as integers)",
+       "policy=dlbridge.host.replace(dtype=\"bits\") (its bits as integers)"},
       {lying({kDLCUDA, 1}),
        Policy::zero_copy(),
        kHostOnly,

@@ -23,25 +23,37 @@ struct Known {
 
 const std::vector<Known>& known() {
   static const std::vector<Known> all = {
-      {1, "cpu", true, true},       {2, "cuda", false, true},         {3, "cuda_host", true, true},
-      {4, "opencl", false, false},  {7, "vulkan", false, false},      {8, "metal", false, false},
-      {9, "vpi", false, true},      {10, "rocm", false, true},        {11, "rocm_host", true, true},
-      {12, "ext_dev", false, true}, {13, "cuda_managed", true, true}, {14, "oneapi", false, true},
-      {15, "webgpu", false, false}, {16, "hexagon", false, true},     {17, "maia", false, true},
-      {18, "trn", false, true},
+      {1, "cpu", true, true},           {2, "cuda", false, true},
+      {3, "cuda_host", true, true},     {4, "opencl", false, false},
+      {7, "vulkan", false, false},      {8, "metal", false, false},
+      {9, "vpi", false, true},          {10, "rocm", false, true},
+      {11, "rocm_host", true, true},    {12, "ext_dev", false, true},
+      {13, "cuda_managed", true, true}, {14, "oneapi", false, true},
+      {15, "webgpu", false, false},     {16, "hexagon", false, true},
+      {17, "maia", false, true},        {18, "trn", false, true},
+      {19, "tpu", false, false},        {20, "tpu_host", false, false},
+      {21, "ascend", false, false},
   };
   return all;
 }
 
-TEST(Device, has_every_type_of_dlpack_1_3_and_no_other) {
-  std::size_t found = 0;
+TEST(Device, has_a_name_for_every_type_of_dlpack_and_for_no_other) {
+  std::size_t named = 0;
   for (std::int32_t type = -2; type < 40; ++type) {
-    found += known_device_type(type) ? 1 : 0;
+    named += device_named(device_type_name(type)) ? 1 : 0;
   }
-  EXPECT_EQ(found, known().size());
-  for (const auto& device : known()) {
-    EXPECT_TRUE(known_device_type(device.type)) << device.name;
+  EXPECT_EQ(named, known().size());
+}
+
+TEST(Device, passes_by_its_number_where_it_has_no_name) {
+  for (const std::int32_t type : {1, 5, 19, 22, 31, 32, 99, 1'000'000}) {
+    EXPECT_TRUE(is_device_type(type)) << type;
+    EXPECT_TRUE(DeviceSet::everything().contains(type)) << type;
+    EXPECT_EQ(DeviceSet::host().contains(type), type == kDLCPU) << type;
   }
+  EXPECT_FALSE(is_device_type(0));
+  EXPECT_FALSE(is_device_type(-1));
+  EXPECT_FALSE(Device(22, 0).addressable());
 }
 
 TEST(Device, knows_what_the_processor_reads_and_what_has_addresses) {

@@ -168,17 +168,12 @@ std::vector<Fault> faults() {
        [](DLTensor& t) {
          t.device = {static_cast<DLDeviceType>(0), 0};
        },
-       "its device type is 0, which DLPack 1.3 does not have"},
-      {"device_type_five",
+       "its device type is 0, and they begin at 1"},
+      {"device_type_negative",
        [](DLTensor& t) {
-         t.device = {static_cast<DLDeviceType>(5), 0};
+         t.device = {static_cast<DLDeviceType>(-1), 0};
        },
-       "its device type is 5, which DLPack 1.3 does not have"},
-      {"device_type_nineteen",
-       [](DLTensor& t) {
-         t.device = {static_cast<DLDeviceType>(19), 0};
-       },
-       "its device type is 19, which DLPack 1.3 does not have"},
+       "its device type is -1, and they begin at 1"},
   };
 }
 

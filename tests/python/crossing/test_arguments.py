@@ -173,6 +173,27 @@ def test_a_dtype_that_is_none_is_a_bad_argument(road: str, door: str, wrong: Any
     assert not isinstance(caught.value, dlbridge.ConversionRefused)
 
 
+class Said:
+    """A dtype or a device of a library that publishes it by DLPack's numbers."""
+
+    def __init__(self, **methods: Any) -> None:
+        for name, value in methods.items():
+            setattr(self, name, lambda value=value: value)
+
+
+def test_dtypes_and_devices_may_speak_for_themselves(road: str) -> None:
+    half = Said(__dlpack_data_type__=(2, 16, 1))
+    assert dlbridge.to_numpy(np.arange(3.0), dtype=half).dtype == np.float16
+    assert dlbridge.to_torch(np.arange(3.0), dtype=half).dtype == torch.float16
+    here = Said(__dlpack_device__=(1, 0))
+    array = np.arange(3.0)
+    assert dlbridge.to_torch(array, device=here).data_ptr() == address(array)
+    with pytest.raises(ValueError, match="dtype="):
+        dlbridge.to_numpy(array, dtype=Said(__dlpack_data_type__=(2, 0, 1)))
+    with pytest.raises(ValueError, match="device="):
+        dlbridge.to_torch(array, device=Said(__dlpack_device__=(0, 0)))
+
+
 # --- device= and the target -------------------------------------------------------------------
 
 

@@ -53,6 +53,36 @@ def test_the_attributes_cannot_be_set(name: str) -> None:
         setattr(tensor, name, 1)
 
 
+@pytest.mark.parametrize("versioned", [True, False])
+@pytest.mark.parametrize("type_", [5, 6, 12, 16, 17, 18, 19, 20, 21, 22, 31, 32, 99, 2**31 - 1])
+def test_a_device_passes_by_its_number(type_: int, versioned: bool) -> None:
+    tensor, token = managed(device=(type_, 3), versioned=versioned, byte_offset=0)
+    assert tensor.device == (type_, 3) and tensor.__dlpack_device__() == (type_, 3)
+    assert str(tensor.device).endswith(":3")
+    for again in (dlbridge.capsule(tensor), tensor.__dlpack__(max_version=(1, 3))):
+        assert probe.fields(again)["device"] == (type_, 3)
+    assert dlbridge.from_dlpack(tensor, device=(type_, 3)).data_ptr == tensor.data_ptr
+    for target in ("numpy", "torch"):
+        assert dlbridge.explain(tensor, target).refused
+    del tensor, again
+    settle()
+    assert probe.deletes(token) == 1
+
+
+@pytest.mark.parametrize(
+    "type_, name", [(19, "tpu"), (20, "tpu_host"), (21, "ascend"), (22, "device(22)")]
+)
+def test_a_device_that_is_newer_than_dlpack_1_3_prints_well(type_: int, name: str) -> None:
+    tensor, _ = managed(device=(type_, 1))
+    assert str(tensor.device) == f"{name}:1"
+
+
+@pytest.mark.parametrize("type_", [0, -1, -(2**31)])
+def test_what_is_no_device_type_is_refused(type_: int) -> None:
+    with pytest.raises(dlbridge.ConversionRefused, match=f"device type is {type_}, and they"):
+        managed(device=(type_, 0))
+
+
 def test_data_ptr_has_the_byte_offset_applied() -> None:
     producer = producer_f32(10, shape=(6,), byte_offset=16)
     tensor = dlbridge.from_dlpack(producer)

@@ -120,6 +120,7 @@ def _array_over(tensor: torch.Tensor) -> Iterator[_Array]:
             "change others",
             "x.clone()",
         )
+    held = sys.getrefcount(root)
     array = root.view(_BorrowedArray)
     views: weakref.WeakValueDictionary[int, _BorrowedArray]
     views = array._views = weakref.WeakValueDictionary({id(array): array})
@@ -133,8 +134,9 @@ def _array_over(tensor: torch.Tensor) -> Iterator[_Array]:
         root.flags.writeable = False
         del array
     # What is left on the memory beside the views that were just closed: plain arrays, by asarray.
+    # Only the difference counts: what this frame itself adds is another number in each CPython.
     closed = sum(view.base is root for view in views.values())
-    if sys.getrefcount(root) - 2 > closed:
+    if sys.getrefcount(root) - held > closed:
         raise BufferError(
             "a plain array (of np.asarray, say) is left over the memory that was borrowed, and "
             "could write to it unseen; del it before the block ends, or np.copy what is to be kept"

@@ -66,7 +66,7 @@ int to_py_object(DLManagedTensorVersioned* tensor, void** out) {
 
 int current_work_stream(DLDeviceType device_type, std::int32_t device_id, void** out) {
   return slot([&] {
-    if (!known_device_type(device_type)) {
+    if (!is_device_type(device_type)) {
       raise(PyExc_ValueError,
             "there is no device type " + std::to_string(static_cast<int>(device_type)));
     }

@@ -18,15 +18,15 @@ inline constexpr Library kTorch{
         {Condition::kSparse, "x.to_dense()"},
         {Condition::kOpaqueLayout, "x.to_dense()"},
         {Condition::kQuantised, "x.dequantize()"},
-        {Condition::kNested, "torch.nested.to_padded_tensor(x, 0.0)"},
+        {Condition::kNested, "torch.nested.to_padded_tensor(x, 0.0) (padded with zeros)"},
         {Condition::kFunctorch, "the call outside the transform"},
         {Condition::kFunctionalised, "torch._from_functional_tensor(x)"},
         {Condition::kDispatchSubclass, "x.as_subclass(torch.Tensor)"},
         {Condition::kOverlap, "x.contiguous()"},
         {Condition::kOtherDevice, "x.cpu()"},
         {Condition::kNoWayToDevice, "x.cpu()"},
-        {Condition::kMissingDType, "x.float()"},
-        {Condition::kCastAsked, "x.to(...)"},
+        {Condition::kMissingDType, "x.to(torch.{wide_dtype})"},
+        {Condition::kCastAsked, "x.to(torch.{to_dtype})"},
     }},
 };
 

@@ -1,0 +1,280 @@
+#include "plan/fix.hpp"
+
+#include <cctype>
+#include <optional>
+#include <vector>
+
+namespace dlbridge::detail {
+namespace {
+
+// The advice of a language: what its caller would write. {dtype} is filled in.
+struct Advice {
+  std::string_view cast;
+  std::string_view host;
+  std::string_view densify;
+  std::string_view upcast;
+  std::string_view bits;
+  std::string_view versioned;  // where a legacy capsule was asked for
+  std::string_view may_copy;   // where the call's own argument forbids it
+  std::string_view and_may_copy;
+};
+constexpr Advice kPython{
+    .cast = "dtype=\"{dtype}\"",
+    .host = "policy=\"host\"",
+    .densify = "policy=dlbridge.host.replace(layout=\"densify\")",
+    .upcast = "policy=dlbridge.host.replace(dtype=\"upcast\")",
+    .bits = "policy=dlbridge.host.replace(dtype=\"bits\")",
+    .versioned = "max_version=(1, 3), or policy=\"snapshot\"",
+    .may_copy = "the call without copy=False to copy",
+    .and_may_copy = " and the call without copy=False",
+};
+constexpr Advice kCpp{
+    .cast = "Request{.dtype = dtype_named(\"{dtype}\")}",
+    .host = "Policy::host()",
+    .densify = "Policy::host().with(Field::kLayout, Ruling::kDensify)",
+    .upcast = "Policy::host().with(Field::kDType, Ruling::kUpcast)",
+    .bits = "Policy::host().with(Field::kDType, Ruling::kBits)",
+    .versioned = "a versioned capsule, or Policy::snapshot()",
+    .may_copy = "the call without CopyRule::kNever to copy",
+    .and_may_copy = " and the call without CopyRule::kNever",
+};
+
+// Whether every value of `narrow` is one of `wide`'s, which is another type.
+bool holds(DType wide, DType narrow) {
+  if (wide.lanes != 1 || narrow.lanes != 1) {
+    return false;
+  }
+  switch (narrow.code) {
+    case kDLBool:
+      return (wide.is(kDLInt) || wide.is(kDLUInt)) && wide.bits >= 8;
+    case kDLUInt:
+      return (wide.is(kDLInt) || wide.is(kDLUInt)) && wide.bits > narrow.bits;
+    case kDLInt:
+    case kDLFloat:
+    case kDLComplex:
+      return wide.is(narrow.code) && wide.bits > narrow.bits;
+    case kDLOpaqueHandle:
+      return false;
+    default:
+      return wide.is(kDLFloat) && wide.bits >= 32;
+  }
+}
+
+// The 32-bit sibling of a 64-bit type: what a library without the one may have.
+std::optional<DType> narrower(DType dtype) {
+  const int half = dtype.bits / 2;
+  const bool wide = dtype.lanes == 1 && (dtype.is(kDLComplex) ? half == 64 : half == 32);
+  return wide ? std::optional<DType>({dtype.code, half}) : std::nullopt;
+}
+
+// Where `x` stands by itself in a call, or npos.
+std::size_t place_of_x(std::string_view call) {
+  const auto is_part_of_a_name = [&](std::size_t i) {
+    return i < call.size() && (std::isalnum(static_cast<unsigned char>(call[i])) != 0 ||
+                               call[i] == '_' || call[i] == '"');
+  };
+  for (std::size_t i = call.find('x'); i != std::string_view::npos; i = call.find('x', i + 1)) {
+    if (!is_part_of_a_name(i + 1) && (i == 0 || !is_part_of_a_name(i - 1))) {
+      return i;
+    }
+  }
+  return std::string_view::npos;
+}
+
+class Adviser {
+ public:
+  Adviser(const Plan& plan, const Source& source, const Capabilities& target, const Policy& policy,
+          const Request& request, Dialect dialect)
+      : refused_(plan.refused),
+        source_(source),
+        target_(target),
+        policy_(policy),
+        request_(request),
+        advice_(dialect == Dialect::kPython ? kPython : kCpp) {}
+
+  [[nodiscard]] std::string write() const {
+    std::string text = call_of_ours();
+    const auto add = [&text](std::string_view other) {
+      if (!other.empty()) {
+        text += (text.empty() ? "" : ", or ") + std::string(other);
+      }
+    };
+    add(refused_.has(Condition::kMissingDType) ? target_.extension_hint : "");
+    add(call_of_the_library());
+    return text;
+  }
+
+ private:
+  // Another way to make the call, in its caller's words.
+  struct Way {
+    Policy policy;
+    Request request;
+    std::string words;
+    std::string_view loses = "";
+  };
+
+  [[nodiscard]] std::vector<Way> ways() const {
+    const Policy host = Policy::host();
+    std::vector<Way> all{{host, request_, std::string(advice_.host)}};
+    const auto cast_to = [&](DType dtype, std::string_view loses) {
+      Request request = request_;
+      request.dtype = dtype;
+      std::string words(advice_.cast);
+      put(words, "{dtype}", to_string(dtype));
+      words += " to cast";
+      all.push_back({policy_, request, words, loses});
+      all.push_back({host, request, std::string(advice_.host) + ", " + words, loses});
+    };
+    const DType dtype(source_.tensor.dtype);
+    const bool missing = refused_.has(Condition::kMissingDType) && !request_.dtype;
+    all.push_back(
+        {host.with(Field::kLayout, Ruling::kDensify), request_, std::string(advice_.densify)});
+    all.push_back(
+        {host.with(Field::kDType, Ruling::kUpcast), request_, std::string(advice_.upcast)});
+    if (const auto wide = holder(); missing && wide) {
+      cast_to(*wide, "");
+    }
+    if (const auto narrow = narrower(dtype); missing && narrow) {
+      const bool integer = dtype.is(kDLInt) || dtype.is(kDLUInt);
+      cast_to(*narrow, integer ? " where its values fit" : " (its values are rounded)");
+    }
+    all.push_back({host.with(Field::kDType, Ruling::kBits), request_, std::string(advice_.bits),
+                   " (its bits as integers)"});
+    if (target_.readonly == ReadOnlySupport::kNever) {
+      all.push_back({Policy::snapshot(), request_, std::string(advice_.versioned)});
+    }
+    return all;
+  }
+
+  // What such a call would give, or nothing where it would be refused too.
+  [[nodiscard]] std::optional<std::string_view> outcome(const Policy& policy,
+                                                        const Request& request) const {
+    const Plan other = plan(source_, target_, policy, request);
+    if (other.is_refused()) {
+      return std::nullopt;
+    }
+    if (other.itself) {
+      return " for the object itself";
+    }
+    if (request.dtype && !request_.dtype) {
+      return "";  // the words of a cast say so
+    }
+    return other.view ? (other.writable ? "" : " for a read-only view") : " to copy";
+  }
+
+  [[nodiscard]] std::string call_of_ours() const {
+    // What the call says of copies stands over any policy.
+    const bool says = request_.copy_was_argument;
+    const bool forbids = says && policy_.copy() == CopyRule::kNever;
+    if (forbids && outcome(policy_.with_copy(CopyRule::kWhenNeeded), request_)) {
+      return std::string(advice_.may_copy);
+    }
+    for (const bool without : {false, true}) {
+      for (const Way& way : ways()) {
+        const Policy policy = says && !without ? way.policy.with_copy(policy_.copy()) : way.policy;
+        if (const auto result = outcome(policy, way.request)) {
+          std::string text = way.words;
+          text += without ? advice_.and_may_copy : "";
+          return text.append(*result).append(way.loses);
+        }
+      }
+      if (!forbids) {
+        break;
+      }
+    }
+    return {};
+  }
+
+  // The first of the target's types that holds every value of the source's.
+  [[nodiscard]] std::optional<DType> holder() const {
+    for (const NamedDType& row : kNamedDTypes) {
+      if (target_.dtypes.contains(row.dtype) && holds(row.dtype, DType(source_.tensor.dtype))) {
+        return row.dtype;
+      }
+    }
+    return std::nullopt;
+  }
+
+  // The library's own calls, one of the other's result, if it has one for every condition.
+  [[nodiscard]] std::string call_of_the_library() const {
+    std::string all;
+    std::string losses;
+    std::string seen;
+    bool complete = true;
+    refused_.for_each([&](Condition condition) {
+      const std::string text = call_for(condition);
+      const std::size_t end = text.find(" (");
+      const std::string call = text.substr(0, end);
+      complete = complete && !call.empty();
+      if (call.empty() || seen.find(call + "\n") != std::string::npos) {
+        return;
+      }
+      seen += call + "\n";
+      if (end != std::string::npos) {
+        losses += (losses.empty() ? "" : "; ") + text.substr(end + 2, text.size() - end - 3);
+      }
+      const std::size_t x = place_of_x(call);
+      if (all.empty() || x == std::string::npos) {
+        all += (all.empty() ? "" : " and ") + call;
+      } else {
+        all = std::string(call).replace(x, 1, all);
+      }
+    });
+    if (!complete) {
+      return {};
+    }
+    return losses.empty() ? all : all + " (" + losses + ")";
+  }
+
+  [[nodiscard]] std::string call_for(Condition condition) const {
+    // Memory of the host needs no call that would bring it there.
+    if (condition == Condition::kNoWayToDevice && Device(source_.tensor.device).host_accessible()) {
+      return {};
+    }
+    for (const auto& row : source_.traits.library->fixes) {
+      if (row.condition == condition && !row.call.empty()) {
+        return with_dtypes(row.call);
+      }
+    }
+    return condition == Condition::kInexpressibleDType || condition == Condition::kPaddedSubByte ||
+                   condition == Condition::kWrapperSubclass
+               ? source_.fix
+               : std::string();
+  }
+
+  // Empty where the call is a cast, and the target has no type that would hold the values.
+  [[nodiscard]] std::string with_dtypes(std::string_view call) const {
+    std::string text(call);
+    if (text.find("{wide_dtype}") != std::string::npos) {
+      const auto wide = holder();
+      if (!wide) {
+        return {};
+      }
+      put(text, "{wide_dtype}", to_string(*wide));
+    }
+    put(text, "{to_dtype}", to_string(request_.dtype.value_or(DType(source_.tensor.dtype))));
+    return text;
+  }
+
+  const Conditions refused_;
+  const Source& source_;
+  const Capabilities& target_;
+  const Policy& policy_;
+  const Request& request_;
+  const Advice& advice_;
+};
+
+}  // namespace
+
+std::string fix(const Plan& plan, const Source& source, const Capabilities& target,
+                const Policy& policy, const Request& request, Dialect dialect) {
+  return Adviser(plan, source, target, policy, request, dialect).write();
+}
+
+void put(std::string& text, std::string_view name, std::string_view value) {
+  if (const auto at = text.find(name); at != std::string::npos) {
+    text.replace(at, name.size(), value);
+  }
+}
+
+}  // namespace dlbridge::detail

@@ -1,0 +1,253 @@
+"""Every refusal that there is: what it says to do, done as written, gives the same values."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy_sources
+import pytest
+import torch
+import torch_sources
+
+import dlbridge
+
+
+class Crate:
+    """Of a library that can take little."""
+
+    def __init__(self, cells: np.ndarray) -> None:
+        self.cells = cells
+
+
+Crate.__module__ = "crates_for_fixes.core"
+CRATES = dlbridge.Library(
+    name="crates_for_fixes",
+    object="crate",
+    read=lambda crate: crate.cells,
+    take=lambda managed: Crate(dlbridge.to_numpy(managed)),
+    capabilities=dlbridge.Capabilities(
+        result="crate",
+        dtypes=("int32", "uint8", "float32", "complex64"),
+        strides="compact",
+        read_only="unaware",
+        alignment=64,
+        min_dimensions=1,
+        max_dimensions=8,
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def crates() -> Iterator[None]:
+    dlbridge.register(CRATES)
+    with warnings.catch_warnings():
+        # Casts of NaN to integers, torch's prototypes, complex32.
+        warnings.simplefilter("ignore")
+        yield
+
+
+DOORS: dict[str, Callable[..., Any]] = {
+    "numpy": dlbridge.to_numpy,
+    "torch": dlbridge.to_torch,
+    "crates": lambda x, **how: dlbridge.to(x, "crates_for_fixes", **how).cells,
+    "capsule": dlbridge.capsule,
+    "legacy capsule": lambda x, max_version=None, **how: dlbridge.capsule(
+        x, max_version=max_version, **how
+    ),
+    "from_dlpack": dlbridge.from_dlpack,
+}
+CALLS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "strict": {"policy": "strict"},
+    "zero_copy": {"policy": "zero_copy"},
+    "snapshot": {"policy": "snapshot"},
+    "copy=False": {"copy": False},
+    "strict, copy=False": {"policy": "strict", "copy": False},
+    "cast": {"dtype": "complex64"},
+    "cast in zero_copy": {"dtype": "complex64", "policy": "zero_copy"},
+    "cast, copy=False": {"dtype": "complex64", "copy": False},
+    **{
+        f"{field}=refuse": {"policy": dlbridge.host.replace(**{field: "refuse"})}
+        for field in ("grad", "bits", "device", "dtype", "readonly", "overlap")
+    },
+}
+KNOWN = {  # what the doors take
+    "numpy": {"policy", "dtype", "copy"},
+    "torch": {"policy", "dtype", "copy"},
+    "crates": {"policy", "dtype", "copy"},
+    "capsule": {"policy"},
+    "legacy capsule": {"policy"},
+    "from_dlpack": {"copy"},
+}
+
+
+# --- the sources, with what they mean -----------------------------------------------------------
+def plain(x: Any) -> np.ndarray:
+    """The values, by their own library's means."""
+    if isinstance(x, torch.Tensor):
+        x = x.detach().resolve_conj().resolve_neg()
+        if x.dtype == torch.complex32:
+            x = x.to(torch.complex64)
+        elif x.dtype.is_floating_point and x.dtype not in (torch.float32, torch.float64):
+            x = x.to(torch.float32)
+        return np.array(x.tolist()).reshape(tuple(x.shape))
+    if isinstance(x, np.ndarray):
+        return x
+    return plain(dlbridge.to_numpy(x))
+
+
+# Sources whose values are not those of the array that lies beside them.
+MEANINGS: dict[str, Callable[[Any], Any]] = {
+    "torch quantised": lambda x: x.dequantize(),
+    "torch quantised per channel": lambda x: x.dequantize(),
+    "torch nested strided": lambda x: torch.nested.to_padded_tensor(x, 0.0),
+    "torch nested jagged": lambda x: torch.nested.to_padded_tensor(x, 0.0),
+    "torch functionalised": lambda x: torch_sources.VALUES,
+    "torch subclass with __torch_dispatch__": lambda x: torch_sources.VALUES,
+    "torch complex32": lambda x: x.to(torch.complex64),
+    "torch 65 dims": lambda x: np.ones(1),
+    "torch float4 pairs": lambda x: x.view(torch.uint8),
+    "numpy masked": lambda x: x.filled(),
+    "numpy masked, nothing masked": lambda x: x.filled(),
+    "numpy object": lambda x: np.array([1.0, 2.5]),
+    "numpy datetime64": lambda x: x.view("i8"),
+    "numpy timedelta64": lambda x: x.view("i8"),
+    "numpy structured": lambda x: x["x"],
+    "numpy recarray": lambda x: x["x"],
+}
+# Sources without a fix, at some door, and why.
+WITHOUT_FIX = {
+    "torch meta": "it has a shape but no values",
+    "torch fake": "it has a shape but no values",
+    "torch fake inside its mode": "it has a shape but no values",
+    "torch wrapper subclass": "its values are in other tensors",
+    "torch freed storage": "there is no memory to read",
+    "torch storage cut short": "there is no memory to read",
+    "torch 65 dims": "at most 64",
+    "torch vmap wrapper, escaped": "exists only inside the transform",
+    "torch grad wrapper, escaped": "exists only inside the transform",
+    **{
+        f"torch {name}": "DLPack has no such type"
+        for name in ("int1", "int4", "int7", "uint1", "uint3", "uint7", "bits8")
+    },
+    "numpy bytes": "DLPack has no such type",
+    "numpy str": "DLPack has no such type",
+    "numpy StringDType": "DLPack has no such type",
+    "numpy void": "DLPack has no such type",
+    "numpy ml_dtypes int4": "padded to whole bytes",
+    "numpy ml_dtypes uint4": "padded to whole bytes",
+}
+
+
+@contextmanager
+def of_numpy(make: Callable[[Path], np.ndarray], folder: Path) -> Iterator[tuple[Any, Any]]:
+    array = make(folder)
+    yield array, array
+
+
+@contextmanager
+def numbers_as_objects() -> Iterator[tuple[Any, Any]]:
+    yield np.array([1, 2.5], dtype=object), None
+
+
+def opened(name: str, folder: Path) -> Any:
+    library, _, rest = name.partition(" ")
+    if name == "numpy object":
+        return numbers_as_objects()
+    if library == "torch":
+        return torch_sources.SOURCES[rest]()
+    return of_numpy(numpy_sources.SOURCES[rest], folder)
+
+
+NAMES = [f"torch {name}" for name in torch_sources.SOURCES]
+NAMES += [f"numpy {name}" for name in numpy_sources.SOURCES]
+
+
+# --- what a fix says ----------------------------------------------------------------------------
+LOSS = re.compile(r" \([^()]*\)$| where its values fit$")
+RESULT = re.compile(r" (to copy|to cast|for a read-only view|for the object itself)$")
+WITHOUT_COPY = re.compile(r"(?: and )?the call without copy=False$")
+IMPORTED = {"np": np, "torch": torch, "dlbridge": dlbridge, "ml_dtypes": ml_dtypes}
+
+
+def follow(way: str, x: Any, door: Callable[..., Any], how: dict[str, Any]) -> tuple[Any, str]:
+    """The result of one of a fix's ways, done as written, and what it promised."""
+    way = LOSS.sub("", way)
+    found = RESULT.search(way)
+    way = RESULT.sub("", way)
+    if WITHOUT_COPY.search(way):
+        how = {key: value for key, value in how.items() if key != "copy"}
+        way = WITHOUT_COPY.sub("", way)
+    if re.match(r"\w+=", way) or not way:
+        more = eval(f"dict({way})", dict(IMPORTED))
+        return door(x, **(how | more)), found[1] if found else ""
+    return door(eval(way, IMPORTED | {"x": x}), **how), ""
+
+
+def test_the_reader_of_fixes_reads_them() -> None:
+    def door(x: Any, **how: Any) -> tuple[Any, ...]:
+        return x, how
+
+    how = {"copy": False, "policy": "strict"}
+    assert follow("x.copy()", np.ones(1), door, how)[0][1] == how
+    assert follow('policy="host" to copy', 1, door, {}) == ((1, {"policy": "host"}), "to copy")
+    assert follow("the call without copy=False to copy", 1, door, how)[0][1] == {"policy": "strict"}
+    way = 'policy="host" and the call without copy=False for a read-only view'
+    assert follow(way, 1, door, how) == ((1, {"policy": "host"}), "for a read-only view")
+    way = 'policy="host", dtype="float32" to cast (its values are rounded)'
+    assert follow(way, 1, door, {})[0][1] == {"policy": "host", "dtype": "float32"}
+    with pytest.raises(SyntaxError):
+        follow("whatever helps", 1, door, {})
+
+
+def same(result: np.ndarray, meant: np.ndarray, rounded: bool) -> bool:
+    if result.shape != meant.shape and meant.size != 1:
+        return False
+    with np.errstate(all="ignore"):
+        got, wanted = (np.asarray(plain(each)).astype("c16") for each in (result, meant))
+        if rounded:
+            return np.allclose(got, wanted.reshape(got.shape), rtol=1e-6, equal_nan=True)
+        return np.array_equal(got, wanted.reshape(got.shape), equal_nan=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("target", DOORS)
+def test_every_fix_does_what_it_says(road: str, name: str, target: str, tmp_path: Path) -> None:
+    door = DOORS[target]
+    for call, how in CALLS.items():
+        if not how.keys() <= KNOWN[target]:
+            continue
+        with opened(name, tmp_path) as (x, beside):
+            try:
+                door(x, **how)
+                continue
+            except dlbridge.ConversionRefused as error:
+                refused = error
+            if refused.fix is None:
+                without = WITHOUT_FIX.get(name) or (
+                    "there is no cast" if "dtype" in how else "nothing is listed"
+                )
+                assert any(without in reason for reason in refused.reasons), (call, str(refused))
+                continue
+            assert refused.fix in str(refused)
+            for way in refused.fix.split(", or "):
+                if way == "the call outside the transform":
+                    assert "wrapper" in name
+                    continue
+                result, promise = follow(way, x, door, how)
+                if promise == "for the object itself":
+                    assert result is x
+                    continue
+                meant = MEANINGS[name](x) if name in MEANINGS else beside
+                rounded = how.get("dtype") == "complex64" or "rounded" in way
+                assert meant is not None, (call, way)
+                assert same(plain(result), plain(meant), rounded), (call, way)
+                if promise == "for a read-only view" and target == "numpy":
+                    assert not result.flags.writeable and result.base is not None
