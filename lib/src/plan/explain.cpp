@@ -173,21 +173,6 @@ Explanation explain(const Plan& plan, const Source& source, const Capabilities& 
   return Writer(plan, source, target, policy, request, dialect).write();
 }
 
-ConversionRefused refusal(const OutOfRange& met, Dialect dialect) {
-  const Advice& advice = dialect == Dialect::kPython ? kPython : kCpp;
-  std::string fix(advice.cast);
-  fix.replace(fix.find("{dtype}"), 7, to_string(met.holds_all));
-  const std::string why =
-      "x" + met.place + " is " + met.value + ", which " + to_string(met.to) + " does not hold";
-  return {"cannot cast " + to_string(met.from) + " to " + to_string(met.to) + " (" + why +
-              "); use " + fix + ", which holds every element",
-          {why},
-          fix};
-}
-
-ValueOutOfRange::ValueOutOfRange(OutOfRange met_)
-    : ConversionRefused(refusal(met_)), met(std::move(met_)) {}
-
 ConversionRefused refusal(const Plan& plan, const Source& source, const Capabilities& target,
                           const Policy& policy, const Request& request) {
   Explanation text = explain(plan, source, target, policy, request);

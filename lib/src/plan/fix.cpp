@@ -39,6 +39,10 @@ constexpr Advice kCpp{
     .and_may_copy = " and the call without CopyRule::kNever",
 };
 
+const Advice& advice_of(Dialect dialect) {
+  return dialect == Dialect::kPython ? kPython : kCpp;
+}
+
 // Whether every value of `narrow` is one of `wide`'s, which is another type.
 bool holds(DType wide, DType narrow) {
   if (wide.lanes != 1 || narrow.lanes != 1) {
@@ -90,7 +94,7 @@ class Adviser {
         target_(target),
         policy_(policy),
         request_(request),
-        advice_(dialect == Dialect::kPython ? kPython : kCpp) {}
+        advice_(advice_of(dialect)) {}
 
   [[nodiscard]] std::string write() const {
     std::string text = call_of_ours();
@@ -278,3 +282,23 @@ void put(std::string& text, std::string_view name, std::string_view value) {
 }
 
 }  // namespace dlbridge::detail
+
+namespace dlbridge {
+
+ConversionRefused refusal(const OutOfRange& met, Dialect dialect) {
+  const auto& advice = detail::advice_of(dialect);
+  std::string fix(advice.cast);
+  detail::put(fix, "{dtype}", to_string(met.holds_all));
+  fix += " to cast";
+  const std::string why =
+      "x" + met.place + " is " + met.value + ", which " + to_string(met.to) + " does not hold";
+  return {"cannot cast " + to_string(met.from) + " to " + to_string(met.to) + " (" + why +
+              "); use " + fix + ", which holds every element",
+          {why},
+          fix};
+}
+
+ValueOutOfRange::ValueOutOfRange(OutOfRange met_)
+    : ConversionRefused(refusal(met_)), met(std::move(met_)) {}
+
+}  // namespace dlbridge
