@@ -100,14 +100,14 @@ struct Plan {
 /// Whether plan() lets memory pass as it is that lies in C order and of which nothing is to be said
 /// (no condition in its traits). The common case, told apart before the decision is made condition
 /// by condition; here, so that a small crossing needs no call for it.
-[[nodiscard]] constexpr bool takes_as_it_is(const Capabilities& target, const DLTensor& packed,
-                                            const Policy& policy, const Request& request = {}) {
+[[nodiscard]] inline bool takes_as_it_is(const Capabilities& target, const DLTensor& packed,
+                                         const Policy& policy, const Request& request = {}) {
   const Device here(packed.device);
   return policy.copy() != CopyRule::kAlways && !request.dtype && !request.device &&
-         target.alignment <= 1 && target.gives_writable && target.own_device == 0 &&
-         !target.copies && packed.ndim >= target.min_dimensions &&
-         packed.ndim <= target.max_dimensions && target.devices.contains(here.type) &&
-         (!target.wants_host || here.host_accessible()) && target.dtypes.contains(packed.dtype);
+         target.gives_writable && target.own_device == 0 && !target.copies &&
+         packed.ndim >= target.min_dimensions && packed.ndim <= target.max_dimensions &&
+         target.devices.contains(here.type) && (!target.wants_host || here.host_accessible()) &&
+         target.dtypes.contains(packed.dtype) && is_aligned(packed, target);
 }
 
 /// Decides how, and whether, `source` becomes what `target` can take: the whole route, of at most

@@ -88,7 +88,7 @@ class Writer {
     put("{ndim}", std::to_string(source_.tensor.ndim));
     put("{min_ndim}", std::to_string(target_.min_dimensions));
     put("{max_ndim}", std::to_string(target_.max_dimensions));
-    put("{alignment}", std::to_string(target_.alignment));
+    put("{alignment}", std::to_string(needed_alignment(target_, source_.tensor.dtype)));
     put("{dtype}", to_string(DType(source_.tensor.dtype)));
     put("{to_dtype}", to_string(request_.dtype.value_or(plan_.dtype)));
     put("{device}", to_string(Device(source_.tensor.device)));

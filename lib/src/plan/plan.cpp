@@ -241,10 +241,7 @@ class Planner {
     if (said.meets(kWithoutStrides) || said.has(Condition::kFractionalStrides)) {
       return;
     }
-    if (target_.alignment > 1 && element_count(tensor) != 0 &&
-        (reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset) %
-                static_cast<std::uintptr_t>(target_.alignment) !=
-            0) {
+    if (!is_aligned(tensor, target_) && element_count(tensor) != 0) {
       need_copy(Condition::kMisaligned, Step::kRepack);
     }
     if (is_c_contiguous(tensor)) {

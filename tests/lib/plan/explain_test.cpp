@@ -97,7 +97,16 @@ TEST(Explain, of_a_refusal_says_what_was_met_why_and_what_works) {
   Spec detailed = with({Condition::kInexpressibleDType});
   detailed.detail = "StringDType()";
   detailed.fix = "x.astype(\"float64\")";
+  Spec odd = typed({kDLComplex, 128});
+  odd.byte_offset = 8;
   const RefusalCase refusals[] = {
+      {odd,
+       Policy::zero_copy(),
+       kTorchLike,
+       {},
+       "cannot view a shelf.Book at an address that is no multiple of 16 bytes as Flame (Flame "
+       "needs that alignment); use policy=\"host\" to copy",
+       "policy=\"host\" to copy"},
       {with({Condition::kInGraph}),
        Policy::strict(),
        kHostOnly,

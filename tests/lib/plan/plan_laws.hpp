@@ -48,6 +48,15 @@ inline std::int64_t elements_of(const DLTensor& tensor) {
   return count;
 }
 
+/// What the addresses of all elements can be a multiple of that lie side by side from address 0.
+inline std::uintptr_t natural_alignment(DType dtype) {
+  std::uintptr_t alignment = 1;
+  while (dtype.element_bits() % static_cast<std::int64_t>(16 * alignment) == 0) {
+    alignment *= 2;
+  }
+  return alignment;
+}
+
 /// What must never cross, whatever the policy says.
 inline constexpr Conditions kNever{Condition::kQuantised,
                                    Condition::kNested,
@@ -255,10 +264,15 @@ inline std::string broken_by_view(const Plan& plan, const Question& asked) {
       return "a negative stride for a target that takes none";
     }
   }
-  const auto address = reinterpret_cast<std::uintptr_t>(source.tensor.data);
-  if (target.alignment > 1 && elements_of(source.tensor) != 0 &&
-      (address + source.tensor.byte_offset) % static_cast<std::uintptr_t>(target.alignment) != 0) {
+  const auto address =
+      reinterpret_cast<std::uintptr_t>(source.tensor.data) + source.tensor.byte_offset;
+  const bool elements = elements_of(source.tensor) != 0;
+  if (elements && address % static_cast<std::uintptr_t>(target.alignment) != 0) {
     return "a view at an address that the target cannot use";
+  }
+  if (elements && !target.reads_unaligned &&
+      address % natural_alignment(source.tensor.dtype) != 0) {
+    return "a view of elements that lie where the target cannot load them";
   }
   if (policy[Field::kOverlap] != Ruling::kReadOnlyView && really_overlaps(shape, strides)) {
     return "a view of elements that share memory against the policy";

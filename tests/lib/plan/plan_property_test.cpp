@@ -68,7 +68,7 @@ Spec random_spec(Chance& chance) {
   spec.dtype = chance.one_in(2) ? DType(kDLFloat, 32) : chance.of(kNamedDTypes).dtype;
   constexpr std::array kTypes{kDLCPU, kDLCPU, kDLCPU, kDLCUDA, kDLCUDAHost, kDLMetal};
   spec.device = Device(chance.of(kTypes), 0);
-  spec.byte_offset = chance.one_in(4) ? 4 : 0;
+  spec.byte_offset = chance.one_in(4) ? static_cast<std::uint64_t>(chance.between(1, 15)) : 0;
   spec.copies_to_host = !chance.one_in(4);
   spec.copies_there = !chance.one_in(4);
   choose_layout(chance, spec);
@@ -140,6 +140,7 @@ Capabilities random_capabilities(Chance& chance) {
     target.strides = StrideSupport::kCompact;
   }
   target.alignment = chance.one_in(4) ? 64 : 1;
+  target.reads_unaligned = chance.one_in(2);
   target.min_dimensions = chance.one_in(8) ? 2 : 0;
   target.max_dimensions = chance.one_in(8) ? 2 : kMaxDimensions;
   return target;

@@ -168,11 +168,59 @@ TEST(PolicyTable, without_ml_dtypes_bfloat16_is_refused_under_every_preset) {
   }
 }
 
+// Of an element every address counts, not of the first alone: what its neighbour cannot keep, as of
+// 12 bytes, it does not need.
+TEST(PolicyTable, elements_of_every_type_are_taken_where_they_can_be_loaded) {
+  std::vector<DType> types{{kDLFloat, 32, 2},   {kDLFloat, 32, 3}, {kDLFloat, 32, 4},
+                           {kDLComplex, 64, 2}, {kDLInt, 24},      {kDLInt, 48}};
+  for (const auto& row : kNamedDTypes) {
+    types.push_back(row.dtype);
+  }
+  Capabilities loads = kTorchLike;
+  loads.dtypes = DTypeSet::everything();
+  Capabilities reads = loads;
+  reads.reads_unaligned = true;
+  int misaligned = 0;
+  for (const DType dtype : types) {
+    for (std::uintptr_t offset = 0; offset < 64; ++offset) {
+      SCOPED_TRACE(to_string(dtype) + " at " + std::to_string(offset));
+      Spec spec;
+      spec.dtype = dtype;
+      spec.address += offset;
+      std::int64_t size = dtype.element_bits();
+      std::uintptr_t needed = 1;
+      for (; size % 16 == 0; size /= 2) {
+        needed *= 2;
+      }
+      const bool aligned = offset % needed == 0;
+      misaligned += aligned ? 0 : 1;
+      EXPECT_EQ(outcome(plan_of(spec, loads, Policy::host())), aligned ? 'V' : 'C');
+      EXPECT_EQ(outcome(plan_of(spec, reads, Policy::host())), 'V');
+    }
+  }
+  EXPECT_GT(misaligned, 500);
+}
+
+TEST(PolicyTable, an_alignment_of_its_own_stands_beside_that_of_the_elements) {
+  Capabilities two = kTorchLike;
+  two.alignment = 2;
+  for (const bool any : {false, true}) {
+    two.reads_unaligned = any;
+    for (std::uint64_t offset = 0; offset < 8; ++offset) {
+      Spec spec;
+      spec.byte_offset = offset;
+      EXPECT_EQ(outcome(plan_of(spec, two, Policy::host())),
+                offset % (any ? 2 : 4) == 0 ? 'V' : 'C')
+          << offset << any;
+    }
+  }
+}
+
 TEST(PolicyTable, objects_without_elements_need_no_alignment_and_no_layout) {
   Spec spec;
   spec.shape = {0, 3};
   spec.strides = {-7, 0};
-  spec.address = 0;
+  spec.address = 1;
   for (const auto& target : kTargets) {
     EXPECT_EQ(outcome(plan_of(spec, target.capabilities, Policy::strict())), 'V');
   }

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy_sources import unaligned
 
 import dlbridge
 
@@ -242,6 +243,15 @@ SOURCES: dict[str, list[tuple[Callable[[], Any], str]]] = {
         (lambda: np.lib.stride_tricks.as_strided(np.ones(3), (3, 2), (8, 8)), "torch")
     ],
     "negative strides, to torch": [(lambda: np.ones(3)[::-1], "torch")],
+    "elements not aligned to their size, to NumPy": [
+        (lambda: torch.frombuffer(unaligned().view("u1"), dtype=torch.float32), "numpy"),
+        (lambda: dlbridge.from_dlpack(unaligned()), "numpy"),
+    ],
+    "elements not aligned to their size, to any target that loads by type": [
+        (unaligned, "torch"),
+        (unaligned, "ctypes"),
+        (lambda: dlbridge.from_dlpack(unaligned()), "torch"),
+    ],
     "strides that are no multiple of the item size": [(lambda: structured()["a"], "torch")],
     "in the other byte order": [(lambda: np.ones(3, ">f4"), "torch")],
 }

@@ -334,7 +334,14 @@ def test_the_fix_for_a_nested_tensor_names_a_way(road: str, name: str) -> None:
     assert re.search("unbind|to_padded_tensor|values", fix)
 
 
-NUMPY_FIXES = ["read-only", "reversed", "byte-swapped", "field, stride no multiple", "broadcast"]
+NUMPY_FIXES = [
+    "read-only",
+    "reversed",
+    "byte-swapped",
+    "unaligned",
+    "field, stride no multiple",
+    "broadcast",
+]
 
 
 @pytest.mark.parametrize("preset", ["strict", "zero_copy"])

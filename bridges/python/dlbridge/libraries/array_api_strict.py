@@ -18,6 +18,7 @@ ROWS = (
             result="array_api_strict.Array",
             dtypes=("bool", *INTEGERS, *UNSIGNED, "float32", "float64", *COMPLEX),
             read_only="honours",
+            reads_unaligned=True,
         ),
         take="array_api_strict:from_dlpack",
         address=_address,
