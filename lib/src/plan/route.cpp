@@ -64,8 +64,8 @@ bool lay_legs(Plan& plan, const Source& source, const Capabilities& target, Devi
   if (left != 0) {
     const Device goal = mover == Who::kRuntime ? plan.device : at;
     const auto who = passer(plan, source.traits, runtimes, mover, at, goal);
-    if (!who) {
-      return false;
+    if (!who || (*who == Who::kProducer && plan.leg_count != 0)) {
+      return false;  // what a library makes, it makes at once
     }
     if (*who == Who::kConsumer) {
       of_consumer |= left;

@@ -354,6 +354,16 @@ TEST(Request, a_device_that_nobody_can_reach_is_refused_under_every_preset) {
     EXPECT_EQ(plan_of(Spec{}, kHostOnly, preset.policy, on_device(Device(kDLCUDA, 0))).refused,
               Conditions{Condition::kNoWayToDevice});
   }
+TEST(Request, a_library_that_densifies_on_a_device_is_not_asked_for_a_second_leg) {
+  Spec spec;
+  spec.device = Device(kDLCUDA, 0);
+  spec.conditions = {Condition::kSparse, Condition::kSwappedBytes};
+  const Policy dense = Policy::host().with(Field::kLayout, Ruling::kDensify);
+  EXPECT_EQ(plan_of(spec, kTorchLike, dense).refused, Conditions{Condition::kNoCopyThere});
+  spec.conditions.remove(Condition::kSwappedBytes);
+  EXPECT_EQ(plan_of(spec, kTorchLike, dense).leg_count, 1);
+}
+
 }
 
 TEST(Request, pinned_and_managed_memory_is_on_the_host_already) {
