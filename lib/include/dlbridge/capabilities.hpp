@@ -39,8 +39,9 @@ struct Capabilities {
   DTypeSet extension_dtypes{};    // with ml_dtypes
   std::string_view extension_hint{};  // what would add to these: "pip install ml_dtypes"
   ReadOnlySupport readonly = ReadOnlySupport::kHonours;
-  bool gives_writable = true;   // its objects can be written to at all
-  bool guards_overlap = false;  // it refuses by itself to write where elements share memory
+  bool gives_writable = true;      // its objects can be written to at all
+  bool takes_as_constant = false;  // it computes as if nobody wrote to the memory any more
+  bool guards_overlap = false;     // it refuses by itself to write where elements share memory
   StrideSupport strides = StrideSupport::kAny;
   bool reads_unaligned = false;  // it reads an element at any address, and not by its type
   std::int64_t alignment = 1;    // a power of two, where its first element needs more than its type
@@ -69,6 +70,7 @@ constexpr void for_each_field(Capabilities& can, Visit&& visit) {
   visit("max_dimensions", can.max_dimensions);
   visit("read_only", can.readonly);
   visit("writable", can.gives_writable);
+  visit("takes_as_constant", can.takes_as_constant);
   visit("guards_overlap", can.guards_overlap);
   visit("copies", can.copies);
   visit("carries_padding", can.carries_padding);

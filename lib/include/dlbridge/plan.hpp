@@ -66,6 +66,7 @@ struct Leg {
 struct Plan {
   Conditions reasons;  // met on the way to a step or a refusal
   Conditions refused;  // of these, the ones that refuse
+  Conditions noted;    // met in a view and left as they are, which its taker should know
   std::uint16_t steps = 0;
   std::uint8_t leg_count = 0;
   bool itself = false;   // the object is of the target's library, and nothing is asked of it
@@ -104,10 +105,11 @@ struct Plan {
                                          const Policy& policy, const Request& request = {}) {
   const Device here(packed.device);
   return policy.copy() != CopyRule::kAlways && !request.dtype && !request.device &&
-         target.gives_writable && target.own_device == 0 && !target.copies &&
-         packed.ndim >= target.min_dimensions && packed.ndim <= target.max_dimensions &&
-         target.devices.contains(here.type) && (!target.wants_host || here.host_accessible()) &&
-         target.dtypes.contains(packed.dtype) && is_aligned(packed, target);
+         target.gives_writable && !target.takes_as_constant && target.own_device == 0 &&
+         !target.copies && packed.ndim >= target.min_dimensions &&
+         packed.ndim <= target.max_dimensions && target.devices.contains(here.type) &&
+         (!target.wants_host || here.host_accessible()) && target.dtypes.contains(packed.dtype) &&
+         is_aligned(packed, target);
 }
 
 /// Decides how, and whether, `source` becomes what `target` can take: the whole route, of at most
@@ -134,7 +136,7 @@ struct Explanation {
   std::vector<std::string> reasons;  // one per condition: the step's, or the refusal's
   std::string fix;                   // the call that would work; empty where nothing would
   std::string message;               // the refusal as one sentence; empty when not refused
-  std::vector<std::string> way;      // the legs that are not the host's own, one each
+  std::vector<std::string> notes;    // the legs that are not the host's own, and what was noted
 };
 
 [[nodiscard]] Explanation explain(const Plan& plan, const Source& source,

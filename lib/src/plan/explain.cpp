@@ -66,7 +66,9 @@ class Writer {
       text.fix = fix();
       text.message = message(text.fix);
     } else {
-      text.way = way();
+      text.notes = way();
+      plan_.noted.for_each(
+          [&](Condition condition) { text.notes.push_back(filled(row_of(condition).why)); });
     }
     return text;
   }

@@ -67,6 +67,7 @@ class Planner {
     if (policy_.copy() == CopyRule::kAlways && !copies_) {
       need_copy(Condition::kCopyAsked, Step::kRepack);
     }
+    settle_mutable(said.has(Condition::kReadOnly));
     settle_read_only(said.has(Condition::kReadOnly));
     if (said.has(Condition::kPaddedElements) && (copies_ || !target_.carries_padding)) {
       refuse(Condition::kPaddedElements);
@@ -76,6 +77,7 @@ class Planner {
     }
     if (plan_.is_refused()) {
       plan_.steps = 0;
+      plan_.noted = {};
       plan_.leg_count = 0;
       plan_.bytes_copied = 0;
       plan_.view = false;
@@ -274,6 +276,20 @@ class Planner {
     }
   }
 
+  void settle_mutable(bool source_is_read_only) {
+    const Ruling ruling = policy_[Field::kMutable];
+    if (!target_.takes_as_constant || source_is_read_only) {
+      return;
+    }
+    if (ruling == Ruling::kRefuse) {
+      refuse(Condition::kMutable);
+    } else if (!copies_ && ruling == Ruling::kCopy) {
+      need_copy(Condition::kMutable, Step::kRepack);
+    } else {
+      plan_.noted.add(Condition::kMutable);
+    }
+  }
+
   void settle_read_only(bool source_is) {
     const bool unaware = target_.readonly != ReadOnlySupport::kHonours;
     // A field that refuses does so also where a copy would be made for another reason.
@@ -308,6 +324,7 @@ class Planner {
 
   void finish_copy() {
     plan_.view = false;
+    plan_.noted = {};
     // What does not fit is refused when the copy is allocated.
     std::int64_t bits = 0;
     if (__builtin_mul_overflow(element_count(source_.tensor), plan_.dtype.element_bits(), &bits)) {

@@ -113,6 +113,16 @@ inline constexpr Capabilities kCompact{
     .alignment = 64,
 };
 
+// As an array library whose arrays never change.
+inline constexpr Capabilities kConstant{
+    .name = "Rock",
+    .result = "rock.Array",
+    .devices = DeviceSet::everything(),
+    .dtypes = DTypeSet::everything(),
+    .gives_writable = false,
+    .takes_as_constant = true,
+};
+
 struct Preset {
   std::string_view name;
   Policy policy;

@@ -31,6 +31,7 @@ struct FieldCase {
   char host;  // the outcome for each target, under host but for this field
   char torch;
   char legacy;
+  char constant = 0;  // where the field is about it
 };
 
 // Every value of every field stands here with every row that it rules.
@@ -70,6 +71,13 @@ constexpr FieldCase kFieldCases[] = {
     {Field::kReadOnly, "refuse", "read_only", 'O', 'R', 'R'},
     {Field::kReadOnly, "refuse", "plain", 'V', 'V', 'V'},
     {Field::kReadOnly, "alias", "read_only", 'O', 'V', 'R'},
+    {Field::kMutable, "alias", "plain", 'V', 'V', 'V', 'O'},
+    {Field::kMutable, "alias", "conj_bit", 'C', 'C', 'C', 'C'},
+    {Field::kMutable, "copy", "plain", 'V', 'V', 'V', 'C'},
+    {Field::kMutable, "copy", "read_only", 'O', 'C', 'R', 'O'},
+    {Field::kMutable, "refuse", "plain", 'V', 'V', 'V', 'R'},
+    {Field::kMutable, "refuse", "conj_bit", 'C', 'C', 'C', 'R'},
+    {Field::kMutable, "refuse", "read_only", 'O', 'C', 'R', 'O'},
     {Field::kOverlap, "readonly", "expanded", 'O', 'V', 'R'},
     {Field::kOverlap, "copy", "expanded", 'C', 'C', 'C'},
     {Field::kOverlap, "refuse", "expanded", 'R', 'R', 'R'},
@@ -99,6 +107,9 @@ TEST(PolicyField, every_value_rules_as_the_table_says) {
     EXPECT_EQ(outcome(plan_of(spec, kHostOnly, policy)), test.host);
     EXPECT_EQ(outcome(plan_of(spec, kTorchLike, policy)), test.torch);
     EXPECT_EQ(outcome(plan_of(spec, kLegacyLike, policy)), test.legacy);
+    if (test.constant != 0) {
+      EXPECT_EQ(outcome(plan_of(spec, kConstant, policy)), test.constant);
+    }
   }
 }
 
@@ -343,6 +354,16 @@ TEST(Request, a_copy_on_a_device_is_a_leg_of_the_producers_or_refused_where_it_m
             Conditions{Condition::kNoCopyThere});
 }
 
+TEST(Request, a_library_that_densifies_on_a_device_is_not_asked_for_a_second_leg) {
+  Spec spec;
+  spec.device = Device(kDLCUDA, 0);
+  spec.conditions = {Condition::kSparse, Condition::kSwappedBytes};
+  const Policy dense = Policy::host().with(Field::kLayout, Ruling::kDensify);
+  EXPECT_EQ(plan_of(spec, kTorchLike, dense).refused, Conditions{Condition::kNoCopyThere});
+  spec.conditions.remove(Condition::kSwappedBytes);
+  EXPECT_EQ(plan_of(spec, kTorchLike, dense).leg_count, 1);
+}
+
 TEST(Request, a_device_that_nobody_can_reach_is_refused_under_every_preset) {
   Spec stuck;
   stuck.device = Device(kDLCUDA, 0);
@@ -354,16 +375,6 @@ TEST(Request, a_device_that_nobody_can_reach_is_refused_under_every_preset) {
     EXPECT_EQ(plan_of(Spec{}, kHostOnly, preset.policy, on_device(Device(kDLCUDA, 0))).refused,
               Conditions{Condition::kNoWayToDevice});
   }
-TEST(Request, a_library_that_densifies_on_a_device_is_not_asked_for_a_second_leg) {
-  Spec spec;
-  spec.device = Device(kDLCUDA, 0);
-  spec.conditions = {Condition::kSparse, Condition::kSwappedBytes};
-  const Policy dense = Policy::host().with(Field::kLayout, Ruling::kDensify);
-  EXPECT_EQ(plan_of(spec, kTorchLike, dense).refused, Conditions{Condition::kNoCopyThere});
-  spec.conditions.remove(Condition::kSwappedBytes);
-  EXPECT_EQ(plan_of(spec, kTorchLike, dense).leg_count, 1);
-}
-
 }
 
 TEST(Request, pinned_and_managed_memory_is_on_the_host_already) {

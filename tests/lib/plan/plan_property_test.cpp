@@ -103,7 +103,7 @@ Request random_request(Chance& chance) {
 
 TEST(EveryPlan, keeps_the_laws) {
   Chance chance(20261107);
-  const std::array targets{&kHostOnly, &kTorchLike, &kLegacyLike, &kCompact};
+  const std::array targets{&kHostOnly, &kTorchLike, &kLegacyLike, &kCompact, &kConstant};
   std::map<char, int> outcomes;
   for (int round = 0; round < 20000; ++round) {
     const Spec spec = random_spec(chance);
@@ -141,6 +141,7 @@ Capabilities random_capabilities(Chance& chance) {
   }
   target.alignment = chance.one_in(4) ? 64 : 1;
   target.reads_unaligned = chance.one_in(2);
+  target.takes_as_constant = chance.one_in(8);
   target.min_dimensions = chance.one_in(8) ? 2 : 0;
   target.max_dimensions = chance.one_in(8) ? 2 : kMaxDimensions;
   return target;

@@ -216,6 +216,36 @@ TEST(PolicyTable, an_alignment_of_its_own_stands_beside_that_of_the_elements) {
   }
 }
 
+struct ConstantCase {
+  std::string_view row;
+  std::string_view cells;
+};
+
+TEST(PolicyTable, memory_that_may_change_is_noted_where_the_target_takes_it_as_constant) {
+  constexpr ConstantCase kCases[] = {
+      {"plain", "ROOC"},         {"in_a_graph", "ROOC"}, {"read_only", "OOOC"},
+      {"expanded", "ROOC"},      {"conj_bit", "RCRC"},   {"elements_at_odd_addresses", "RCRC"},
+      {"transposed", "ROOC"},    {"on_a_gpu", "ROOC"},   {"quantised", "RRRR"},
+      {"freed_storage", "RRRR"},
+  };
+  for (const auto& test : kCases) {
+    const auto& table = policy_table();
+    const auto row = std::find_if(table.begin(), table.end(),
+                                  [&](const Row& each) { return each.name == test.row; });
+    ASSERT_NE(row, table.end()) << test.row;
+    for (std::size_t i = 0; i < kPresets.size(); ++i) {
+      SCOPED_TRACE(std::string(test.row) + " under " + std::string(kPresets[i].name));
+      Spec spec;
+      row->make(spec);
+      const Plan plan = plan_of(spec, kConstant, kPresets[i].policy);
+      EXPECT_EQ(outcome(plan), test.cells[i]);
+      const bool noted = test.cells[i] == 'O' && test.row != "read_only";
+      EXPECT_EQ(plan.noted, noted ? Conditions{Condition::kMutable} : Conditions{});
+      EXPECT_FALSE(plan.reasons.has(Condition::kMutable) && !plan.is_refused());
+    }
+  }
+}
+
 TEST(PolicyTable, objects_without_elements_need_no_alignment_and_no_layout) {
   Spec spec;
   spec.shape = {0, 3};

@@ -252,6 +252,9 @@ SOURCES: dict[str, list[tuple[Callable[[], Any], str]]] = {
         (unaligned, "ctypes"),
         (lambda: dlbridge.from_dlpack(unaligned()), "torch"),
     ],
+    "writable, to a target that takes memory as constant (JAX, TensorFlow)": [
+        (lambda: dlbridge.to_numpy(np.ones(3, "f4"), copy=True), "jax")
+    ],
     "strides that are no multiple of the item size": [(lambda: structured()["a"], "torch")],
     "in the other byte order": [(lambda: np.ones(3, ">f4"), "torch")],
 }
@@ -273,7 +276,8 @@ def outcome(source: Any, target: str, policy: str) -> str:
         return "refuse"
     if not plan.view:
         return "copy"
-    return "view" if plan.writable else "read-only view"
+    note = ", with a note" if plan.notes else ""
+    return ("view" if plan.writable else "read-only view") + note
 
 
 def test_every_row_of_the_table_is_looked_at() -> None:

@@ -234,7 +234,7 @@ METHODS = re.compile(r"\bx(?:\.\w+\([^()]*\))+")
 FUNCTION = re.compile(r"\b[\w.]+\(x\b[^()]*\)")
 BARE_METHOD = re.compile(r"(?<![\w)])\.?(\w+)\(\)")
 PRESET = re.compile(r"""policy=["'](\w+)["']""")
-FIELD = re.compile(r"""\b(grad|bits|device|layout|dtype|readonly|overlap)=["'](\w+)["']""")
+FIELD = re.compile(r"""\b(grad|bits|device|layout|dtype|readonly|mutable|overlap)=["'](\w+)["']""")
 
 
 def remedies(fix: str) -> list[tuple[str, Any]]:

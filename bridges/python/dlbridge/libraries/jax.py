@@ -14,6 +14,7 @@ def _with_dtypes(dtypes: tuple[str, ...]) -> Capabilities:
         strides="compact",
         alignment=64,
         writable=False,
+        takes_as_constant=True,
     )
 
 
