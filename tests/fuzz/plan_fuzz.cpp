@@ -67,6 +67,8 @@ Capabilities any_capabilities(FuzzedDataProvider& bytes) {
   target.carries_padding = bytes.ConsumeBool();
   target.min_dimensions = bytes.ConsumeIntegralInRange(0, 7) == 0 ? 1 : 0;
   target.max_dimensions = bytes.ConsumeIntegralInRange(0, 7) == 0 ? 2 : kMaxDimensions;
+  target.reads_unaligned = bytes.ConsumeBool();
+  target.takes_as_constant = bytes.ConsumeIntegralInRange(0, 3) == 0;
   return target;
 }
 

@@ -186,9 +186,9 @@ NAMED = (
     ),
     (
         "the runtime stands before the producer",
-        PLAN,
-        "return Who::kRuntime;",
-        "if (!{on}) { return Who::kRuntime; }",
+        ROUTE,
+        "runtimes.contains(to_host ? here.type : there.type)",
+        "!{on} && runtimes.contains(to_host ? here.type : there.type)",
     ),
     (
         "the stream of what comes in is settled",

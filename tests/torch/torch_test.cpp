@@ -507,6 +507,28 @@ TEST(TorchFromDLPack, goes_by_the_policy_where_torch_cannot_take_it_as_it_is) {
   EXPECT_EQ(snapshot.deleted(), 1);
 }
 
+// torch loads by type, and its processor may end the process where the address does not allow it.
+TEST(TorchFromDLPack, copies_elements_at_an_address_that_is_no_multiple_of_their_size) {
+  const auto lies_oddly = [](doubles::Versioned& producer) {
+    auto* odd = reinterpret_cast<char*>(producer.memory.data()) + 1;
+    std::memmove(odd, producer.memory.data(), 6 * sizeof(float));
+    producer.tensor().data = odd;
+  };
+  doubles::Versioned producer({2, 3});
+  lies_oddly(producer);
+  const at::Tensor copy = Torch::from_dlpack(&producer.managed);
+  EXPECT_NE(copy.const_data_ptr(), producer.tensor().data);
+  for (std::int64_t i = 0; i < 6; ++i) {
+    EXPECT_EQ(copy[i / 3][i % 3].item<float>(), static_cast<float>(i));
+  }
+  EXPECT_EQ(producer.deleted(), 1);
+
+  doubles::Versioned refused({2, 3});
+  lies_oddly(refused);
+  EXPECT_THROW((void)Torch::from_dlpack(&refused.managed, Policy::zero_copy()), ConversionRefused);
+  EXPECT_EQ(refused.deleted(), 1);
+}
+
 TEST(TorchFromDLPack, refuses_what_is_no_sound_tensor_and_runs_its_deleter_once) {
   const auto expect_refused = [](auto&& damage) {
     doubles::Versioned producer({2, 3});

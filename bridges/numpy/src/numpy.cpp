@@ -82,6 +82,7 @@ Capabilities numpy_capabilities{
     .wants_host = true,
     .dtypes = kNumbers.types(),
     .extension_hint = "pip install ml_dtypes",
+    .reads_unaligned = true,
 };
 
 // What ml_dtypes defines and DLPack knows, one byte or more an element. Its int4 and float4 are

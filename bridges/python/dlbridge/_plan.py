@@ -28,7 +28,7 @@ class Plan(NamedTuple):
     result_dtype: str = ""
     device: str = ""
     shape: tuple[int, ...] | None = None
-    # How memory of a device is reached; what the target's library would do by itself.
+    # How memory of a device is reached; what its taker should know; what its library would do.
     notes: tuple[str, ...] = ()
 
     @classmethod

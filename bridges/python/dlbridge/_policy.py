@@ -45,10 +45,11 @@ class Policy:
         layout: str = "refuse",
         dtype: str = "ml_dtypes",
         readonly: str = "copy",
+        mutable: str = "alias",
         overlap: str = "readonly",
         copy: bool | None = None,
     ) -> None:
-        values = (grad, bits, device, layout, dtype, readonly, overlap, copy)
+        values = (grad, bits, device, layout, dtype, readonly, mutable, overlap, copy)
         code = 0
         for shift, (name, value) in enumerate(zip((*_FIELDS, "copy"), values, strict=True)):
             _checked(name, value)
@@ -105,6 +106,7 @@ strict = Policy(
     layout="refuse",
     dtype="refuse",
     readonly="refuse",
+    mutable="refuse",
     overlap="readonly",
     copy=False,
 )

@@ -57,12 +57,16 @@ class Capabilities:
     if that is not the host: what lies on the host is handed to ``Library.take_host``, which copies
     it there; ``copies_to_device``: it can be asked to.
 
-    ``strides``: "any", "non-negative" or "compact"; ``alignment`` in bytes; ``min_dimensions`` and
-    ``max_dimensions``. ``read_only``: "honours" (it keeps the promise), "unaware" (it would write,
-    so the policy decides) or "never" (it must not get such memory). ``writable=False``: its own
-    objects cannot be written to. ``guards_overlap``: it refuses by itself to write where elements
-    share memory. ``copies=True``: it copies whatever it is given, so no view can be promised.
-    ``carries_padding``: it keeps the flag of elements that are padded to bytes.
+    ``strides``: "any", "non-negative" or "compact"; ``min_dimensions`` and ``max_dimensions``.
+    ``reads_unaligned``: it reads elements at any address; others load them by their type, and get
+    none at an address that is no multiple of its size. ``alignment``: bytes, a power of two, where
+    the first element needs more than that. ``read_only``: "honours" (it keeps the promise),
+    "unaware" (it would write, so the policy decides) or "never" (it must not get such memory).
+    ``writable=False``: its own objects cannot be written to. ``takes_as_constant``: it computes as
+    if nobody wrote to the memory any more, so the policy decides on memory that may be written to.
+    ``guards_overlap``: it refuses by itself to write where elements share memory. ``copies=True``:
+    it copies whatever it is given, so no view can be promised. ``carries_padding``: it keeps the
+    flag of elements that are padded to bytes.
     """
 
     __slots__ = ("_given", "result")

@@ -37,7 +37,7 @@ Ref plan_in_words(const Explanation& text, const Plan& plan, const Source& sourc
   const std::string source_dtype =
       dtype.bits == 0 ? (known ? source.detail : "") : to_string(dtype);
   const std::string result_dtype = dtype.bits == 0 ? source_dtype : to_string(plan.dtype);
-  std::vector<std::string> told = text.way;
+  std::vector<std::string> told = text.notes;
   told.insert(told.end(), notes_of_target.begin(), notes_of_target.end());
   const Ref notes = text_tuple(told);
   const Ref fields = checked(Py_BuildValue(

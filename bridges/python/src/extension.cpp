@@ -16,7 +16,7 @@ using detail::PythonInterface;
 
 PackageAttribute convert_to("dlbridge._targets", "to");
 
-DLManagedTensorVersioned* take(PyObject* object, bool on_host) noexcept {
+DLManagedTensorVersioned* take(PyObject* object, bool on_host, bool aligned) noexcept {
   DLManagedTensorVersioned* taken = nullptr;
   (void)guarded([&] {
     drain_releases();
@@ -28,7 +28,7 @@ DLManagedTensorVersioned* take(PyObject* object, bool on_host) noexcept {
     if (on_host) {
       call.request.device = Device{};
     }
-    taken = cross(object, way_into_tensor(object), BareTarget{}, call).release();
+    taken = cross(object, way_into_tensor(object), BareTarget{.aligned = aligned}, call).release();
     return Py_None;
   });
   return taken;

@@ -242,7 +242,10 @@ Capabilities capabilities_in(PyObject* fields) {
       read_field(name, value.get(), field);
     }
   });
-  can.alignment = std::max<std::int64_t>(can.alignment, 1);
+  if (can.alignment <= 0 || (can.alignment & (can.alignment - 1)) != 0) {
+    raise(PyExc_ValueError,
+          "alignment=" + std::to_string(can.alignment) + " is no power of two, as 1 or 64 are");
+  }
   return can;
 }
 

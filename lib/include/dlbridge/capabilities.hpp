@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string_view>
@@ -38,10 +39,12 @@ struct Capabilities {
   DTypeSet extension_dtypes{};    // with ml_dtypes
   std::string_view extension_hint{};  // what would add to these: "pip install ml_dtypes"
   ReadOnlySupport readonly = ReadOnlySupport::kHonours;
-  bool gives_writable = true;   // its objects can be written to at all
-  bool guards_overlap = false;  // it refuses by itself to write where elements share memory
+  bool gives_writable = true;      // its objects can be written to at all
+  bool takes_as_constant = false;  // it computes as if nobody wrote to the memory any more
+  bool guards_overlap = false;     // it refuses by itself to write where elements share memory
   StrideSupport strides = StrideSupport::kAny;
-  std::int64_t alignment = 1;    // bytes that the first element has to be a multiple of
+  bool reads_unaligned = false;  // it reads an element at any address, and not by its type
+  std::int64_t alignment = 1;    // a power of two, where its first element needs more than its type
   bool carries_padding = false;  // it keeps the flag that says that elements are padded to bytes
   std::int32_t min_dimensions = 0;
   std::int32_t max_dimensions = kMaxDimensions;
@@ -61,14 +64,28 @@ constexpr void for_each_field(Capabilities& can, Visit&& visit) {
   visit("copies_to_device", can.copies_to_device);
   visit("dtypes", can.dtypes);
   visit("strides", can.strides);
+  visit("reads_unaligned", can.reads_unaligned);
   visit("alignment", can.alignment);
   visit("min_dimensions", can.min_dimensions);
   visit("max_dimensions", can.max_dimensions);
   visit("read_only", can.readonly);
   visit("writable", can.gives_writable);
+  visit("takes_as_constant", can.takes_as_constant);
   visit("guards_overlap", can.guards_overlap);
   visit("copies", can.copies);
   visit("carries_padding", can.carries_padding);
+}
+
+/// Bytes that the address of the first element has to be a multiple of for this target.
+[[nodiscard]] constexpr std::int64_t needed_alignment(const Capabilities& target, DType dtype) {
+  return std::max(target.alignment, target.reads_unaligned ? 1 : dtype.alignment());
+}
+
+/// Whether the target can read memory at this address.
+[[nodiscard]] inline bool is_aligned(const DLTensor& tensor, const Capabilities& target) {
+  const auto address = reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset;
+  const std::int64_t needed = needed_alignment(target, tensor.dtype);
+  return (address & static_cast<std::uintptr_t>(needed - 1)) == 0;
 }
 
 /// The values of the fields that are one of a few, by their names in Python.

@@ -40,6 +40,7 @@ enum class Condition : std::uint8_t {
   kTooManyDimensions,
   kTooFewDimensions,
   // What the plan finds when it holds the tensor against the target.
+  kMutable,
   kOverlap,
   kNegativeStrides,
   kNotCompact,
@@ -171,6 +172,9 @@ inline constexpr std::array kConditions = {
                  "{target} takes at most {max_ndim}"},
     ConditionRow{Condition::kTooFewDimensions, "too_few_dimensions", "of {ndim} dimensions",
                  "{target} takes at least {min_ndim}"},
+    ConditionRow{Condition::kMutable, "mutable", "that may still be written to",
+                 "{target} takes memory as constant, and a later write would change what it "
+                 "computes"},
     ConditionRow{Condition::kOverlap, "overlap", "whose elements share memory",
                  "one write would change several of them"},
     ConditionRow{Condition::kNegativeStrides, "negative_strides", "with negative strides",

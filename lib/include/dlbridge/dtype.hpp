@@ -42,6 +42,13 @@ struct DType {
     return element_bits() > 0 && element_bits() % 8 == 0;
   }
 
+  /// What the address of an element has to be a multiple of to be loaded by its type: its size in
+  /// bytes, or the part of it that is a power of two, since no more would hold for its neighbour.
+  [[nodiscard]] constexpr std::int64_t alignment() const {
+    const std::int64_t power = element_bits() & -element_bits();
+    return power < 8 ? 1 : power / 8;
+  }
+
   [[nodiscard]] constexpr bool is(int code_) const { return code == code_; }
 
   friend constexpr bool operator==(DType, DType) = default;

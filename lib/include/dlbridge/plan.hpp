@@ -74,6 +74,7 @@ struct Leg {
 struct Plan {
   Conditions reasons;  // met on the way to a step or a refusal
   Conditions refused;  // of these, the ones that refuse
+  Conditions noted;    // met in a view and left as they are, which its taker should know
   std::uint16_t steps = 0;
   std::uint8_t leg_count = 0;
   bool itself = false;   // the object is of the target's library, and nothing is asked of it
@@ -108,14 +109,15 @@ struct Plan {
 /// Whether plan() lets memory pass as it is that lies in C order and of which nothing is to be said
 /// (no condition in its traits). The common case, told apart before the decision is made condition
 /// by condition; here, so that a small crossing needs no call for it.
-[[nodiscard]] constexpr bool takes_as_it_is(const Capabilities& target, const DLTensor& packed,
-                                            const Policy& policy, const Request& request = {}) {
+[[nodiscard]] inline bool takes_as_it_is(const Capabilities& target, const DLTensor& packed,
+                                         const Policy& policy, const Request& request = {}) {
   const Device here(packed.device);
   return policy.copy() != CopyRule::kAlways && !request.dtype && !request.device &&
-         target.alignment <= 1 && target.gives_writable && target.own_device == 0 &&
+         target.gives_writable && !target.takes_as_constant && target.own_device == 0 &&
          !target.copies && packed.ndim >= target.min_dimensions &&
          packed.ndim <= target.max_dimensions && target.devices.contains(here.type) &&
-         (!target.wants_host || here.host_accessible()) && target.dtypes.contains(packed.dtype);
+         (!target.wants_host || here.host_accessible()) && target.dtypes.contains(packed.dtype) &&
+         is_aligned(packed, target);
 }
 
 /// Decides how, and whether, `source` becomes what `target` can take: the whole route, of at most
@@ -142,7 +144,7 @@ struct Explanation {
   std::vector<std::string> reasons;  // one per condition: the step's, or the refusal's
   std::string fix;                   // the call that would work; empty where nothing would
   std::string message;               // the refusal as one sentence; empty when not refused
-  std::vector<std::string> way;      // the legs that are not the host's own, one each
+  std::vector<std::string> notes;    // the legs that are not the host's own, and what was noted
 };
 
 [[nodiscard]] Explanation explain(const Plan& plan, const Source& source,

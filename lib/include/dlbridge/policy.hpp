@@ -9,8 +9,17 @@
 namespace dlbridge {
 
 /// The fields of a Policy. Each says what may happen in one kind of case.
-enum class Field : std::uint8_t { kGrad, kBits, kDevice, kLayout, kDType, kReadOnly, kOverlap };
-inline constexpr int kFieldCount = 7;
+enum class Field : std::uint8_t {
+  kGrad,
+  kBits,
+  kDevice,
+  kLayout,
+  kDType,
+  kReadOnly,
+  kMutable,
+  kOverlap
+};
+inline constexpr int kFieldCount = 8;
 
 /// The values of the fields, one enumeration for all: a field takes those that its row allows.
 enum class Ruling : std::uint8_t {
@@ -52,6 +61,8 @@ inline constexpr std::array<FieldRow, kFieldCount> kFields = {{
        {"refuse", Ruling::kRefuse}}}},
     {"readonly",
      {{{"copy", Ruling::kCopy}, {"refuse", Ruling::kRefuse}, {"alias", Ruling::kAlias}}}},
+    {"mutable",
+     {{{"alias", Ruling::kAlias}, {"copy", Ruling::kCopy}, {"refuse", Ruling::kRefuse}}}},
     {"overlap",
      {{{"readonly", Ruling::kReadOnlyView}, {"copy", Ruling::kCopy}, {"refuse", Ruling::kRefuse}}}},
 }};

@@ -58,13 +58,13 @@ class TensorView {
     if (!std::is_const_v<T> && tensor.readonly()) {
       refuse("that nobody may write to", "take a view of const elements");
     }
-    if (reinterpret_cast<std::uintptr_t>(data_) % alignof(T) != 0) {
-      refuse("at an unaligned address",
-             "a " + to_string(dtype_of<T>()) + " needs " + std::to_string(alignof(T)) + " bytes");
-    }
     for (std::size_t i = 0; i < Rank; ++i) {
       extents_[i] = tensor.shape()[i];
       strides_[i] = tensor.strides()[i];
+    }
+    if (size() != 0 && reinterpret_cast<std::uintptr_t>(data_) % alignof(T) != 0) {
+      refuse("at an unaligned address",
+             "a " + to_string(dtype_of<T>()) + " needs " + std::to_string(alignof(T)) + " bytes");
     }
   }
   // A view of a temporary would dangle at the end of the line.

@@ -10,6 +10,7 @@ const Capabilities& managed_tensor_capabilities() noexcept {
       .result = "dlbridge.ManagedTensor",
       .devices = DeviceSet::everything(),
       .dtypes = DTypeSet::everything(),
+      .reads_unaligned = true,
       .carries_padding = true,
   };
   return kManagedTensor;

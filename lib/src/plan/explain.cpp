@@ -31,7 +31,9 @@ class Writer {
       text.fix = detail::fix(plan_, source_, target_, policy_, request_, dialect_);
       text.message = message(text.fix);
     } else {
-      text.way = way();
+      text.notes = way();
+      plan_.noted.for_each(
+          [&](Condition condition) { text.notes.push_back(filled(row_of(condition).why)); });
     }
     return text;
   }
@@ -51,7 +53,7 @@ class Writer {
     put("{ndim}", std::to_string(source_.tensor.ndim));
     put("{min_ndim}", std::to_string(target_.min_dimensions));
     put("{max_ndim}", std::to_string(target_.max_dimensions));
-    put("{alignment}", std::to_string(target_.alignment));
+    put("{alignment}", std::to_string(needed_alignment(target_, source_.tensor.dtype)));
     put("{dtype}", to_string(DType(source_.tensor.dtype)));
     put("{to_dtype}", to_string(request_.dtype.value_or(plan_.dtype)));
     put("{device}", to_string(Device(source_.tensor.device)));

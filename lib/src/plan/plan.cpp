@@ -67,6 +67,7 @@ class Planner {
     if (policy_.copy() == CopyRule::kAlways && !copies_) {
       need_copy(Condition::kCopyAsked, Step::kRepack);
     }
+    settle_mutable(said.has(Condition::kReadOnly));
     settle_read_only(said.has(Condition::kReadOnly));
     if (said.has(Condition::kPaddedElements) && (copies_ || !target_.carries_padding)) {
       refuse(Condition::kPaddedElements);
@@ -76,6 +77,7 @@ class Planner {
     }
     if (plan_.is_refused()) {
       plan_.steps = 0;
+      plan_.noted = {};
       plan_.leg_count = 0;
       plan_.bytes_copied = 0;
       plan_.view = false;
@@ -216,7 +218,7 @@ class Planner {
       return;
     }
     plan_.device = there;
-    mover_ = mover(here, there);
+    mover_ = detail::mover(source_, target_, runtimes_, there);
     if (!target_.devices.contains(there.type) || !mover_) {
       refuse(Condition::kNoWayToDevice);
       return;
@@ -226,23 +228,6 @@ class Planner {
       of_consumer_ |= detail::bits_of({step});
     }
     copy_unless_refused(Field::kDevice, Condition::kOtherDevice, step);
-  }
-
-  // Who takes the memory there: a runtime of ours, then the library at that end; nobody, perhaps.
-  [[nodiscard]] std::optional<Who> mover(Device here, Device there) const {
-    const bool to_host = there.type == kDLCPU;
-    // Runtimes copy to and from the host; from one device to another is the libraries' own way.
-    const bool host_at_one_end = to_host || here.host_accessible();
-    const bool ordered = here.host_accessible() || source_.traits.stream_known;
-    if (host_at_one_end && ordered && runtimes_.contains(to_host ? here.type : there.type)) {
-      return Who::kRuntime;
-    }
-    if (to_host) {
-      return source_.traits.copies_to_host ? std::optional(Who::kProducer) : std::nullopt;
-    }
-    const bool takes_home = target_.own_device != 0 && here.host_accessible();
-    const bool moves = target_.copies_to_device || takes_home;
-    return moves ? std::optional(Who::kConsumer) : std::nullopt;
   }
 
   void observe_layout(Conditions said) {
@@ -258,10 +243,7 @@ class Planner {
     if (said.meets(kWithoutStrides) || said.has(Condition::kFractionalStrides)) {
       return;
     }
-    if (target_.alignment > 1 && element_count(tensor) != 0 &&
-        (reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset) %
-                static_cast<std::uintptr_t>(target_.alignment) !=
-            0) {
+    if (!is_aligned(tensor, target_) && element_count(tensor) != 0) {
       need_copy(Condition::kMisaligned, Step::kRepack);
     }
     if (is_c_contiguous(tensor)) {
@@ -291,6 +273,20 @@ class Planner {
     } else {
       overlaps_ = true;  // a reason only if a view is left
       read_only_ = true;
+    }
+  }
+
+  void settle_mutable(bool source_is_read_only) {
+    const Ruling ruling = policy_[Field::kMutable];
+    if (!target_.takes_as_constant || source_is_read_only) {
+      return;
+    }
+    if (ruling == Ruling::kRefuse) {
+      refuse(Condition::kMutable);
+    } else if (!copies_ && ruling == Ruling::kCopy) {
+      need_copy(Condition::kMutable, Step::kRepack);
+    } else {
+      plan_.noted.add(Condition::kMutable);
     }
   }
 
@@ -328,6 +324,7 @@ class Planner {
 
   void finish_copy() {
     plan_.view = false;
+    plan_.noted = {};
     // What does not fit is refused when the copy is allocated.
     std::int64_t bits = 0;
     if (__builtin_mul_overflow(element_count(source_.tensor), plan_.dtype.element_bits(), &bits)) {

@@ -66,6 +66,16 @@ TEST(Explain, of_a_read_only_view_says_why) {
                                         "would change several of them"));
 }
 
+TEST(Explain, of_a_view_for_a_target_that_takes_memory_as_constant_notes_that_it_may_change) {
+  const Explanation text = words(Spec{}, Policy::host(), kConstant);
+  EXPECT_THAT(text.notes, ElementsAre("Rock takes memory as constant, and a later write would "
+                                      "change what it computes"));
+  EXPECT_THAT(text.reasons, IsEmpty());
+  EXPECT_THAT(text.steps, IsEmpty());
+  EXPECT_THAT(words(with({Condition::kReadOnly}), Policy::host(), kConstant).notes, IsEmpty());
+  EXPECT_THAT(words(Spec{}, Policy::snapshot(), kConstant).notes, IsEmpty());
+}
+
 struct RefusalCase {
   Spec spec;
   Policy policy;
@@ -97,7 +107,24 @@ TEST(Explain, of_a_refusal_says_what_was_met_why_and_what_works) {
   Spec detailed = with({Condition::kInexpressibleDType});
   detailed.detail = "StringDType()";
   detailed.fix = "x.astype(\"float64\")";
+  Spec odd = typed({kDLComplex, 128});
+  odd.byte_offset = 8;
   const RefusalCase refusals[] = {
+      {odd,
+       Policy::zero_copy(),
+       kTorchLike,
+       {},
+       "cannot view a shelf.Book at an address that is no multiple of 16 bytes as Flame (Flame "
+       "needs that alignment); use policy=\"host\" to copy",
+       "policy=\"host\" to copy"},
+      {Spec{},
+       Policy::strict(),
+       kConstant,
+       {},
+       "cannot view a shelf.Book that may still be written to as Rock (Rock takes memory as "
+       "constant, and a later write would change what it computes); use policy=\"host\" for a "
+       "read-only view",
+       "policy=\"host\" for a read-only view"},
       {with({Condition::kInGraph}),
        Policy::strict(),
        kHostOnly,

@@ -69,7 +69,7 @@ inline constexpr DTypeSet kPlainTypes =
     DTypeSet::of({"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
                   "float16", "float32", "float64", "complex64", "complex128"});
 
-// As NumPy with ml_dtypes: reads the host only, honours read-only, takes every stride.
+// As NumPy with ml_dtypes: reads the host only, honours read-only, takes every stride and address.
 inline constexpr Capabilities kHostOnly{
     .name = "Host",
     .result = "host.array",
@@ -77,6 +77,7 @@ inline constexpr Capabilities kHostOnly{
     .wants_host = true,
     .dtypes = kPlainTypes,
     .extension_dtypes = DTypeSet::of({"bfloat16", "float8_e4m3fn", "float8_e8m0fnu"}),
+    .reads_unaligned = true,
 };
 
 // As torch: knows no read-only, refuses writes into overlaps itself, no negative strides.
@@ -98,6 +99,7 @@ inline constexpr Capabilities kLegacyLike{
     .devices = DeviceSet::everything(),
     .dtypes = DTypeSet::everything(),
     .readonly = ReadOnlySupport::kNever,
+    .reads_unaligned = true,
 };
 
 // As JAX: C order and 64-byte alignment only, knows no read-only and guards nothing.
@@ -109,6 +111,16 @@ inline constexpr Capabilities kCompact{
     .readonly = ReadOnlySupport::kUnaware,
     .strides = StrideSupport::kCompact,
     .alignment = 64,
+};
+
+// As an array library whose arrays never change.
+inline constexpr Capabilities kConstant{
+    .name = "Rock",
+    .result = "rock.Array",
+    .devices = DeviceSet::everything(),
+    .dtypes = DTypeSet::everything(),
+    .gives_writable = false,
+    .takes_as_constant = true,
 };
 
 struct Preset {

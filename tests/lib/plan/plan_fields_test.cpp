@@ -31,6 +31,7 @@ struct FieldCase {
   char host;  // the outcome for each target, under host but for this field
   char torch;
   char legacy;
+  char constant = 0;  // where the field is about it
 };
 
 // Every value of every field stands here with every row that it rules.
@@ -70,6 +71,13 @@ constexpr FieldCase kFieldCases[] = {
     {Field::kReadOnly, "refuse", "read_only", 'O', 'R', 'R'},
     {Field::kReadOnly, "refuse", "plain", 'V', 'V', 'V'},
     {Field::kReadOnly, "alias", "read_only", 'O', 'V', 'R'},
+    {Field::kMutable, "alias", "plain", 'V', 'V', 'V', 'O'},
+    {Field::kMutable, "alias", "conj_bit", 'C', 'C', 'C', 'C'},
+    {Field::kMutable, "copy", "plain", 'V', 'V', 'V', 'C'},
+    {Field::kMutable, "copy", "read_only", 'O', 'C', 'R', 'O'},
+    {Field::kMutable, "refuse", "plain", 'V', 'V', 'V', 'R'},
+    {Field::kMutable, "refuse", "conj_bit", 'C', 'C', 'C', 'R'},
+    {Field::kMutable, "refuse", "read_only", 'O', 'C', 'R', 'O'},
     {Field::kOverlap, "readonly", "expanded", 'O', 'V', 'R'},
     {Field::kOverlap, "copy", "expanded", 'C', 'C', 'C'},
     {Field::kOverlap, "refuse", "expanded", 'R', 'R', 'R'},
@@ -99,6 +107,9 @@ TEST(PolicyField, every_value_rules_as_the_table_says) {
     EXPECT_EQ(outcome(plan_of(spec, kHostOnly, policy)), test.host);
     EXPECT_EQ(outcome(plan_of(spec, kTorchLike, policy)), test.torch);
     EXPECT_EQ(outcome(plan_of(spec, kLegacyLike, policy)), test.legacy);
+    if (test.constant != 0) {
+      EXPECT_EQ(outcome(plan_of(spec, kConstant, policy)), test.constant);
+    }
   }
 }
 
@@ -240,7 +251,8 @@ TEST(CopyRule, always_copies_under_strict_what_no_field_refuses) {
   const Policy policy = Policy::strict().with_copy(CopyRule::kAlways);
   const std::string copied =
       "plain expanded sliding_windows transposed negative_strides pinned pinned_for_rocm "
-      "managed_memory swapped_bytes fractional_strides misaligned read_only ";
+      "managed_memory swapped_bytes fractional_strides elements_at_odd_addresses misaligned "
+      "read_only ";
   for (const auto& source : policy_table()) {
     Spec spec;
     source.make(spec);
@@ -340,6 +352,16 @@ TEST(Request, a_copy_on_a_device_is_a_leg_of_the_producers_or_refused_where_it_m
   on_gpu.copies_there = false;
   EXPECT_EQ(plan_of(on_gpu, kTorchLike, Policy::snapshot()).refused,
             Conditions{Condition::kNoCopyThere});
+}
+
+TEST(Request, a_library_that_densifies_on_a_device_is_not_asked_for_a_second_leg) {
+  Spec spec;
+  spec.device = Device(kDLCUDA, 0);
+  spec.conditions = {Condition::kSparse, Condition::kSwappedBytes};
+  const Policy dense = Policy::host().with(Field::kLayout, Ruling::kDensify);
+  EXPECT_EQ(plan_of(spec, kTorchLike, dense).refused, Conditions{Condition::kNoCopyThere});
+  spec.conditions.remove(Condition::kSwappedBytes);
+  EXPECT_EQ(plan_of(spec, kTorchLike, dense).leg_count, 1);
 }
 
 TEST(Request, a_device_that_nobody_can_reach_is_refused_under_every_preset) {

@@ -48,6 +48,15 @@ inline std::int64_t elements_of(const DLTensor& tensor) {
   return count;
 }
 
+/// What the addresses of all elements can be a multiple of that lie side by side from address 0.
+inline std::uintptr_t natural_alignment(DType dtype) {
+  std::uintptr_t alignment = 1;
+  while (dtype.element_bits() % static_cast<std::int64_t>(16 * alignment) == 0) {
+    alignment *= 2;
+  }
+  return alignment;
+}
+
 /// What must never cross, whatever the policy says.
 inline constexpr Conditions kNever{Condition::kQuantised,
                                    Condition::kNested,
@@ -68,7 +77,7 @@ inline constexpr Conditions kWithoutStrides{Condition::kSparse, Condition::kOpaq
                                             Condition::kZeroTensor, Condition::kFractionalStrides};
 
 inline std::string broken_by_refusal(const Plan& plan) {
-  if (plan.steps != 0 || plan.leg_count != 0 || plan.view || plan.writable ||
+  if (!plan.noted.empty() || plan.steps != 0 || plan.leg_count != 0 || plan.view || plan.writable ||
       plan.bytes_copied != 0) {
     return "a refusal that does something";
   }
@@ -96,6 +105,10 @@ inline std::string broken_by_steps(const Plan& plan, const Question& asked) {
   }
   if (plan.has(Step::kDensify) && policy[Field::kLayout] != Ruling::kDensify) {
     return "densified against the policy";
+  }
+  if (asked.target.takes_as_constant && refuses(Field::kMutable) && !plan.itself &&
+      !asked.source.traits.conditions.has(Condition::kReadOnly)) {
+    return "memory that may change against the policy";
   }
   if (moves && refuses(Field::kDevice)) {
     return "moved against the policy";
@@ -185,6 +198,9 @@ inline std::string broken_by_copy(const Plan& plan, const Question& asked) {
   if (plan.reasons.empty()) {
     return "a copy without a reason";
   }
+  if (!plan.noted.empty()) {
+    return "a note on a copy";
+  }
   const std::int64_t bits = elements_of(asked.source.tensor) * plan.dtype.element_bits();
   if (plan.bytes_copied != (bits + 7) / 8) {
     return "bytes_copied is wrong";
@@ -255,10 +271,19 @@ inline std::string broken_by_view(const Plan& plan, const Question& asked) {
       return "a negative stride for a target that takes none";
     }
   }
-  const auto address = reinterpret_cast<std::uintptr_t>(source.tensor.data);
-  if (target.alignment > 1 && elements_of(source.tensor) != 0 &&
-      (address + source.tensor.byte_offset) % static_cast<std::uintptr_t>(target.alignment) != 0) {
+  const auto address =
+      reinterpret_cast<std::uintptr_t>(source.tensor.data) + source.tensor.byte_offset;
+  const bool elements = elements_of(source.tensor) != 0;
+  if (elements && address % static_cast<std::uintptr_t>(target.alignment) != 0) {
     return "a view at an address that the target cannot use";
+  }
+  if (elements && !target.reads_unaligned &&
+      address % natural_alignment(source.tensor.dtype) != 0) {
+    return "a view of elements that lie where the target cannot load them";
+  }
+  if (plan.noted.has(Condition::kMutable) !=
+      (target.takes_as_constant && !said.has(Condition::kReadOnly) && !plan.itself)) {
+    return "a view of memory that may change, and no note of it, or a note without";
   }
   if (policy[Field::kOverlap] != Ruling::kReadOnlyView && really_overlaps(shape, strides)) {
     return "a view of elements that share memory against the policy";
@@ -280,12 +305,18 @@ inline std::string broken_by_words(const Plan& plan, const Question& asked) {
   if (text.message.empty() == plan.is_refused() || (!plan.is_refused() && !text.fix.empty())) {
     return "a message without a refusal, or none with one";
   }
+  std::size_t noted = 0;
+  plan.noted.for_each([&](Condition) { ++noted; });
+  if (text.notes.size() < noted) {
+    return "not every note is told";
+  }
   std::size_t named = 0;
   (plan.is_refused() ? plan.refused : plan.reasons).for_each([&](Condition) { ++named; });
   if (text.reasons.size() != named) {
     return "not every reason is told";
   }
   std::vector<std::string> all = text.reasons;
+  all.insert(all.end(), text.notes.begin(), text.notes.end());
   all.push_back(text.message);
   all.push_back(text.fix);
   for (const auto& each : all) {
@@ -332,8 +363,8 @@ inline bool same(const Plan& a, const Plan& b) {
       return false;
     }
   }
-  return a.reasons == b.reasons && a.refused == b.refused && a.steps == b.steps &&
-         a.view == b.view && a.writable == b.writable && a.dtype == b.dtype &&
+  return a.reasons == b.reasons && a.refused == b.refused && a.noted == b.noted &&
+         a.steps == b.steps && a.view == b.view && a.writable == b.writable && a.dtype == b.dtype &&
          a.device == b.device && a.leg_count == b.leg_count && a.itself == b.itself &&
          a.bytes_copied == b.bytes_copied;
 }

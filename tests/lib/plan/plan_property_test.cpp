@@ -68,7 +68,7 @@ Spec random_spec(Chance& chance) {
   spec.dtype = chance.one_in(2) ? DType(kDLFloat, 32) : chance.of(kNamedDTypes).dtype;
   constexpr std::array kTypes{kDLCPU, kDLCPU, kDLCPU, kDLCUDA, kDLCUDAHost, kDLMetal};
   spec.device = Device(chance.of(kTypes), 0);
-  spec.byte_offset = chance.one_in(4) ? 4 : 0;
+  spec.byte_offset = chance.one_in(4) ? static_cast<std::uint64_t>(chance.between(1, 15)) : 0;
   spec.copies_to_host = !chance.one_in(4);
   spec.copies_there = !chance.one_in(4);
   choose_layout(chance, spec);
@@ -103,7 +103,7 @@ Request random_request(Chance& chance) {
 
 TEST(EveryPlan, keeps_the_laws) {
   Chance chance(20261107);
-  const std::array targets{&kHostOnly, &kTorchLike, &kLegacyLike, &kCompact};
+  const std::array targets{&kHostOnly, &kTorchLike, &kLegacyLike, &kCompact, &kConstant};
   std::map<char, int> outcomes;
   for (int round = 0; round < 20000; ++round) {
     const Spec spec = random_spec(chance);
@@ -140,6 +140,8 @@ Capabilities random_capabilities(Chance& chance) {
     target.strides = StrideSupport::kCompact;
   }
   target.alignment = chance.one_in(4) ? 64 : 1;
+  target.reads_unaligned = chance.one_in(2);
+  target.takes_as_constant = chance.one_in(8);
   target.min_dimensions = chance.one_in(8) ? 2 : 0;
   target.max_dimensions = chance.one_in(8) ? 2 : kMaxDimensions;
   return target;

@@ -168,11 +168,89 @@ TEST(PolicyTable, without_ml_dtypes_bfloat16_is_refused_under_every_preset) {
   }
 }
 
+// Of an element every address counts, not of the first alone: what its neighbour cannot keep, as of
+// 12 bytes, it does not need.
+TEST(PolicyTable, elements_of_every_type_are_taken_where_they_can_be_loaded) {
+  std::vector<DType> types{{kDLFloat, 32, 2},   {kDLFloat, 32, 3}, {kDLFloat, 32, 4},
+                           {kDLComplex, 64, 2}, {kDLInt, 24},      {kDLInt, 48}};
+  for (const auto& row : kNamedDTypes) {
+    types.push_back(row.dtype);
+  }
+  Capabilities loads = kTorchLike;
+  loads.dtypes = DTypeSet::everything();
+  Capabilities reads = loads;
+  reads.reads_unaligned = true;
+  int misaligned = 0;
+  for (const DType dtype : types) {
+    for (std::uintptr_t offset = 0; offset < 64; ++offset) {
+      SCOPED_TRACE(to_string(dtype) + " at " + std::to_string(offset));
+      Spec spec;
+      spec.dtype = dtype;
+      spec.address += offset;
+      std::int64_t size = dtype.element_bits();
+      std::uintptr_t needed = 1;
+      for (; size % 16 == 0; size /= 2) {
+        needed *= 2;
+      }
+      const bool aligned = offset % needed == 0;
+      misaligned += aligned ? 0 : 1;
+      EXPECT_EQ(outcome(plan_of(spec, loads, Policy::host())), aligned ? 'V' : 'C');
+      EXPECT_EQ(outcome(plan_of(spec, reads, Policy::host())), 'V');
+    }
+  }
+  EXPECT_GT(misaligned, 500);
+}
+
+TEST(PolicyTable, an_alignment_of_its_own_stands_beside_that_of_the_elements) {
+  Capabilities two = kTorchLike;
+  two.alignment = 2;
+  for (const bool any : {false, true}) {
+    two.reads_unaligned = any;
+    for (std::uint64_t offset = 0; offset < 8; ++offset) {
+      Spec spec;
+      spec.byte_offset = offset;
+      EXPECT_EQ(outcome(plan_of(spec, two, Policy::host())),
+                offset % (any ? 2 : 4) == 0 ? 'V' : 'C')
+          << offset << any;
+    }
+  }
+}
+
+struct ConstantCase {
+  std::string_view row;
+  std::string_view cells;
+};
+
+TEST(PolicyTable, memory_that_may_change_is_noted_where_the_target_takes_it_as_constant) {
+  constexpr ConstantCase kCases[] = {
+      {"plain", "ROOC"},         {"in_a_graph", "ROOC"}, {"read_only", "OOOC"},
+      {"expanded", "ROOC"},      {"conj_bit", "RCRC"},   {"elements_at_odd_addresses", "RCRC"},
+      {"transposed", "ROOC"},    {"on_a_gpu", "ROOC"},   {"quantised", "RRRR"},
+      {"freed_storage", "RRRR"},
+  };
+  for (const auto& test : kCases) {
+    const auto& table = policy_table();
+    const auto row = std::find_if(table.begin(), table.end(),
+                                  [&](const Row& each) { return each.name == test.row; });
+    ASSERT_NE(row, table.end()) << test.row;
+    for (std::size_t i = 0; i < kPresets.size(); ++i) {
+      SCOPED_TRACE(std::string(test.row) + " under " + std::string(kPresets[i].name));
+      Spec spec;
+      row->make(spec);
+      const Plan plan = plan_of(spec, kConstant, kPresets[i].policy);
+      EXPECT_EQ(outcome(plan), test.cells[i]);
+      const bool noted = test.cells[i] == 'O' && test.row != "read_only";
+      EXPECT_EQ(plan.noted, noted ? Conditions{Condition::kMutable} : Conditions{});
+      EXPECT_FALSE(plan.reasons.has(Condition::kMutable) && !plan.is_refused());
+    }
+  }
+}
+
 TEST(PolicyTable, objects_without_elements_need_no_alignment_and_no_layout) {
   Spec spec;
   spec.shape = {0, 3};
   spec.strides = {-7, 0};
-  spec.address = 0;
+  spec.address = 1;
   for (const auto& target : kTargets) {
     EXPECT_EQ(outcome(plan_of(spec, target.capabilities, Policy::strict())), 'V');
   }

@@ -18,6 +18,13 @@ static_assert(DType(kDLFloat4_e2m1fn, 4, 2).whole_bytes());
 static_assert(!DType(kDLFloat6_e2m3fn, 6).whole_bytes());
 static_assert(!DType(kDLFloat, 0).whole_bytes());
 static_assert(DType(kDLBfloat, 16).is(kDLBfloat));
+static_assert(DType(kDLComplex, 128).alignment() == 16);
+static_assert(DType(kDLFloat, 32, 4).alignment() == 16);
+static_assert(DType(kDLFloat, 32, 3).alignment() == 4);
+static_assert(DType(kDLInt, 24).alignment() == 1);
+static_assert(DType(kDLBool, 8).alignment() == 1);
+static_assert(DType(kDLFloat4_e2m1fn, 4).alignment() == 1);
+static_assert(DType(kDLFloat6_e2m3fn, 6).alignment() == 1);
 static_assert(dtype_named("bfloat16") == DType(kDLBfloat, 16));
 static_assert(!dtype_named("float31"));
 

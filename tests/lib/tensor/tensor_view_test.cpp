@@ -170,5 +170,12 @@ TEST_F(View, of_no_elements_may_have_no_address) {
   EXPECT_THROW((void)view.at(0), std::out_of_range);
 }
 
+TEST_F(View, of_no_elements_may_lie_anywhere) {
+  Versioned empty({0});
+  empty.tensor().data = reinterpret_cast<void*>(1);
+  const ManagedTensor tensor = ManagedTensor::adopt(&empty.managed);
+  EXPECT_EQ((TensorView<float, 1>(tensor).size()), 0);
+}
+
 }  // namespace
 }  // namespace dlbridge

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy_sources import unaligned
 
 import dlbridge
 
@@ -242,6 +243,18 @@ SOURCES: dict[str, list[tuple[Callable[[], Any], str]]] = {
         (lambda: np.lib.stride_tricks.as_strided(np.ones(3), (3, 2), (8, 8)), "torch")
     ],
     "negative strides, to torch": [(lambda: np.ones(3)[::-1], "torch")],
+    "elements not aligned to their size, to NumPy": [
+        (lambda: torch.frombuffer(unaligned().view("u1"), dtype=torch.float32), "numpy"),
+        (lambda: dlbridge.from_dlpack(unaligned()), "numpy"),
+    ],
+    "elements not aligned to their size, to any target that loads by type": [
+        (unaligned, "torch"),
+        (unaligned, "ctypes"),
+        (lambda: dlbridge.from_dlpack(unaligned()), "torch"),
+    ],
+    "writable, to a target that takes memory as constant (JAX, TensorFlow)": [
+        (lambda: dlbridge.to_numpy(np.ones(3, "f4"), copy=True), "jax")
+    ],
     "strides that are no multiple of the item size": [(lambda: structured()["a"], "torch")],
     "in the other byte order": [(lambda: np.ones(3, ">f4"), "torch")],
 }
@@ -263,7 +276,8 @@ def outcome(source: Any, target: str, policy: str) -> str:
         return "refuse"
     if not plan.view:
         return "copy"
-    return "view" if plan.writable else "read-only view"
+    note = ", with a note" if plan.notes else ""
+    return ("view" if plan.writable else "read-only view") + note
 
 
 def test_every_row_of_the_table_is_looked_at() -> None:

@@ -166,6 +166,13 @@ class AsTarget:
         assert copy is not result
         same_values(self.values(copy), self.values(result))
 
+    def test_a_write_to_what_is_taken_as_constant_is_warned_of(self) -> None:
+        library = _registry.library_named(self.target)
+        assert library is not None
+        constant = _registry.capabilities_of(library).takes_as_constant
+        plan = dlbridge.explain(of_dtype("int32", self.shape), self.target)
+        assert plan.refused or constant == any("takes memory as constant" in n for n in plan.notes)
+
     def test_explain_names_the_target(self) -> None:
         plan = dlbridge.explain(of_dtype("int32", self.shape), self.target)
         assert plan.result and not plan.refused

@@ -85,6 +85,7 @@ SOURCES: dict[str, Callable[[Path], np.ndarray]] = {
     "byte-swapped": lambda _: VALUES.astype(np.dtype("f4").newbyteorder()),
     "byte-swapped complex": lambda _: (VALUES * (1 + 2j)).astype(np.dtype("c16").newbyteorder()),
     "byte-swapped, reversed": lambda _: VALUES.astype(np.dtype("f4").newbyteorder())[:, ::-1],
+    "unaligned": lambda _: unaligned(),
     "field, stride no multiple": lambda _: field("f4"),
     "masked": lambda _: np.ma.masked_less(VALUES.copy(), 5),
     "masked, nothing masked": lambda _: np.ma.asarray(VALUES.copy()),

@@ -10,6 +10,7 @@ ROWS = (
         capabilities=Capabilities(
             dtypes=("bool", *INTEGERS, *UNSIGNED, "float32", "float64", *COMPLEX),
             read_only="honours",
+            reads_unaligned=True,
         ),
         take="array_api_strict:from_dlpack",
         address=lambda result: int(result._array.ctypes.data),

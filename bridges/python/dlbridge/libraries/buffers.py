@@ -51,7 +51,7 @@ def _to_image(managed: Any) -> Any:
 ROWS = (
     Library(
         name="memoryview",
-        capabilities=Capabilities(dtypes=PLAIN, read_only="honours"),
+        capabilities=Capabilities(dtypes=PLAIN, read_only="honours", reads_unaligned=True),
         take=memoryview,
         address=address_by_dlpack,
     ),
@@ -59,7 +59,11 @@ ROWS = (
         name="array",
         object="array.array",
         capabilities=Capabilities(
-            dtypes=tuple(_LETTERS), min_dimensions=1, max_dimensions=1, copies=True
+            dtypes=tuple(_LETTERS),
+            reads_unaligned=True,
+            min_dimensions=1,
+            max_dimensions=1,
+            copies=True,
         ),
         take=_to_array,
         quirks={"copies_in": "an array.array always owns its memory"},
@@ -78,6 +82,7 @@ ROWS = (
         copies_out=True,
         capabilities=Capabilities(
             dtypes=("bool", "uint8", "uint16", "int32", "float32"),
+            reads_unaligned=True,
             min_dimensions=2,
             max_dimensions=3,
             copies=True,

@@ -15,6 +15,7 @@ def _with(missing: tuple[str, ...]) -> Capabilities:
         strides="compact",
         alignment=64,
         writable=False,
+        takes_as_constant=True,
     )
 
 

@@ -41,6 +41,7 @@ ROWS = (
             strides="compact",
             alignment=64,
             writable=False,
+            takes_as_constant=True,
         ),
         take="tensorflow:experimental.dlpack.from_dlpack",
         handed="legacy",

@@ -29,13 +29,14 @@ struct BridgeRow {
 /// What the Python package does for extensions, without a detour through Python.
 struct PythonInterface {
   static constexpr const char* kCapsule = "dlbridge._core._interface";
-  static constexpr int kVersion = 2;  // of this struct
+  static constexpr int kVersion = 3;  // of this struct
 
   int version = kVersion;
   int block_version = kBlockVersion;
   /// The object as a managed tensor of the default policy, where it is or, if asked for, on the
-  /// host. Null with Python's error set when that is refused.
-  DLManagedTensorVersioned* (*take)(PyObject* object, bool on_host) = nullptr;
+  /// host and where its elements can be loaded by their type. Null with Python's error set when
+  /// that is refused.
+  DLManagedTensorVersioned* (*take)(PyObject* object, bool on_host, bool aligned) = nullptr;
   /// A new reference to the tensor as an object of the library of that name, or, without a name, as
   /// a dlbridge.ManagedTensor. Takes the tensor in every case; null with Python's error set.
   PyObject* (*give)(DLManagedTensorVersioned* tensor, const char* library) = nullptr;
@@ -74,13 +75,15 @@ inline const PythonInterface* python_interface() noexcept {
 }  // namespace detail
 
 /// Any tensor of any library, or a capsule, as a managed tensor: as dlbridge.from_dlpack(object),
-/// or, with `on_host`, as dlbridge.from_dlpack(object, device="cpu").
+/// or, with `on_host`, as dlbridge.from_dlpack(object, device="cpu"). With `aligned`, for whoever
+/// loads elements by their type, a copy where their address is no multiple of their size.
 /// An empty ManagedTensor, with Python's error set, when that refuses. Needs the GIL; the result
 /// may end on any thread, with or without it.
-inline ManagedTensor from_python(PyObject* object, bool on_host = false) noexcept {
+inline ManagedTensor from_python(PyObject* object, bool on_host = false,
+                                 bool aligned = false) noexcept {
   const detail::PythonInterface* interface = detail::python_interface();
   DLManagedTensorVersioned* tensor =
-      interface == nullptr ? nullptr : interface->take(object, on_host);
+      interface == nullptr ? nullptr : interface->take(object, on_host, aligned);
   if (tensor == nullptr) {
     return {};
   }

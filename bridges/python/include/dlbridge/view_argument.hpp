@@ -3,6 +3,7 @@
 #include <Python.h>
 
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "dlbridge/python.hpp"
@@ -17,7 +18,8 @@ class ViewArgument {
   /// False without an error where the object is no tensor, or one of another type or rank: another
   /// overload may fit. False with Python's error set where it was refused.
   bool load(PyObject* object) noexcept {
-    tensor_ = from_python(object, /*on_host=*/true);
+    // What is written to a copy would be lost: there the view itself refuses.
+    tensor_ = from_python(object, /*on_host=*/true, /*aligned=*/std::is_const_v<T>);
     if (!tensor_) {
       if (PyErr_ExceptionMatches(PyExc_TypeError) != 0) {
         PyErr_Clear();
@@ -29,8 +31,11 @@ class ViewArgument {
     }
     try {
       view_.emplace(tensor_);
-    } catch (const std::exception& refusal) {
-      PyErr_SetString(PyExc_BufferError, refusal.what());
+    } catch (const ConversionRefused& refused) {
+      python_interface()->set_refused(refused);
+      return false;
+    } catch (const std::exception& error) {
+      PyErr_SetString(PyExc_BufferError, error.what());
       return false;
     }
     return true;

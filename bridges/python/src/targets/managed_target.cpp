@@ -18,6 +18,20 @@ const Capabilities& legacy_capabilities() {
   return kLegacy;
 }
 
+}  // namespace
+
+const Capabilities& aligned_capabilities() {
+  static const Capabilities kAligned = [] {
+    Capabilities capabilities = managed_tensor_capabilities();
+    capabilities.name = "a TensorView";
+    capabilities.reads_unaligned = false;
+    return capabilities;
+  }();
+  return kAligned;
+}
+
+namespace {
+
 Stream default_stream(Device /*device*/) {
   return {};
 }
