@@ -51,11 +51,11 @@ _FIELDS: dict[str, Any] = _core.capability_fields()
 class Capabilities:
     """What a library can take. Immutable; a field that is not given has its default.
 
-    ``result``: what comes out, for messages. ``devices`` and ``dtypes`` are names ("cpu", "cuda";
-    "float32", "bfloat16"), None all that DLPack has. A tensor elsewhere, or of another type, is
-    refused or copied before the library sees it. ``own_device`` is where the library's objects are,
-    if that is not the host: what lies on the host is handed to ``Library.take_host``, which copies
-    it there; ``copies_to_device``: it can be asked to.
+    ``result``: what comes out, for messages; ``Library.object`` by default. ``devices`` and
+    ``dtypes`` are names ("cpu", "cuda"; "float32", "bfloat16"), None all that DLPack has. A tensor
+    elsewhere, or of another type, is refused or copied before the library sees it. ``own_device``
+    is where the library's objects are, if that is not the host: what lies on the host is handed to
+    ``Library.take_host``, which copies it there; ``copies_to_device``: it can be asked to.
 
     ``strides``: "any", "non-negative" or "compact"; ``min_dimensions`` and ``max_dimensions``.
     ``reads_unaligned``: it reads elements at any address; others load them by their type, and get

@@ -49,7 +49,7 @@ def returns_like(x: Any, /) -> Callable[[Any], Any]:
         )
     name = library_of(first)
     target: Any = name if libraries.named(name) is not None else sys.modules[name]
-    device = _device_of(first) if name == "torch" else None
+    device = first.device if name == "torch" and not first.is_cpu else None
 
     def like(answer: Any) -> Any:
         if name == "numpy" and isinstance(answer, np.generic):
@@ -66,10 +66,6 @@ def _dtype_in(name: str, answer: Any) -> Any:
     if name == "jax" and isinstance(answer, np.ndarray | np.generic):
         return importlib.import_module("jax").dtypes.canonicalize_dtype(answer.dtype)
     return None
-
-
-def _device_of(tensor: Any) -> Any:
-    return None if tensor.device.type == "cpu" else tensor.device
 
 
 def accepts(
