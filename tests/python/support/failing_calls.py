@@ -22,6 +22,7 @@ import dlbridge
 # fmt: off
 FAILURES = {
     **dict.fromkeys((
+        "PyBytes_FromStringAndSize",
         "PyCapsule_New", "PyDict_Copy", "PyDict_GetItemWithError", "PyDict_New",
         "PyDict_SetDefault", "PyImport_GetModule",
         "PyImport_ImportModule", "PyList_GetSlice", "PyLong_AsVoidPtr", "PyLong_FromLong",
@@ -265,6 +266,11 @@ def torch_read_only() -> Any:
     return array
 
 
+def cast_in_silence(x: Any) -> Any:
+    with np.errstate(invalid="ignore"):
+        return to_numpy(x, dtype="int32")
+
+
 def struct() -> Any:
     return np.zeros(3, dtype=[("a", "i4"), ("b", "f8")])
 
@@ -276,6 +282,9 @@ CASES: dict[str, Case] = {
     "array to array": Case(lambda: np.arange(6.0), to_numpy),
     "array copied": Case(lambda: np.arange(6.0), asking(to_numpy, copy=True)),
     "array cast": Case(lambda: np.arange(6.0), asking(to_numpy, dtype="float32")),
+    "array cast with a warning": Case(
+        lambda: np.array([np.nan]), cast_in_silence, values=(-(2**31),)
+    ),
     "array swapped": Case(lambda: np.arange(6.0).astype(">f8"), from_dlpack),
     "array into out": Case(lambda: np.arange(6.0), lambda x: to_numpy(x, out=np.zeros(6))),
     "array to managed": Case(lambda: np.arange(6.0), from_dlpack),
@@ -327,6 +336,9 @@ CASES: dict[str, Case] = {
         lambda: from_dlpack(np.arange(6.0)),
         methodcaller("__dlpack__", max_version=(1, 3), copy=True),
     ),
+    "managed to bytes": Case(
+        lambda: from_dlpack(np.arange(6.0)), bytes, values=np.arange(6.0).tobytes()
+    ),
     "managed to buffer": Case(lambda: from_dlpack(np.arange(6.0)), memoryview),
     "managed by __array__": Case(lambda: from_dlpack(np.arange(6.0)), methodcaller("__array__")),
     "its attributes": Case(
@@ -373,6 +385,9 @@ CASES: dict[str, Case] = {
     "newer version": Case(lambda: make_f32(version=(2, 0))[0], to_numpy, refused="major version"),
     "copy refused": Case(
         lambda: np.arange(6.0), asking(to_numpy, dtype="f4", copy=False), refused="copy"
+    ),
+    "integer that does not fit": Case(
+        lambda: np.array([1, 300]), asking(to_numpy, dtype="u1"), refused="x[1] is 300"
     ),
     "structured": Case(struct, from_dlpack, refused="fields"),
     "read-only to tensor": Case(
