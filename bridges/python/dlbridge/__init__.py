@@ -9,6 +9,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dlbridge import _compiler
 from dlbridge._core import (
     ManagedTensor,
     __version__,
@@ -103,6 +104,8 @@ for _class in (
 ):
     _class.__module__ = __name__
 del _class
+
+_compiler.watch()
 
 
 def __getattr__(name: str) -> Any:

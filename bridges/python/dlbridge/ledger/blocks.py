@@ -24,6 +24,20 @@ of_context: ContextVar[tuple[Record, ...]] = ContextVar("dlbridge ledgers", defa
 _copies_forbidden: ContextVar[bool] = ContextVar("dlbridge copies forbidden", default=False)
 _policy: ContextVar[Policy | None] = ContextVar("dlbridge policy", default=None)
 
+# One item for each block that is open, in all threads: what torch compiles is guarded by it.
+open_blocks: list[None] = []
+
+
+def enter_block() -> None:
+    """From here on crossings ask the package, and what is compiled leaves them to _core."""
+    _core.count_blocks(1)
+    open_blocks.append(None)
+
+
+def leave_block() -> None:
+    open_blocks.pop()
+    _core.count_blocks(-1)
+
 
 @contextmanager
 def no_copies() -> Iterator[None]:
@@ -31,7 +45,7 @@ def no_copies() -> Iterator[None]:
 
     It names the line and the reason; nothing is copied. Holds for this thread, or asyncio task.
     """
-    _core.count_blocks(1)
+    enter_block()
     try:
         token = _copies_forbidden.set(True)
         try:
@@ -39,7 +53,7 @@ def no_copies() -> Iterator[None]:
         finally:
             _copies_forbidden.reset(token)
     finally:
-        _core.count_blocks(-1)
+        leave_block()
 
 
 @contextmanager
@@ -57,7 +71,7 @@ def policy(default: Policy | str) -> Iterator[Policy]:
             )
         names = ", ".join(repr(name) for name in PRESETS)
         raise ValueError(f"policy={default!r} is no preset; use one of {names}, or a Policy")
-    _core.count_blocks(1)
+    enter_block()
     try:
         token = _policy.set(chosen)
         try:
@@ -65,7 +79,7 @@ def policy(default: Policy | str) -> Iterator[Policy]:
         finally:
             _policy.reset(token)
     finally:
-        _core.count_blocks(-1)
+        leave_block()
 
 
 class Tally(NamedTuple):

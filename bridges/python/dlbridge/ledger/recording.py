@@ -5,10 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from dlbridge import _core
 from dlbridge._plan import Plan
 from dlbridge.ledger import output
-from dlbridge.ledger.blocks import of_all_threads, of_context
+from dlbridge.ledger.blocks import enter_block, leave_block, of_all_threads, of_context
 from dlbridge.ledger.crossings import Crossing, Crossings, crossing_of
 
 
@@ -27,7 +26,7 @@ class Ledger(Crossings):
             of_all_threads.append(self._record)
         else:
             self._tokens.append(of_context.set((*of_context.get(), self._record)))
-        _core.count_blocks(1)
+        enter_block()
         return self
 
     def __exit__(
@@ -36,7 +35,7 @@ class Ledger(Crossings):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        _core.count_blocks(-1)
+        leave_block()
         if self.threads:
             of_all_threads.remove(self._record)
         else:
