@@ -28,13 +28,13 @@ class _Watch:
     ) -> ModuleSpec | None:
         if name != _COMPILER:
             return None
-        sys.meta_path.remove(cls)
         spec = PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_teach(module: ModuleType) -> None:
                 execute(module)
+                sys.meta_path.remove(cls)  # not before: who asks for a spec need not import it
                 _teach()
 
             spec.loader.exec_module = execute_and_teach  # type: ignore[method-assign]

@@ -326,7 +326,8 @@ print(both(torch.zeros(2, requires_grad=True)).tolist())
 assert not any("dlbridge" in repr(finder) for finder in sys.meta_path)
 """
 IMPORTS = {
-    "dlbridge first": "import dlbridge, torch",
+    "dlbridge first": "import dlbridge, importlib.util; importlib.util.find_spec('torch._dynamo')\n"
+    "import torch",
     "torch's compiler first": "import torch._dynamo, dlbridge",
 }
 
