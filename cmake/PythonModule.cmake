@@ -51,6 +51,7 @@ set(module_sources
   targets/target.cpp
   targets/torch_target.cpp
   torch/portable_torch.cpp
+  torch/storage_views.cpp
   torch/torch_road.cpp
   torch/vocabulary.cpp
   trees.cpp

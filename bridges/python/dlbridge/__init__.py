@@ -9,6 +9,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dlbridge import _compiler
 from dlbridge._core import (
     ManagedTensor,
     __version__,
@@ -96,6 +97,8 @@ __all__ = [
 for _class in (Capabilities, ConversionRefused, Library, Plan, Policy, SilentCopyWarning):
     _class.__module__ = __name__
 del _class
+
+_compiler.watch()
 
 
 def __getattr__(name: str) -> Any:

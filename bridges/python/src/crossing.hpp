@@ -8,6 +8,7 @@
 #include "doors/door.hpp"
 #include "ledger.hpp"
 #include "targets/target.hpp"
+#include "torch/torch_road.hpp"
 #include "trees.hpp"
 
 namespace dlbridge::python {
@@ -41,6 +42,9 @@ template <bool kRecorded = true, typename AnyTarget>
   }
   if (decided.itself) {
     return target.itself(door);
+  }
+  if (decided.reasons.has(Condition::kTraced) && !torch_road()->warn_of_trace()) [[unlikely]] {
+    throw PythonError();
   }
   if constexpr (kRecorded) {
     record(target.towards, decided, door.source, capabilities, call.policy, call.request);

@@ -29,6 +29,7 @@ enum class Condition : std::uint8_t {
   kDispatchSubclass,
   kFreedStorage,
   kNullData,
+  kUninitialised,
   kMasked,
   kSwappedBytes,
   kFractionalStrides,
@@ -37,6 +38,7 @@ enum class Condition : std::uint8_t {
   kPaddedSubByte,
   kCopiesOut,
   kPaddedElements,
+  kTraced,
   kTooManyDimensions,
   kTooFewDimensions,
   // What the plan finds when it holds the tensor against the target.
@@ -104,7 +106,8 @@ inline constexpr Conditions kWithoutStorage{Condition::kMeta,
                                             Condition::kFunctionalised,
                                             Condition::kWrapperSubclass,
                                             Condition::kFreedStorage,
-                                            Condition::kNullData};
+                                            Condition::kNullData,
+                                            Condition::kUninitialised};
 
 /// A row of the table of conditions: its name in Python, and how it reads: "cannot view a
 /// torch.Tensor {met} as NumPy ({why})". explain() fills in what stands in braces.
@@ -151,6 +154,8 @@ inline constexpr std::array kConditions = {
                  "there is no memory to read"},
     ConditionRow{Condition::kNullData, "null_data", "whose data is NULL",
                  "there is no memory to read"},
+    ConditionRow{Condition::kUninitialised, "uninitialised", "that is not initialised",
+                 "it has neither a shape nor values yet"},
     ConditionRow{Condition::kMasked, "masked", "with a mask", "the mask would be lost"},
     ConditionRow{Condition::kSwappedBytes, "swapped_bytes", "in the other byte order",
                  "DLPack carries the machine's own byte order only"},
@@ -168,6 +173,8 @@ inline constexpr std::array kConditions = {
     ConditionRow{Condition::kPaddedElements, "padded_elements",
                  "of dtype {dtype} that is padded to whole bytes",
                  "its elements would be read as packed ones"},
+    ConditionRow{Condition::kTraced, "traced", "",
+                 "its library traces it, and takes what leaves the trace for a constant"},
     ConditionRow{Condition::kTooManyDimensions, "too_many_dimensions", "of {ndim} dimensions",
                  "{target} takes at most {max_ndim}"},
     ConditionRow{Condition::kTooFewDimensions, "too_few_dimensions", "of {ndim} dimensions",

@@ -5,7 +5,7 @@ namespace dlbridge::detail {
 void require_prepared(const Leg& leg, Source& made) {
   Conditions& left = made.traits.conditions;
   for (const Condition harmless :
-       {Condition::kInGraph, Condition::kForwardDual, Condition::kReadOnly}) {
+       {Condition::kInGraph, Condition::kForwardDual, Condition::kReadOnly, Condition::kTraced}) {
     left.remove(harmless);
   }
   const Device found(made.tensor.device);

@@ -152,6 +152,9 @@ class Planner {
         break;
       case Condition::kPaddedElements:
         break;  // settled when it is known whether they are copied
+      case Condition::kTraced:
+        plan_.reasons.add(condition);  // its library says so, and lets it go
+        break;
       case Condition::kReadOnly:
         break;  // settled last: what matters is whether a view is left
       default:

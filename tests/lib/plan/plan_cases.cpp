@@ -83,6 +83,8 @@ const std::vector<Row>& policy_table() {
       trait<Condition::kDispatchSubclass>("dispatch_subclass", "RRRR"),
       trait<Condition::kFreedStorage>("freed_storage", "RRRR"),
       trait<Condition::kNullData>("null_data", "RRRR"),
+      trait<Condition::kUninitialised>("uninitialised", "RRRR"),
+      trait<Condition::kTraced>("traced", "VVVC"),
       trait<Condition::kMasked>("masked", "RRRR"),
       trait<Condition::kInexpressibleDType>("inexpressible_dtype", "RRRR"),
       trait<Condition::kPaddedSubByte>("padded_sub_byte", "RRRR"),

@@ -68,6 +68,7 @@ inline constexpr Conditions kNever{Condition::kQuantised,
                                    Condition::kDispatchSubclass,
                                    Condition::kFreedStorage,
                                    Condition::kNullData,
+                                   Condition::kUninitialised,
                                    Condition::kMasked,
                                    Condition::kInexpressibleDType,
                                    Condition::kPaddedSubByte};

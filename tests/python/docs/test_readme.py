@@ -219,6 +219,7 @@ SOURCES: dict[str, list[tuple[Callable[[], Any], str]]] = {
     "nested": [(nested, "numpy")],
     "meta, fake": [(lambda: torch.ones(2, device="meta"), "numpy"), (fake, "numpy")],
     "freed storage, or one too small for the shape": [(freed, "numpy")],
+    "not initialised (lazy modules)": [(torch.nn.UninitializedBuffer, "numpy")],
     "a subclass with `__torch_dispatch__`": [(dispatching, "numpy")],
     "masked array": [(lambda: np.ma.array([1, 2], mask=[0, 1]), "torch")],
     "int1 to int7, uint1 to uint7 of torch": [

@@ -204,6 +204,7 @@ WORDS = {
     "meta": "meta",
     "fake": "that is a FakeTensor",
     "functionalised": "functional",
+    "uninitialised": "not initialised",
     "wrapper subclass": r"subclass \(\w+\) as NumPy \(its values are in other tensors\)$",
     "subclass with __torch_dispatch__": "__torch_dispatch__",
     "freed storage": "storage|NULL|freed",

@@ -57,6 +57,7 @@ nested jagged                    | refuse  | refuse  | refuse    | refuse
 meta                             | refuse  | refuse  | refuse    | refuse
 fake                             | refuse  | refuse  | refuse    | refuse
 fake inside its mode             | refuse  | refuse  | refuse    | refuse
+uninitialised                    | refuse  | refuse  | refuse    | refuse
 functionalised                   | refuse  | refuse  | refuse    | refuse
 vmap wrapper                     | refuse  | refuse  | refuse    | refuse
 vmap wrapper, escaped            | refuse  | refuse  | refuse    | refuse

@@ -154,6 +154,7 @@ simple(
 
 # --- no storage of its own ----------------------------------------------------------------------
 simple("meta", lambda: torch.ones(3, 4, device="meta"))
+simple("uninitialised", torch.nn.UninitializedParameter)
 simple("functionalised", lambda: torch._to_functional_tensor(values()))
 
 

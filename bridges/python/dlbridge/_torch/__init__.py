@@ -21,7 +21,10 @@ from dlbridge._torch.devices import (  # noqa: F401
     to_device,
 )
 from dlbridge._torch.storages import guard  # noqa: F401
-from dlbridge._torch.tensors import Tools, describe  # noqa: F401
+from dlbridge._torch.tensors import Tools, describe, unwatched  # noqa: F401
+
+# Where it is entered, a subclass is asked without its own __torch_function__.
+WithoutTorchFunction = torch._C.DisableTorchFunctionSubclass
 
 # torch's importer takes versioned capsules since it has an exchange table (2.9).
 TAKES_VERSIONED = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
@@ -36,6 +39,7 @@ def load_companion() -> Any:
         return None
 
 
+@unwatched()
 def prepare(x: torch.Tensor, densify: bool, to_host: bool) -> torch.Tensor:
     """A private tensor for what only torch can do: packed, without bits that are to be resolved."""
     prepared = x.detach()

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from dlbridge._torch.tensors import host_tensor, unwatched
+
 # What would take a storage's memory away from its views. share_memory_() moves a storage's contents
 # and frees the old ones (torch 2.15).
 _MOVERS = ("share_memory_", "_share_fd_cpu_", "_share_filename_cpu_")
@@ -29,7 +31,8 @@ def guard(storage: torch.UntypedStorage) -> None:
     if storage.device.type != "cpu":
         return
     # numpy() marks the storage; an empty tensor of bytes over it will do for any type.
-    torch.empty(0, dtype=torch.uint8).set_(storage, 0, (0,), (1,)).numpy()
+    with unwatched():
+        host_tensor().set_(storage, 0, (0,), (1,)).numpy()
     if storage.is_shared():
         return
     for name in _MOVERS:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from torch.nn.parameter import (  # type: ignore[attr-defined,unused-ignore]
+    UninitializedTensorMixin,
+)
 
 from dlbridge._core import conditions
 from dlbridge._torch.devices import DEVICE_TYPES, TRIPLES
@@ -13,11 +20,39 @@ from dlbridge._torch.devices import DEVICE_TYPES, TRIPLES
 _C = conditions()
 _KEY = torch._C.DispatchKey
 _keys_of = torch._C._dispatch_keys
+_set_trace = torch._C._set_tracing_state  # type: ignore[attr-defined,unused-ignore]
+
+
+def host_tensor() -> torch.Tensor:
+    """A new, empty tensor that is ordinary, also in a mode that would make another one."""
+    return torch.utils.dlpack.from_dlpack(np.empty(0, np.uint8))
+
 
 # The key sets of ordinary tensors: nothing in them changes what the memory means.
-_ORDINARY = {_keys_of(torch.empty(0)).raw_repr()}
-with torch.inference_mode():
-    _ORDINARY.add(_keys_of(torch.empty(0)).raw_repr())
+_ORDINARY = set()
+for _inference in (False, True):
+    with torch.inference_mode(_inference):
+        _ORDINARY.add(_keys_of(host_tensor()).raw_repr())
+
+# What torch includes by itself on a thread, and what modes add.
+_BY_ITSELF = torch._C.DispatchKeySet(_KEY.BackendSelect).add(_KEY.ADInplaceOrView)
+_MODES = torch._C.DispatchKeySet(_KEY.Python).add(_KEY.PythonTLSSnapshot)
+
+
+@contextmanager
+def unwatched() -> Iterator[None]:
+    """A block in which torch does what it is asked for and nobody is told: work of our own."""
+    trace = torch._C._get_tracing_state()
+    if trace is not None:
+        _set_trace(None)
+    try:
+        excluded = torch._C._dispatch_tls_local_exclude_set() | _MODES
+        with torch._C._ForceDispatchKeyGuard(_BY_ITSELF, excluded):
+            yield
+    finally:
+        if trace is not None:
+            _set_trace(trace)
+
 
 _FUNCTORCH = [
     getattr(_KEY, name)
@@ -104,6 +139,7 @@ _WITHOUT_SHAPE = {
     for name in (
         "functionalised",
         "functorch",
+        "uninitialised",
         "nested",
         "dispatch_subclass",
         "wrapper_subclass",
@@ -115,11 +151,14 @@ _WITHOUT_SHAPE = {
 _WITHOUT_STRIDES = {_C["sparse"], _C["opaque_layout"]}
 
 
+@unwatched()
 def describe(x: torch.Tensor) -> Description:
     keys = _keys_of(x)
     detail = fix = ""
     found: list[int] = []
-    if keys.raw_repr() not in _ORDINARY:
+    if isinstance(x, UninitializedTensorMixin):
+        found = [_C["uninitialised"], *([_C["meta"]] if x.is_meta else [])]
+    elif keys.raw_repr() not in _ORDINARY:
         found, detail, fix = _odd(x, keys)
     without_shape = not _WITHOUT_SHAPE.isdisjoint(found)
     if x.requires_grad:
@@ -161,3 +200,10 @@ class Tools(NamedTuple):
     tensor: Any = torch.Tensor
     parameter: Any = torch.nn.Parameter
     storage: Any = torch._C.StorageBase
+    is_tracing: Any = torch._C._is_tracing
+    count_modes: Any = torch._C._len_torch_dispatch_stack
+    in_transform: Any = torch._C._are_functorch_transforms_active
+    lift: Any = torch.ops.aten.lift_fresh.default
+    from_numpy: Any = torch.from_numpy
+    empty_array: Any = partial(np.empty, 0)
+    host_tensor: Any = host_tensor

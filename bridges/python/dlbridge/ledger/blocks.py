@@ -24,16 +24,30 @@ of_context: ContextVar[tuple[Record, ...]] = ContextVar("dlbridge ledgers", defa
 _copies_forbidden: ContextVar[bool] = ContextVar("dlbridge copies forbidden", default=False)
 _policy: ContextVar[Policy | None] = ContextVar("dlbridge policy", default=None)
 
+# One item for each block that is open, in all threads: what torch compiles is guarded by it.
+open_blocks: list[None] = []
+
+
+def enter_block() -> None:
+    """From here on crossings ask the package, and what is compiled leaves them to _core."""
+    _core.count_blocks(1)
+    open_blocks.append(None)
+
+
+def leave_block() -> None:
+    open_blocks.pop()
+    _core.count_blocks(-1)
+
 
 @contextmanager
 def _holding(variable: ContextVar[Any], value: object) -> Iterator[None]:
     """A block in which the variable has the value, and _core asks for it."""
     token = variable.set(value)
-    _core.count_blocks(1)
+    enter_block()
     try:
         yield
     finally:
-        _core.count_blocks(-1)
+        leave_block()
         variable.reset(token)
 
 

@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from dlbridge import _core
 from dlbridge._plan import Plan
 from dlbridge.ledger import output
-from dlbridge.ledger.blocks import of_all_threads, of_context
+from dlbridge.ledger.blocks import enter_block, leave_block, of_all_threads, of_context
 from dlbridge.ledger.crossings import Crossing, Line, Totals, crossing_of, sums_of
 
 
@@ -28,11 +27,11 @@ class Ledger:
             of_all_threads.append(self._record)
         else:
             self._tokens.append(of_context.set((*of_context.get(), self._record)))
-        _core.count_blocks(1)
+        enter_block()
         return self
 
     def __exit__(self, *error: object) -> None:
-        _core.count_blocks(-1)
+        leave_block()
         if self.threads:
             of_all_threads.remove(self._record)
         else:

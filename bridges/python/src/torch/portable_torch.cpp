@@ -1,13 +1,12 @@
 #include "torch/portable_torch.hpp"
 
-#include <structmember.h>
-
 #include <memory>
 
 #include "dlbridge/python_lease.hpp"
 #include "dlbridge/torch_library.hpp"
 #include "doors/exchange_table.hpp"
 #include "torch/direct_call.hpp"
+#include "torch/storage_views.hpp"
 #include "types/capsule.hpp"
 
 namespace dlbridge::python {
@@ -15,14 +14,13 @@ namespace {
 
 PackageAttribute describe_tensor("dlbridge._torch", "describe");
 PackageAttribute tools_of_torch("dlbridge._torch", "Tools");
-PackageAttribute guard_storage("dlbridge._torch", "guard");
 PackageAttribute prepare_tensor("dlbridge._torch", "prepare");
 PackageAttribute deliver_tensor("dlbridge._torch", "deliver");
 PackageAttribute takes_versioned("dlbridge._torch", "TAKES_VERSIONED");
 PackageAttribute known_dtypes("dlbridge._torch", "DTYPES");
+PackageAttribute without_torch_function("dlbridge._torch", "WithoutTorchFunction");
 Name raw_repr_name("raw_repr");
 Name level_name("_current_level");
-Name views_name("_dlbridge_views");
 
 long long integer_in(PyObject* tuple, Py_ssize_t index) {
   return integer_of(PyTuple_GET_ITEM(tuple, index));
@@ -84,6 +82,13 @@ struct Tools {
   Ref dtypes = attribute(given, "dtypes");  // DLPack's triple of each torch.dtype
   Ref forward_mode = attribute(given, "forward_mode");
   Ref strided = attribute(given, "strided");
+  Ref is_tracing = attribute(given, "is_tracing");
+  Ref count_modes = attribute(given, "count_modes");
+  Ref in_transform = attribute(given, "in_transform");
+  Ref lift = attribute(given, "lift");
+  Ref from_numpy = attribute(given, "from_numpy");
+  Ref empty_array = attribute(given, "empty_array");
+  Ref host_tensor = attribute(given, "host_tensor");
   const DLPackExchangeAPI* table = nullptr;
   DirectGetter dtype;
   DirectGetter layout;
@@ -130,12 +135,44 @@ const Tools& tools() {
   return *made;
 }
 
+bool is_torchs_own(const Tools& torch, PyObject* tensor) {
+  auto* type = reinterpret_cast<PyObject*>(Py_TYPE(tensor));
+  return type == torch.tensor.get() || type == torch.parameter.get();
+}
+
+// While it lives, nothing that is asked of a subclass goes through its __torch_function__, which
+// may do anything.
+class WithoutTorchFunction {
+ public:
+  explicit WithoutTorchFunction(PyObject* tensor) {
+    if (!is_torchs_own(tools(), tensor)) {
+      scope_ = checked(PyObject_CallNoArgs(without_torch_function.get()));
+      checked(PyObject_CallMethod(scope_.get(), "__enter__", nullptr));
+    }
+  }
+  WithoutTorchFunction(const WithoutTorchFunction&) = delete;
+  WithoutTorchFunction& operator=(const WithoutTorchFunction&) = delete;
+  ~WithoutTorchFunction() {
+    if (scope_) {
+      const KeepError kept;
+      const Ref left(
+          PyObject_CallMethod(scope_.get(), "__exit__", "OOO", Py_None, Py_None, Py_None));
+    }
+  }
+
+ private:
+  Ref scope_;
+};
+
+bool answers_true(const Ref& question) {
+  return checked(PyObject_CallNoArgs(question.get())).get() == Py_True;
+}
+
 // Whether nothing changes what the memory means. torch.Tensor itself and Parameter can only be
 // conjugated or negated, or have no memory to be lent, which the exchange table finds; of any other
 // class the dispatch keys are looked at.
 bool is_ordinary(const Tools& torch, PyObject* tensor) {
-  auto* type = reinterpret_cast<PyObject*>(Py_TYPE(tensor));
-  if (type == torch.tensor.get() || type == torch.parameter.get()) {
+  if (is_torchs_own(torch, tensor)) {
     return torch.layout(tensor).get() == torch.strided.get() &&
            torch.is_neg(tensor).get() == Py_False && torch.is_conj(tensor).get() == Py_False;
   }
@@ -205,72 +242,10 @@ bool describe_ordinary(PyObject* tensor, Source& source) {
   return true;
 }
 
-// The views of one storage. It lies in the dictionary of the storage's Python object, which lives
-// as long as they do: the methods that guard() put there look at its count.
-struct StorageViews {
-  PyObject_HEAD Py_ssize_t count;
-  PyObject* storage;  // held while there are views
-};
-
-PyMemberDef storage_views_members[] = {
-    {"count", T_PYSSIZET, offsetof(StorageViews, count), READONLY, nullptr},
-    {nullptr, 0, 0, 0, nullptr}};
-
-PyTypeObject storage_views_type = [] {
-  PyTypeObject type{};
-  Py_SET_REFCNT(&type, 1);
-  type.tp_name = "dlbridge._core.StorageViews";
-  type.tp_basicsize = sizeof(StorageViews);
-  type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION;
-  type.tp_dealloc = [](PyObject* self) { PyObject_Free(self); };
-  type.tp_members = storage_views_members;
-  return type;
-}();
-
-// Borrowed from the storage's dictionary; made at the storage's first view, which is when the
-// storage is guarded.
-StorageViews* views_of(PyObject* storage) {
-  PyObject* name = views_name.get();
-  const Ref attributes = checked(PyObject_GenericGetDict(storage, nullptr));
-  PyObject* known = PyDict_GetItem(attributes.get(), name);
-  if (known != nullptr) {
-    return reinterpret_cast<StorageViews*>(known);
-  }
-  checked(PyType_Ready(&storage_views_type));
-  const Ref nothing = checked(PyObject_CallOneArg(guard_storage.get(), storage));
-  const Ref made =
-      checked(reinterpret_cast<PyObject*>(PyObject_New(StorageViews, &storage_views_type)));
-  auto* views = reinterpret_cast<StorageViews*>(made.get());
-  views->count = 0;
-  views->storage = nullptr;
-  // Other threads may have come by while the storage was guarded: the first one's counts for all.
-  PyObject* counting = PyDict_SetDefault(attributes.get(), name, made.get());
-  if (counting == nullptr) {
-    throw PythonError();
-  }
-  return reinterpret_cast<StorageViews*>(counting);
-}
-
-void let_go_of_view(void* context) {
-  const Ref held(static_cast<PyObject*>(context));
-  auto* views = static_cast<StorageViews*>(context);
-  if (--views->count == 0) {
-    Py_CLEAR(views->storage);
-  }
-}
-
-// A view that is counted for its storage.
-using CountedView = std::unique_ptr<void, void (*)(void* views)>;
-
 CountedView view_of_storage(const Tools& torch, PyObject* tensor) {
-  const Ref storage = torch.untyped_storage
+  return counted_view(torch.untyped_storage
                           ? torch.untyped_storage(tensor)
-                          : checked(PyObject_CallMethod(tensor, "untyped_storage", nullptr));
-  StorageViews* views = views_of(storage.get());
-  if (views->count++ == 0) {
-    views->storage = Py_NewRef(storage.get());
-  }
-  return {Py_NewRef(reinterpret_cast<PyObject*>(views)), let_go_of_view};
+                          : checked(PyObject_CallMethod(tensor, "untyped_storage", nullptr)));
 }
 
 class PortableRoad final : public TorchRoad {
@@ -279,10 +254,12 @@ class PortableRoad final : public TorchRoad {
 
   bool describe(PyObject* tensor, Source& source) const noexcept override {
     return guarded([&] {
+             const WithoutTorchFunction scope(tensor);
              if (!describe_ordinary(tensor, source)) {
                const Ref described = checked(PyObject_CallOneArg(describe_tensor.get(), tensor));
                fill(described, source);
              }
+             source.traits.conditions.add_if(answers_true(tools().is_tracing), Condition::kTraced);
              return Py_None;
            }) != nullptr;
   }
@@ -292,6 +269,7 @@ class PortableRoad final : public TorchRoad {
              if (source.tensor.data == nullptr) {
                return Py_None;
              }
+             const WithoutTorchFunction scope(tensor);
              if (source.tensor.device.device_type != kDLCPU) {
                lease =
                    python_lease(checked(PyObject_CallMethod(tensor, "detach", nullptr)).release());
@@ -314,6 +292,7 @@ class PortableRoad final : public TorchRoad {
 
   PyObject* prepare(PyObject* tensor, const Leg& leg) const noexcept override {
     return guarded([&] {
+      const WithoutTorchFunction scope(tensor);
       return PyObject_CallFunction(prepare_tensor.get(), "OOO", tensor,
                                    leg.has(Step::kDensify) ? Py_True : Py_False,
                                    leg.has(Step::kCopyToHost) ? Py_True : Py_False);
@@ -328,12 +307,16 @@ class PortableRoad final : public TorchRoad {
       if (tensor.device().host_accessible()) {
         tensor.relabel(Device{});  // torch 2.15 refuses kDLCUDAHost and kDLCUDAManaged
       }
-      if (const DLPackExchangeAPI* table = tools().table) {
-        return deliver_by_table(*table, std::move(tensor));
-      }
-      const Ref capsule = make_capsule(std::move(tensor), takes_versioned.get() == Py_True);
-      return PyObject_CallOneArg(deliver_tensor.get(), capsule.get());
+      return lifted(by_torch(std::move(tensor))).release();
     });
+  }
+
+  bool warn_of_trace() const noexcept override {
+    return guarded([] {
+             const Ref tensor = checked(PyObject_CallNoArgs(tools().host_tensor.get()));
+             checked(PyObject_CallMethod(tensor.get(), "numpy", nullptr));
+             return Py_None;
+           }) != nullptr;
   }
 
   // Asks torch for the types that it has. False, with Python's error set, when that failed.
@@ -354,6 +337,30 @@ class PortableRoad final : public TorchRoad {
   }
 
  private:
+  static Ref by_torch(ManagedTensor tensor) {
+    if (const DLPackExchangeAPI* table = tools().table) {
+      return checked(deliver_by_table(*table, std::move(tensor)));
+    }
+    const Ref capsule = make_capsule(std::move(tensor), takes_versioned.get() == Py_True);
+    return checked(PyObject_CallOneArg(deliver_tensor.get(), capsule.get()));
+  }
+
+  // A new tensor as torch.from_numpy() gives it to who watches: modes, transforms, traces.
+  static Ref lifted(Ref tensor) {
+    const Tools& torch = tools();
+    const bool traced = answers_true(torch.is_tracing);
+    if (!traced && !answers_true(torch.in_transform) &&
+        integer_of(checked(PyObject_CallNoArgs(torch.count_modes.get())).get()) == 0) {
+      return tensor;
+    }
+    Ref made = checked(PyObject_CallOneArg(torch.lift.get(), tensor.get()));
+    if (traced) {
+      const Ref array = checked(PyObject_CallNoArgs(torch.empty_array.get()));
+      checked(PyObject_CallOneArg(torch.from_numpy.get(), array.get()));  // torch warns
+    }
+    return made;
+  }
+
   Capabilities capabilities_ = torch_detail::capabilities_with({});
 };
 

@@ -1,6 +1,8 @@
 // The linked road: the C++ bridge to torch, compiled for the torch that is running.
 
+#include <ATen/ops/lift_fresh.h>
 #include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/jit/frontend/tracer.h>
 
 #include <string>
 
@@ -46,10 +48,19 @@ bool has_attribute(PyObject* object, const char* name) {
   return attribute != nullptr;
 }
 
+// Parameters and buffers of lazy modules are empty tensors to C++.
+bool is_uninitialised(PyObject* object) {
+  return !THPVariable_CheckExact(object) &&
+         pybind11::isinstance(
+             object,
+             pybind11::module_::import("torch.nn.parameter").attr("UninitializedTensorMixin"));
+}
+
 // C++ sees that a subclass has rules of its own; Python knows whose they are.
 void name_subclass(PyObject* object, Source& source) {
   Conditions& conditions = source.traits.conditions;
   if (!conditions.meets({Condition::kWrapperSubclass, Condition::kDispatchSubclass})) {
+    conditions.add_if(is_uninitialised(object), Condition::kUninitialised);
     return;
   }
   source.detail = Py_TYPE(object)->tp_name;
@@ -64,6 +75,24 @@ void name_subclass(PyObject* object, Source& source) {
   }
 }
 
+// Whether torch does more on this thread than what it is asked for.
+bool is_watched(c10::DispatchKeySet by) {
+  return c10::impl::tls_local_dispatch_key_set().included_.has_any(by);
+}
+constexpr c10::DispatchKeySet kTraces{c10::DispatchKey::Tracer};
+constexpr c10::DispatchKeySet kModes =
+    kTraces | c10::DispatchKeySet({c10::DispatchKey::Python, c10::DispatchKey::PythonTLSSnapshot,
+                                   c10::DispatchKey::Functionalize,
+                                   c10::DispatchKey::FuncTorchDynamicLayerFrontMode});
+
+// In torch's own words. A warning may be an error, and torch does not look.
+void let_torch_warn(const char* call, const char* kind) {
+  torch::jit::tracer::warn(call, kind);
+  if (PyErr_Occurred() != nullptr) {
+    throw python_error();
+  }
+}
+
 class LinkedRoad final : public TorchRoad {
  public:
   [[nodiscard]] std::string_view name() const noexcept override { return "linked"; }
@@ -71,7 +100,10 @@ class LinkedRoad final : public TorchRoad {
   bool describe(PyObject* tensor, Source& source) const noexcept override {
     return guarded(false, [&] {
       LinkedTorch::describe(THPVariable_Unpack(tensor), source);
-      name_subclass(tensor, source);
+      if (source.tensor.data == nullptr) [[unlikely]] {
+        name_subclass(tensor, source);
+      }
+      source.traits.conditions.add_if(is_watched(kTraces), Condition::kTraced);
       return true;
     });
   }
@@ -88,6 +120,7 @@ class LinkedRoad final : public TorchRoad {
       at::Tensor prepared;
       {
         const pybind11::gil_scoped_release without_gil;
+        const c10::impl::ExcludeDispatchKeyGuard unwatched(kModes);
         prepared = LinkedTorch::prepare(THPVariable_Unpack(tensor), leg);
       }
       return THPVariable_Wrap(std::move(prepared));
@@ -100,8 +133,22 @@ class LinkedRoad final : public TorchRoad {
   }
 
   PyObject* deliver(DLManagedTensorVersioned* managed) const noexcept override {
-    return guarded(static_cast<PyObject*>(nullptr),
-                   [&] { return THPVariable_Wrap(LinkedTorch::deliver(managed)); });
+    return guarded(static_cast<PyObject*>(nullptr), [&] {
+      at::Tensor tensor = LinkedTorch::deliver(managed);
+      if (is_watched(kModes)) [[unlikely]] {
+        tensor = at::lift_fresh(tensor);
+        let_torch_warn("torch.from_numpy", torch::jit::tracer::WARN_CONSTRUCTOR);
+      }
+      return THPVariable_Wrap(std::move(tensor));
+    });
+  }
+
+  bool warn_of_trace() const noexcept override {
+    return guarded(false, [] {
+      let_torch_warn("Converting a tensor to a NumPy array",
+                     torch::jit::tracer::WARN_PYTHON_DATAFLOW);
+      return true;
+    });
   }
 };
 

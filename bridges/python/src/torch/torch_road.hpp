@@ -38,6 +38,9 @@ class TorchRoad {
   /// A tensor over memory without negative strides. Takes `managed` in every case. Null on an
   /// error.
   virtual PyObject* deliver(DLManagedTensorVersioned* managed) const noexcept = 0;
+
+  /// Lets torch say that a tensor leaves its trace. False on an error: a warning may be one.
+  virtual bool warn_of_trace() const noexcept = 0;
 };
 
 /// What the companion extension needs of the module, and gives it, through one capsule of this
@@ -45,7 +48,7 @@ class TorchRoad {
 inline constexpr const char* kCompanionCapsule = "dlbridge.torch_companion";
 struct Companion {
   // Bumped with any change of the classes that cross between the two binaries.
-  static constexpr int kInterface = 2;
+  static constexpr int kInterface = 3;
   int interface = kInterface;
   const TorchRoad* (*open)(void (*run_with_gil)(void* context, void (*action)(void*))) = nullptr;
 };

@@ -21,6 +21,7 @@ inline constexpr Library kTorch{
         {Condition::kNested, "torch.nested.to_padded_tensor(x, 0.0) (padded with zeros)"},
         {Condition::kFunctorch, "the call outside the transform"},
         {Condition::kFunctionalised, "torch._from_functional_tensor(x)"},
+        {Condition::kUninitialised, "a forward pass of its module before, or x.materialize(shape)"},
         {Condition::kDispatchSubclass, "x.as_subclass(torch.Tensor)"},
         {Condition::kOverlap, "x.contiguous()"},
         {Condition::kOtherDevice, "x.cpu()"},
