@@ -117,7 +117,7 @@ def gradcheck(
     return bool(
         torch.autograd.gradcheck(
             function,
-            mapped(inputs, double),
+            tuple(mapped(each, double) for each in inputs),  # each its own, the same ones too
             eps=eps,
             atol=atol,
             rtol=rtol,
