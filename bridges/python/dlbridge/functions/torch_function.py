@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,18 +10,17 @@ import numpy as np
 from dlbridge import to_torch
 from dlbridge.functions.agnostic import accepts, returns_like
 from dlbridge.functions.array_function import ArrayFunction
+from dlbridge.functions.sending import Wrapped
 from dlbridge.trees import is_array, mapped
 
 
-class TorchFunction:
+class TorchFunction(Wrapped):
     """A function of tensors that takes arrays. Made by ``dlbridge.torch_function``."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
         self.function = function
         self._accepting = accepts("torch")(function)
-        functools.update_wrapper(self, function)
-
-    __qualname__: str
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self._accepting(*arguments, **named)
@@ -51,11 +49,8 @@ class TorchFunction:
         first = next(each for each in arguments if is_array(each))
         return _back(value.detach(), first), tuple(gradients)
 
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else functools.partial(self, instance)
-
-    def __reduce__(self) -> str:
-        return self.__qualname__
+    def parts(self) -> tuple[Any, ...]:
+        return TorchFunction, (self.function,)
 
     def __repr__(self) -> str:
         return f"<dlbridge.torch_function {self.__module__}.{self.__qualname__}>"
