@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "dlbridge/numpy_subclasses.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "dlbridge/python_text.hpp"
 
@@ -26,6 +27,7 @@ constexpr Library kNumPy{
         {Condition::kOverlap, "x.copy()"},
         {Condition::kSwappedBytes, "x.astype(x.dtype.newbyteorder(\"=\"))"},
         {Condition::kMasked, "x.filled()"},
+        {Condition::kUnit, "x.value (the unit is lost)"},
         {Condition::kCastAsked, "x.astype(...)"},
     }},
 };
@@ -150,16 +152,6 @@ std::optional<DType> type_of(PyArray_Descr* descriptor) {
     }
   }
   return std::nullopt;
-}
-
-// The masked array's class, if its module was ever loaded: only then can there be one.
-bool is_masked(PyObject* array) {
-  const Ref name = checked(PyUnicode_FromString("numpy.ma"));
-  const Ref module(PyImport_GetModule(name.get()));
-  const Ref type(module ? PyObject_GetAttrString(module.get(), "MaskedArray") : nullptr);
-  const bool masked = type && PyObject_IsInstance(array, type.get()) == 1;
-  forget_error();
-  return masked;
 }
 
 // What makes numbers that DLPack knows of the kinds that it does not, by NumPy's letter.
@@ -298,8 +290,8 @@ void NumPy::describe(PyObject* object, Source& source) {
   static_assert(sizeof(npy_intp) == sizeof(std::int64_t));
   source.tensor.shape = reinterpret_cast<std::int64_t*>(PyArray_DIMS(array));
   source.traits.conditions.add_if(!PyArray_ISWRITEABLE(array), Condition::kReadOnly);
-  if (!PyArray_CheckExact(object) && is_masked(object)) {
-    source.traits.conditions.add(Condition::kMasked);
+  if (!PyArray_CheckExact(object)) {
+    source.traits.conditions |= detail::beside_values(object);
   }
   const auto dtype = type_of(descriptor);
   if (!dtype) {

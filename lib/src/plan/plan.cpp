@@ -9,10 +9,12 @@
 namespace dlbridge {
 namespace {
 
+constexpr Conditions kBesideValues{Condition::kMasked, Condition::kUnit};
+
 constexpr Conditions kNeverCross =
-    kWithoutStorage | Conditions{Condition::kQuantised,          Condition::kNested,
-                                 Condition::kDispatchSubclass,   Condition::kMasked,
-                                 Condition::kInexpressibleDType, Condition::kPaddedSubByte};
+    kWithoutStorage | kBesideValues |
+    Conditions{Condition::kQuantised, Condition::kNested, Condition::kDispatchSubclass,
+               Condition::kInexpressibleDType, Condition::kPaddedSubByte};
 
 constexpr Conditions kWithoutStrides{Condition::kSparse, Condition::kOpaqueLayout,
                                      Condition::kZeroTensor};
@@ -216,7 +218,7 @@ class Planner {
       return;
     }
     plan_.device = there;
-    mover_ = mover(here, there);
+    mover_ = detail::mover(source_, target_, runtimes_, there);
     if (!target_.devices.contains(there.type) || !mover_) {
       refuse(Condition::kNoWayToDevice);
       return;
@@ -226,23 +228,6 @@ class Planner {
       of_consumer_ |= detail::bits_of({step});
     }
     copy_unless_refused(Field::kDevice, Condition::kOtherDevice, step);
-  }
-
-  // Who takes the memory there: a runtime of ours, then the library at that end; nobody, perhaps.
-  [[nodiscard]] std::optional<Who> mover(Device here, Device there) const {
-    const bool to_host = there.type == kDLCPU;
-    // Runtimes copy to and from the host; from one device to another is the libraries' own way.
-    const bool host_at_one_end = to_host || here.host_accessible();
-    const bool ordered = here.host_accessible() || source_.traits.stream_known;
-    if (host_at_one_end && ordered && runtimes_.contains(to_host ? here.type : there.type)) {
-      return Who::kRuntime;
-    }
-    if (to_host) {
-      return source_.traits.copies_to_host ? std::optional(Who::kProducer) : std::nullopt;
-    }
-    const bool takes_home = target_.own_device != 0 && here.host_accessible();
-    const bool moves = target_.copies_to_device || takes_home;
-    return moves ? std::optional(Who::kConsumer) : std::nullopt;
   }
 
   void observe_layout(Conditions said) {
@@ -361,7 +346,7 @@ bool stays_itself(const Source& source, const Policy& policy, const Request& req
   return source.traits.of_target && policy.copy() != CopyRule::kAlways &&
          (!request.dtype || *request.dtype == DType(tensor.dtype)) &&
          (!request.device || *request.device == Device(tensor.device)) &&
-         !source.traits.conditions.has(Condition::kMasked);
+         !source.traits.conditions.meets(kBesideValues);
 }
 
 // Apart, so that the Plan is made where the caller wants it: it is large to copy.

@@ -32,6 +32,24 @@ std::optional<Who> passer(const Plan& plan, const Traits& traits, DeviceSet runt
 
 }  // namespace
 
+std::optional<Who> mover(const Source& source, const Capabilities& target, DeviceSet runtimes,
+                         Device there) {
+  const Device here(source.tensor.device);
+  const bool to_host = there.type == kDLCPU;
+  // Runtimes copy to and from the host; from one device to another is the libraries' own way.
+  const bool host_at_one_end = to_host || here.host_accessible();
+  const bool ordered = here.host_accessible() || source.traits.stream_known;
+  if (host_at_one_end && ordered && runtimes.contains(to_host ? here.type : there.type)) {
+    return Who::kRuntime;
+  }
+  if (to_host) {
+    return source.traits.copies_to_host ? std::optional(Who::kProducer) : std::nullopt;
+  }
+  const bool takes_home = target.own_device != 0 && here.host_accessible();
+  const bool moves = target.copies_to_device || takes_home;
+  return moves ? std::optional(Who::kConsumer) : std::nullopt;
+}
+
 bool lay_legs(Plan& plan, const Source& source, const Capabilities& target, DeviceSet runtimes,
               std::optional<Who> mover, std::uint16_t of_consumer) {
   Device at(source.tensor.device);

@@ -16,6 +16,10 @@ constexpr std::uint16_t bits_of(std::initializer_list<Step> steps) {
   return static_cast<std::uint16_t>(bits);
 }
 
+/// Who takes the memory there: a runtime of ours, then the library at that end; nobody, perhaps.
+[[nodiscard]] std::optional<Who> mover(const Source& source, const Capabilities& target,
+                                       DeviceSet runtimes, Device there);
+
 /// Lays the legs of a plan that copies, whose steps are known: what only the source's library can
 /// do comes first, then one pass over the memory, then what the target's library does with what it
 /// is given. `mover`: who takes the memory to another device; `of_consumer`: steps that the

@@ -84,6 +84,7 @@ const std::vector<Row>& policy_table() {
       trait<Condition::kFreedStorage>("freed_storage", "RRRR"),
       trait<Condition::kNullData>("null_data", "RRRR"),
       trait<Condition::kMasked>("masked", "RRRR"),
+      trait<Condition::kUnit>("unit", "RRRR"),
       trait<Condition::kInexpressibleDType>("inexpressible_dtype", "RRRR"),
       trait<Condition::kPaddedSubByte>("padded_sub_byte", "RRRR"),
       {"on_a_gpu",

@@ -60,6 +60,7 @@ inline constexpr Conditions kNever{Condition::kQuantised,
                                    Condition::kFreedStorage,
                                    Condition::kNullData,
                                    Condition::kMasked,
+                                   Condition::kUnit,
                                    Condition::kInexpressibleDType,
                                    Condition::kPaddedSubByte};
 
