@@ -154,8 +154,14 @@ std::optional<DType> type_of(PyArray_Descr* descriptor) {
   return std::nullopt;
 }
 
+// Of texts, equal ones have equal numbers.
+constexpr const char* kNumberTexts = "np.unique(x, return_inverse=True)[1] (numbers for the texts)";
+
 // What makes numbers that DLPack knows of the kinds that it does not, by NumPy's letter.
-constexpr std::array<std::pair<char, const char*>, 5> kFixesByKind = {{
+constexpr std::array<std::pair<char, const char*>, 8> kFixesByKind = {{
+    {'U', kNumberTexts},
+    {'S', kNumberTexts},
+    {'T', kNumberTexts},
     {'M', "x.view(\"int64\")"},
     {'m', "x.view(\"int64\")"},
     {'f', "x.astype(\"float64\")"},
@@ -296,6 +302,9 @@ void NumPy::describe(PyObject* object, Source& source) {
   const auto dtype = type_of(descriptor);
   if (!dtype) {
     name_inexpressible(descriptor, source);
+    constexpr std::string_view kNoNumbers = "USTOMm";  // texts, objects and dates
+    source.traits.no_numbers = kNoNumbers.find(descriptor->kind) != std::string_view::npos ||
+                               descriptor->type_num == NPY_VOID;
     return;
   }
   source.tensor.dtype = dtype->dl();

@@ -96,6 +96,7 @@ def explain_plan(
     dtype: Any,
     copy: bool | None,
     device: _Device,
+    leaf: bool,
     /,
 ) -> Plan: ...
 def cross_to(
@@ -105,6 +106,7 @@ def cross_to(
     dtype: Any,
     copy: bool | None,
     device: _Device,
+    leaf: bool,
     /,
 ) -> Any: ...
 def add_library(

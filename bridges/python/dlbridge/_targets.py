@@ -98,9 +98,11 @@ def convert_to(
     dtype: Any = None,
     copy: bool | None = None,
     device: Any = None,
+    *,
+    leaf: bool = False,
 ) -> Any:
-    """An array or tensor, or a tree of them, as the library's."""
-    return _core.cross_to(x, target_of(library), policy, dtype, copy, device)
+    """An array or tensor, or a tree of them, as the library's. ``leaf``: ``x`` is one of a tree."""
+    return _core.cross_to(x, target_of(library), policy, dtype, copy, device, leaf)
 
 
 def hand_over(library: Library, managed: _core.ManagedTensor, view: bool, may_copy: bool) -> Any:
@@ -153,9 +155,9 @@ def explain(
     """
     row = target_of(library_for(target))
 
-    def plan_of(leaf: Any) -> Plan:
+    def plan_of(x: Any, leaf: bool = True) -> Plan:
         try:
-            return _core.explain_plan(leaf, row, policy, dtype, copy, device)
+            return _core.explain_plan(x, row, policy, dtype, copy, device, leaf)
         except ConversionRefused as refused:
             # What cannot even be read as a tensor has a Plan too: its refusal.
             return refused.plan
@@ -164,4 +166,4 @@ def explain(
         tree: Plan | None = _core.map_tree(x, plan_of)
         if tree is not None:
             return tree
-    return plan_of(x)
+    return plan_of(x, leaf=False)

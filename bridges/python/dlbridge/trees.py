@@ -65,7 +65,7 @@ def converted(
                 result = _core.to_numpy(leaf, policy=policy, async_=True)
                 on_their_way[id(result)] = leaf
             else:
-                result = convert_to(library, leaf, policy)
+                result = convert_to(library, leaf, policy, leaf=True)
             done[id(leaf)] = leaf, result
         return done[id(leaf)][1]
 

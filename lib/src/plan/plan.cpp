@@ -161,7 +161,7 @@ class Planner {
 
   void observe_dtype() {
     const DType dtype = source_.tensor.dtype;
-    if (request_.dtype && *request_.dtype != dtype) {
+    if (request_.asks_for_cast(dtype)) {
       const bool taken = target_.dtypes.contains(*request_.dtype) ||
                          target_.extension_dtypes.contains(*request_.dtype);
       if (!taken || !can_cast(dtype, *request_.dtype)) {
@@ -344,9 +344,16 @@ class Planner {
 bool stays_itself(const Source& source, const Policy& policy, const Request& request) {
   const DLTensor& tensor = source.tensor;
   return source.traits.of_target && policy.copy() != CopyRule::kAlways &&
-         (!request.dtype || *request.dtype == DType(tensor.dtype)) &&
+         !request.asks_for_cast(tensor.dtype) &&
          (!request.device || *request.device == Device(tensor.device)) &&
          !source.traits.conditions.meets(kBesideValues);
+}
+
+// Texts, objects, dates and structs are nothing to the target of a tree: they stay what they are.
+// Of the target's own library, something was asked of them.
+bool stays_beside_numbers(const Source& source, const Policy& policy, const Request& request) {
+  return request.leaf && source.traits.no_numbers && !source.traits.of_target &&
+         policy[Field::kDType] != Ruling::kRefuse && !source.traits.conditions.meets(kBesideValues);
 }
 
 // Apart, so that the Plan is made where the caller wants it: it is large to copy.
@@ -363,6 +370,11 @@ Plan as_it_is(const Source& source, const Capabilities& target, bool itself) {
 
 Plan detail::plan_by_conditions(const Source& source, const Capabilities& target,
                                 const Policy& policy, const Request& request, DeviceSet runtimes) {
+  if (stays_beside_numbers(source, policy, request)) {
+    Plan plan = as_it_is(source, target, true);
+    plan.reasons.add(Condition::kInexpressibleDType);
+    return plan;
+  }
   return Planner(source, target, policy, request, runtimes).run();
 }
 
