@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "dlbridge/numpy_subclasses.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "dlbridge/python_text.hpp"
 
@@ -26,6 +27,7 @@ constexpr Library kNumPy{
         {Condition::kOverlap, "x.copy()"},
         {Condition::kSwappedBytes, "x.astype(x.dtype.newbyteorder(\"=\"))"},
         {Condition::kMasked, "x.filled() (the mask is lost)"},
+        {Condition::kUnit, "x.value (the unit is lost)"},
         {Condition::kCastAsked, "x.astype(\"{to_dtype}\")"},
     }},
 };
@@ -153,18 +155,13 @@ std::optional<DType> type_of(PyArray_Descr* descriptor) {
   return std::nullopt;
 }
 
-// The masked array's class, if its module was ever loaded: only then can there be one.
-bool is_masked(PyObject* array) {
-  const Ref name = checked(PyUnicode_FromString("numpy.ma"));
-  const Ref module(PyImport_GetModule(name.get()));
-  const Ref type(module ? PyObject_GetAttrString(module.get(), "MaskedArray") : nullptr);
-  const bool masked = type && PyObject_IsInstance(array, type.get()) == 1;
-  forget_error();
-  return masked;
-}
+constexpr const char* kNumberTexts = "np.unique(x, return_inverse=True)[1] (numbers for the texts)";
 
 // What makes numbers that DLPack knows of the kinds that it does not, by NumPy's letter.
-constexpr std::array<std::pair<char, const char*>, 5> kFixesByKind = {{
+constexpr std::array<std::pair<char, const char*>, 8> kFixesByKind = {{
+    {'U', kNumberTexts},
+    {'S', kNumberTexts},
+    {'T', kNumberTexts},
     {'M', "x.view(\"int64\") (the unit is lost)"},
     {'m', "x.view(\"int64\") (the unit is lost)"},
     {'f', "x.astype(\"float64\") (its values are rounded)"},
@@ -300,12 +297,15 @@ void NumPy::describe(PyObject* object, Source& source) {
   static_assert(sizeof(npy_intp) == sizeof(std::int64_t));
   source.tensor.shape = reinterpret_cast<std::int64_t*>(PyArray_DIMS(array));
   source.traits.conditions.add_if(!PyArray_ISWRITEABLE(array), Condition::kReadOnly);
-  if (!PyArray_CheckExact(object) && is_masked(object)) {
-    source.traits.conditions.add(Condition::kMasked);
+  if (!PyArray_CheckExact(object)) {
+    source.traits.conditions |= detail::beside_values(object);
   }
   const auto dtype = type_of(descriptor);
   if (!dtype) {
     name_inexpressible(descriptor, source);
+    constexpr std::string_view kNoNumbers = "USTOMm";  // texts, objects and dates
+    source.traits.no_numbers = kNoNumbers.find(descriptor->kind) != std::string_view::npos ||
+                               descriptor->type_num == NPY_VOID;
     return;
   }
   source.tensor.dtype = dtype->dl();

@@ -115,7 +115,7 @@ def parts_of(x: Any) -> Container | None:
     registered = _by_optree(x) or _by_torch(x)
     if registered is not None:
         return registered
-    return _of_kind(x, _DATACLASS) if dataclasses.is_dataclass(x) else None
+    return _of_kind(x, _DATACLASS) if _has_fields(x) else None
 
 
 def _of_kind(x: Any, kind: _Kind) -> Container:
@@ -150,11 +150,16 @@ def _of_kind(x: Any, kind: _Kind) -> Container:
     return Container(tuple(value for _, value in (*members, *beside)), place, put_together)
 
 
+def _has_fields(x: Any) -> bool:
+    return dataclasses.is_dataclass(x) or hasattr(type(x), "__attrs_attrs__")
+
+
 def _fields(x: Any) -> dict[str, Any]:
-    """What a dataclass has: not all need be set, nor be arguments of its constructor."""
-    if not dataclasses.is_dataclass(x):
+    """What a dataclass, or a class of attrs, has: not all need be set, nor be arguments of it."""
+    if not _has_fields(x):
         return {}
-    names = (field.name for field in dataclasses.fields(x))
+    declared = dataclasses.fields(x) if dataclasses.is_dataclass(x) else x.__attrs_attrs__
+    names = (field.name for field in declared)
     return {name: getattr(x, name) for name in names if hasattr(x, name)}
 
 

@@ -93,10 +93,24 @@ def capsule(
 
 # A target is "numpy", "torch", "dlbridge", or a capsule of new_target().
 def explain_plan(
-    x: Any, target: Any, policy: _Policy, dtype: Any, copy: bool | None, device: _Device, /
+    x: Any,
+    target: Any,
+    policy: _Policy,
+    dtype: Any,
+    copy: bool | None,
+    device: _Device,
+    leaf: bool,
+    /,
 ) -> Plan: ...
 def cross_to(
-    x: Any, target: Any, policy: _Policy, dtype: Any, copy: bool | None, device: _Device, /
+    x: Any,
+    target: Any,
+    policy: _Policy,
+    dtype: Any,
+    copy: bool | None,
+    device: _Device,
+    leaf: bool,
+    /,
 ) -> Any: ...
 def add_library(
     *,

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from dlbridge._plan import Plan
+
+_RAISED = "ConversionRefused: "  # what precedes the message in a traceback
+
+# The object, in a fix.
+_X = re.compile(r"""(?<![\w."'])x(?![\w"'])""")
 
 
 class ConversionRefused(BufferError, ValueError):
@@ -30,14 +36,26 @@ class ConversionRefused(BufferError, ValueError):
         fix: str | None = None,
     ) -> None:
         super().__init__(message)
+        if plan is None and message.startswith("Caught ") and _RAISED in message:
+            # torch raises a worker's refusal again with the text of its traceback, which ends so.
+            said = message.rpartition(_RAISED)[2].partition("\n")[0]
+            said, _, worked = said.partition("; use ")
+            reasons, fix = (said,), worked or None
         if reasons is None:
             reasons = (message,) if plan is None else plan.reasons
         self.reasons = tuple(reasons)
         self.plan = plan or Plan.of_refusal(self.reasons, fix)
         self.fix = self.plan.fix if fix is None else fix
 
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), (str(self), self.plan, self.reasons, self.fix)
+    def _move_to(self, place: str) -> None:
+        """Names the place in its tree of the leaf ``x`` that was refused. Called by ``_core``."""
+        if not self.fix:
+            return
+        moved = _X.sub(lambda _: place, self.fix)
+        moved = moved if moved != self.fix else f"{self.fix}, for {place}"
+        self.args = (str(self).replace(f"; use {self.fix}", f"; use {moved}"),)
+        self.fix = moved
+        self.plan = self.plan._replace(fix=moved)
 
 
 def refused(what: str, reason: str, fix: str | None = None) -> ConversionRefused:

@@ -84,12 +84,12 @@ def to(
     A tree (dicts, lists, tuples, dataclasses, their like, and what optree or torch's pytree know)
     comes back as a tree of the same structure, with its other leaves untouched.
     """
-    return _core.cross_to(x, target_of(library_for(target)), policy, dtype, copy, device)
+    return _core.cross_to(x, target_of(library_for(target)), policy, dtype, copy, device, False)
 
 
-def convert_to(library: Library, x: Any, policy: Policy | str | None) -> Any:
-    """An array or tensor, or a tree of them, as the library's."""
-    return _core.cross_to(x, target_of(library), policy, None, None, None)
+def convert_to(library: Library, x: Any, policy: Policy | str | None, *, leaf: bool = False) -> Any:
+    """An array or tensor, or a tree of them, as the library's. ``leaf``: ``x`` is one of a tree."""
+    return _core.cross_to(x, target_of(library), policy, None, None, None, leaf)
 
 
 def hand_over(library: Library, managed: _core.ManagedTensor, view: bool, may_copy: bool) -> Any:
@@ -132,9 +132,9 @@ def explain(
     """
     row = target_of(library_for(target))
 
-    def plan_of(leaf: Any) -> Plan:
+    def plan_of(x: Any, leaf: bool = True) -> Plan:
         try:
-            return _core.explain_plan(leaf, row, policy, dtype, copy, device)
+            return _core.explain_plan(x, row, policy, dtype, copy, device, leaf)
         except ConversionRefused as refused:
             # What cannot even be read as a tensor has a Plan too: its refusal.
             return refused.plan
@@ -143,4 +143,4 @@ def explain(
         tree: Plan | None = _core.map_tree(x, plan_of)
         if tree is not None:
             return tree
-    return plan_of(x)
+    return plan_of(x, leaf=False)

@@ -30,9 +30,13 @@ def leaves(tree: Any) -> Iterator[Any]:
     return iter(found)
 
 
-def library_of(array: Any) -> str:
+def library_of(array: Any) -> str | None:
     """The library's name, as ``to`` takes it: its base's, where the class is of one's own."""
-    return _core.library_of(array) or type(array).__module__.partition(".")[0]
+    known = _core.library_of(array)
+    if known is not None:
+        return known
+    modules = (base.__module__.partition(".")[0] for base in type(array).__mro__)
+    return next((name for name in modules if hasattr(sys.modules.get(name), "from_dlpack")), None)
 
 
 def converted(
@@ -61,7 +65,7 @@ def converted(
                 result = _core.to_numpy(leaf, policy=policy, async_=True)
                 on_their_way[id(result)] = leaf
             else:
-                result = convert_to(library, leaf, policy)
+                result = convert_to(library, leaf, policy, leaf=True)
             done[id(leaf)] = leaf, result
         return done[id(leaf)][1]
 

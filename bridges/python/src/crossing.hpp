@@ -57,7 +57,9 @@ template <typename AnyTarget>
 [[nodiscard]] inline Ref cross(PyObject* object, const AnyTarget& target, const Call& call) {
   const Way* way = way_into(object);
   if (way == nullptr) [[unlikely]] {
-    if (Ref tree = map_tree(object, [&](PyObject* leaf) { return cross(leaf, target, call); })) {
+    Call of_leaf = call;
+    of_leaf.request.leaf = true;
+    if (Ref tree = map_tree(object, [&](PyObject* leaf) { return cross(leaf, target, of_leaf); })) {
       return tree;
     }
     way = &kRegisteredWay;

@@ -46,9 +46,10 @@ Ref plan_in_words(const Explanation& text, const Plan& plan, const Source& sourc
       "bytes_copied", static_cast<long long>(plan.bytes_copied), "refused",
       plan.is_refused() ? Py_True : Py_False, "fix", fix.get(), "source",
       std::string(source.traits.library->object).c_str(), "result",
-      std::string(target.result).c_str(), "dtype", source_dtype.c_str(), "result_dtype",
-      result_dtype.c_str(), "device", known ? to_string(Device(source.tensor.device)).c_str() : "",
-      "shape", shape.get(), "notes", notes.get()));
+      std::string(plan.itself ? source.traits.library->object : target.result).c_str(), "dtype",
+      source_dtype.c_str(), "result_dtype", result_dtype.c_str(), "device",
+      known ? to_string(Device(source.tensor.device)).c_str() : "", "shape", shape.get(), "notes",
+      notes.get()));
   const Ref nothing = checked(PyTuple_New(0));
   return checked(PyObject_Call(plan_type.get(), nothing.get(), fields.get()));
 }

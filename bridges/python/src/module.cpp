@@ -151,26 +151,32 @@ std::string text_argument(PyObject* text) {
   return bytes;
 }
 
-// explain_plan(x, target, policy, dtype, copy, device), target a name or a capsule of new_target().
+// The arguments (x, target, policy, dtype, copy, device, leaf): what is asked of x, which is a leaf
+// of a tree where it says so.
+Call call_for(const char* function, PyObject* const* arguments, Py_ssize_t count) {
+  only_argument(function, arguments, count, 7);
+  Call call = read_call(arguments[2], arguments[3], arguments[4], arguments[5]);
+  call.request.leaf = arguments[6] == Py_True;
+  return call;
+}
+
+// explain_plan(x, target, policy, dtype, copy, device, leaf), target a name or a capsule of
+// new_target().
 PyObject* explain_plan(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
   return guarded([&]() -> PyObject* {
     drain_releases();
-    only_argument("explain_plan", arguments, count, 6);
-    return explain_crossing(arguments[0], target_in(arguments[1]),
-                            read_call(arguments[2], arguments[3], arguments[4], arguments[5]))
-        .release();
+    const Call call = call_for("explain_plan", arguments, count);
+    return explain_crossing(arguments[0], target_in(arguments[1]), call).release();
   });
 }
 
-// cross_to(x, target, policy, dtype, copy, device): the conversion itself, of a tree too.
+// cross_to(x, target, policy, dtype, copy, device, leaf): the conversion itself, of a tree too.
 PyObject* cross_to(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
   return guarded([&]() -> PyObject* {
     drain_releases();
-    only_argument("cross_to", arguments, count, 6);
     const Watch watch;
-    return cross(arguments[0], target_in(arguments[1]),
-                 read_call(arguments[2], arguments[3], arguments[4], arguments[5]))
-        .release();
+    const Call call = call_for("cross_to", arguments, count);
+    return cross(arguments[0], target_in(arguments[1]), call).release();
   });
 }
 

@@ -93,10 +93,16 @@ const LibraryRow* library_in_module_of(PyTypeObject* type) {
   return found == rows.end() ? nullptr : found->second;
 }
 
-bool has_dlpack(PyTypeObject* type) {
-  const Ref method(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack__"));
-  forget_error();
-  return static_cast<bool>(method);
+// Whether objects of the type say where their memory is.
+bool has_memory(PyTypeObject* type) {
+  for (const char* name : {"__dlpack__", "__cuda_array_interface__", "__array_interface__"}) {
+    const Ref attribute(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), name));
+    forget_error();
+    if (attribute) {
+      return true;
+    }
+  }
+  return type->tp_as_buffer != nullptr && type->tp_as_buffer->bf_getbuffer != nullptr;
 }
 
 PyObject* kept_or_null(PyObject* callable) {
@@ -265,7 +271,7 @@ const LibraryRow* library_of(PyTypeObject* type) {
     if (base != &PyBaseObject_Type) {
       const LibraryRow* row = library_in_module_of(base);
       // A mixin of a library's makes nothing one of its arrays.
-      if (row != nullptr && has_dlpack(base)) {
+      if (row != nullptr && has_memory(base)) {
         return row;
       }
     }

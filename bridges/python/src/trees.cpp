@@ -34,31 +34,39 @@ bool is_tensor(PyObject* x) {
   return way == &kNumPyScalarWay ? is_number(x) : way != nullptr;
 }
 
-/// What became of each tensor, so that one that occurs twice crosses once and stays shared.
-class Crossed {
+/// What became of each tensor and each container, so that one that occurs twice is made once and
+/// stays shared.
+class Made {
  public:
   struct Place {
-    Ref tensor;  // held: another may come to the address of one that was let go
+    Ref given;  // held: another may come to the address of one that was let go
     Ref result;
+    std::size_t tensors;  // that are in it
   };
 
-  /// Where what becomes of the tensor is, or is to be put before the next is asked for.
-  Place& of(PyObject* tensor) {
-    if (2 * count_ >= places_.size()) {
+  /// Null where it did not occur yet. Valid until the next is kept.
+  [[nodiscard]] const Place* find(PyObject* given) const {
+    if (places_.empty()) {
+      return nullptr;
+    }
+    const Place& found = places_[place_of(given)];
+    return found.given ? &found : nullptr;
+  }
+
+  void keep(PyObject* given, const Ref& result, std::size_t tensors) {
+    if (2 * ++count_ >= places_.size()) {
       grow();
     }
-    Place& found = places_[place_of(tensor)];
-    count_ += found.tensor ? 0 : 1;
-    return found;
+    places_[place_of(given)] = {Ref::borrow(given), Ref::borrow(result.get()), tensors};
   }
 
  private:
-  // Where the tensor is, or would be: the table is never full.
-  [[nodiscard]] std::size_t place_of(PyObject* tensor) const {
+  // Where it is, or would be: the table is never full.
+  [[nodiscard]] std::size_t place_of(PyObject* given) const {
     const std::size_t mask = places_.size() - 1;
     std::size_t place =
-        ((reinterpret_cast<std::uintptr_t>(tensor) >> 4) * 0x9E3779B97F4A7C15U >> 32) & mask;
-    while (places_[place].tensor && places_[place].tensor.get() != tensor) {
+        ((reinterpret_cast<std::uintptr_t>(given) >> 4) * 0x9E3779B97F4A7C15U >> 32) & mask;
+    while (places_[place].given && places_[place].given.get() != given) {
       place = (place + 1) & mask;
     }
     return place;
@@ -68,8 +76,8 @@ class Crossed {
     std::vector<Place> old(places_.empty() ? 8 : 4 * places_.size());
     std::swap(old, places_);
     for (Place& each : old) {
-      if (each.tensor) {
-        places_[place_of(each.tensor.get())] = std::move(each);
+      if (each.given) {
+        places_[place_of(each.given.get())] = std::move(each);
       }
     }
   }
@@ -98,14 +106,20 @@ class Walk {
 
   // Null where `x` is no container.
   Ref container(PyObject* x) {
+    if (const Made::Place* before = made_.find(x)) {
+      tensors_ += before->tensors;
+      return Ref::borrow(before->result.get());
+    }
     const Deeper deeper;
-    if (PyDict_CheckExact(x)) {
-      return of_dict(x);
+    const std::size_t before = tensors_;
+    Ref made = PyDict_CheckExact(x)    ? of_dict(x)
+               : PyList_CheckExact(x)  ? of_list(x)
+               : PyTuple_CheckExact(x) ? of_parts(x, index)
+                                       : of_container(x);
+    if (made) {
+      made_.keep(x, made, tensors_ - before);
     }
-    if (PyList_CheckExact(x)) {
-      return of_list(x);
-    }
-    return PyTuple_CheckExact(x) ? of_parts(x, index) : of_container(x);
+    return made;
   }
 
   // Whatever it is.
@@ -149,15 +163,12 @@ class Walk {
   Ref tensor(PyObject* x) {
     ++leaves_;
     ++tensors_;
-    if (over_ == Over::kLeaves) {
-      return convert_(x);
+    if (const Made::Place* before = made_.find(x)) {
+      return Ref::borrow(before->result.get());
     }
-    Crossed::Place& place = crossed_.of(x);
-    if (!place.tensor) {
-      place.result = convert_(x);
-      place.tensor = Ref::borrow(x);
-    }
-    return Ref::borrow(place.result.get());
+    Ref made = convert_(x);
+    made_.keep(x, made, 1);
+    return made;
   }
 
   // A part of a container; `step` says where it is, if it has to be said.
@@ -256,7 +267,7 @@ class Walk {
 
   const Over over_;
   const std::function<Ref(PyObject*)>& convert_;
-  Crossed crossed_;
+  Made made_;
   std::size_t leaves_ = 0;
   std::size_t tensors_ = 0;
   // Of the tensor before, where all its instances are tensors: mostly the next is of it too.
@@ -264,7 +275,8 @@ class Walk {
   std::vector<std::string> steps_;  // innermost first
 };
 
-// Adds the place to the error that is on its way (Python 3.11 and later show it).
+// Adds the place to the error that is on its way (Python 3.11 and later show it). A refusal speaks
+// of x, the tree's leaf: its fix is told of the leaf's place in the tree.
 void add_place(const std::string& place) {
   PyObject* type = nullptr;
   PyObject* value = nullptr;
@@ -273,6 +285,9 @@ void add_place(const std::string& place) {
   PyErr_NormalizeException(&type, &value, &traceback);
   if (value != nullptr && PyObject_HasAttrString(value, "add_note") != 0) {
     const Ref noted(PyObject_CallMethod(value, "add_note", "s", ("at " + place).c_str()));
+  }
+  if (value != nullptr && PyObject_HasAttrString(value, "_move_to") != 0) {
+    const Ref moved(PyObject_CallMethod(value, "_move_to", "s", place.c_str()));
   }
   PyErr_Restore(type, value, traceback);  // in place of what may have failed meanwhile
 }

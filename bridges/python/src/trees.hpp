@@ -11,9 +11,9 @@ namespace dlbridge::python {
 /// and what NumPy's scalars of texts, dates and structs are.
 
 /// A new tree of the same structure with `convert(leaf)` for each tensor, and every other leaf
-/// itself. A tensor that occurs twice is converted once. Null, without an error, where `x` is no
-/// tree. Throws PythonError: what `convert` raised, with a note of the place; a TypeError for a
-/// tree that has leaves but no tensor.
+/// itself. What occurs twice, a tensor or a container, is made once. Null, without an error, where
+/// `x` is no tree. Throws PythonError: what `convert` raised, with a note of the place; a TypeError
+/// for a tree that has leaves but no tensor.
 [[nodiscard]] Ref map_tree(PyObject* x, const std::function<Ref(PyObject*)>& convert);
 
 /// Functions of the module: see _core.pyi.

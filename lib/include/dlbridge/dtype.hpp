@@ -51,6 +51,20 @@ struct DType {
 
   [[nodiscard]] constexpr bool is(int code_) const { return code == code_; }
 
+  /// What the type is of: truth, integers, floating or complex numbers. An opaque handle, or no
+  /// type at all, is of no kind.
+  enum class Kind : std::uint8_t { kNone, kTruth, kInteger, kFloating, kComplex };
+  [[nodiscard]] constexpr Kind kind() const {
+    if (bits == 0 || code == kDLOpaqueHandle) {
+      return Kind::kNone;
+    }
+    const bool integer = code == kDLInt || code == kDLUInt;
+    return code == kDLBool      ? Kind::kTruth
+           : code == kDLComplex ? Kind::kComplex
+           : integer            ? Kind::kInteger
+                                : Kind::kFloating;
+  }
+
   friend constexpr bool operator==(DType, DType) = default;
 };
 

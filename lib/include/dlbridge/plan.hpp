@@ -48,6 +48,13 @@ struct Request {
   std::optional<Device> device;    // otherwise where the source is, or where the target reads
   bool copy_was_argument = false;  // so that a fix can name what to leave out
   CastWarning* warning = nullptr;  // set where there is something to be warned of
+  // The source is a leaf of a tree: `dtype` is for leaves of its own kind, and what holds no
+  // numbers may stay as it is.
+  bool leaf = false;
+
+  [[nodiscard]] constexpr bool asks_for_cast(DType from) const {
+    return dtype && *dtype != from && (!leaf || dtype->kind() == from.kind());
+  }
 };
 
 /// Who carries a leg of the route.

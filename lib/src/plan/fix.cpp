@@ -4,6 +4,8 @@
 #include <optional>
 #include <vector>
 
+#include "plan/near_types.hpp"
+
 namespace dlbridge::detail {
 namespace {
 
@@ -41,34 +43,6 @@ constexpr Advice kCpp{
 
 const Advice& advice_of(Dialect dialect) {
   return dialect == Dialect::kPython ? kPython : kCpp;
-}
-
-// Whether every value of `narrow` is one of `wide`'s, which is another type.
-bool holds(DType wide, DType narrow) {
-  if (wide.lanes != 1 || narrow.lanes != 1) {
-    return false;
-  }
-  switch (narrow.code) {
-    case kDLBool:
-      return (wide.is(kDLInt) || wide.is(kDLUInt)) && wide.bits >= 8;
-    case kDLUInt:
-      return (wide.is(kDLInt) || wide.is(kDLUInt)) && wide.bits > narrow.bits;
-    case kDLInt:
-    case kDLFloat:
-    case kDLComplex:
-      return wide.is(narrow.code) && wide.bits > narrow.bits;
-    case kDLOpaqueHandle:
-      return false;
-    default:
-      return wide.is(kDLFloat) && wide.bits >= 32;
-  }
-}
-
-// The 32-bit sibling of a 64-bit type: what a library without the one may have.
-std::optional<DType> narrower(DType dtype) {
-  const int half = dtype.bits / 2;
-  const bool wide = dtype.lanes == 1 && (dtype.is(kDLComplex) ? half == 64 : half == 32);
-  return wide ? std::optional<DType>({dtype.code, half}) : std::nullopt;
 }
 
 // Where `x` stands by itself in a call, or npos.

@@ -3,43 +3,22 @@
 #include <limits>
 
 #include "dlbridge/copy.hpp"
+#include "plan/near_types.hpp"
 #include "plan/route.hpp"
 #include "tensor/layout.hpp"
 
 namespace dlbridge {
 namespace {
 
+constexpr Conditions kBesideValues{Condition::kMasked, Condition::kUnit};
+
 constexpr Conditions kNeverCross =
-    kWithoutStorage | Conditions{Condition::kQuantised,          Condition::kNested,
-                                 Condition::kDispatchSubclass,   Condition::kMasked,
-                                 Condition::kInexpressibleDType, Condition::kPaddedSubByte};
+    kWithoutStorage | kBesideValues |
+    Conditions{Condition::kQuantised, Condition::kNested, Condition::kDispatchSubclass,
+               Condition::kInexpressibleDType, Condition::kPaddedSubByte};
 
 constexpr Conditions kWithoutStrides{Condition::kSparse, Condition::kOpaqueLayout,
                                      Condition::kZeroTensor};
-
-// The type that holds every value of `narrow` and that every library has.
-std::optional<DType> widened(DType narrow) {
-  switch (narrow.code) {
-    case kDLBfloat:
-      return DType{kDLFloat, 32};
-    case kDLComplex:
-      return narrow.bits < 64 ? std::optional<DType>({kDLComplex, 64}) : std::nullopt;
-    default:
-      if (narrow.code >= kDLFloat8_e3m4 && narrow.code <= kDLFloat8_e8m0fnu) {
-        return DType{kDLFloat, 32};
-      }
-      return std::nullopt;
-  }
-}
-
-// The unsigned integer of the same width, for a look at the bits.
-std::optional<DType> same_width_integer(DType dtype) {
-  const auto bits = dtype.element_bits();
-  if (bits == 8 || bits == 16 || bits == 32 || bits == 64) {
-    return DType{kDLUInt, static_cast<int>(bits)};
-  }
-  return std::nullopt;
-}
 
 // The decision, made condition by condition. Refusals are kept, so that a caller learns all of them
 // at once.
@@ -164,7 +143,7 @@ class Planner {
 
   void observe_dtype() {
     const DType dtype = source_.tensor.dtype;
-    if (request_.dtype && *request_.dtype != dtype) {
+    if (request_.asks_for_cast(dtype)) {
       const bool taken = target_.dtypes.contains(*request_.dtype) ||
                          target_.extension_dtypes.contains(*request_.dtype);
       if (!taken || !can_cast(dtype, *request_.dtype)) {
@@ -185,7 +164,7 @@ class Planner {
     }
     if (ruling == Ruling::kUpcast) {
       // Of vectors there is no cast, nor of a bfloat that is not of 16 bits.
-      const auto wide = widened(dtype);
+      const auto wide = detail::widened(dtype);
       if (wide && can_cast(dtype, *wide) && target_.dtypes.contains(*wide)) {
         plan_.dtype = *wide;
         need_copy(Condition::kMissingDType, Step::kCast);
@@ -193,7 +172,7 @@ class Planner {
       }
     }
     if (ruling == Ruling::kBits) {
-      if (const auto integer = same_width_integer(dtype);
+      if (const auto integer = detail::same_width_integer(dtype);
           integer && target_.dtypes.contains(*integer)) {
         plan_.dtype = *integer;
         plan_.reasons.add(Condition::kMissingDType);
@@ -359,9 +338,16 @@ class Planner {
 bool stays_itself(const Source& source, const Policy& policy, const Request& request) {
   const DLTensor& tensor = source.tensor;
   return source.traits.of_target && policy.copy() != CopyRule::kAlways &&
-         (!request.dtype || *request.dtype == DType(tensor.dtype)) &&
+         !request.asks_for_cast(tensor.dtype) &&
          (!request.device || *request.device == Device(tensor.device)) &&
-         !source.traits.conditions.has(Condition::kMasked);
+         !source.traits.conditions.meets(kBesideValues);
+}
+
+// Texts, objects, dates and structs are nothing to the target of a tree: they stay what they are.
+// Of the target's own library, something was asked of them.
+bool stays_beside_numbers(const Source& source, const Policy& policy, const Request& request) {
+  return request.leaf && source.traits.no_numbers && !source.traits.of_target &&
+         policy[Field::kDType] != Ruling::kRefuse && !source.traits.conditions.meets(kBesideValues);
 }
 
 // Apart, so that the Plan is made where the caller wants it: it is large to copy.
@@ -378,6 +364,11 @@ Plan as_it_is(const Source& source, const Capabilities& target, bool itself) {
 
 Plan detail::plan_by_conditions(const Source& source, const Capabilities& target,
                                 const Policy& policy, const Request& request, DeviceSet runtimes) {
+  if (stays_beside_numbers(source, policy, request)) {
+    Plan plan = as_it_is(source, target, true);
+    plan.reasons.add(Condition::kInexpressibleDType);
+    return plan;
+  }
   return Planner(source, target, policy, request, runtimes).run();
 }
 

@@ -86,6 +86,7 @@ const std::vector<Row>& policy_table() {
       trait<Condition::kUninitialised>("uninitialised", "RRRR"),
       trait<Condition::kTraced>("traced", "VVVC"),
       trait<Condition::kMasked>("masked", "RRRR"),
+      trait<Condition::kUnit>("unit", "RRRR"),
       trait<Condition::kInexpressibleDType>("inexpressible_dtype", "RRRR"),
       trait<Condition::kPaddedSubByte>("padded_sub_byte", "RRRR"),
       {"on_a_gpu",

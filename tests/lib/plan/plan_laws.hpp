@@ -70,6 +70,7 @@ inline constexpr Conditions kNever{Condition::kQuantised,
                                    Condition::kNullData,
                                    Condition::kUninitialised,
                                    Condition::kMasked,
+                                   Condition::kUnit,
                                    Condition::kInexpressibleDType,
                                    Condition::kPaddedSubByte};
 

@@ -202,6 +202,10 @@ def conj() -> torch.Tensor:
     return torch.ones(3, dtype=torch.complex64).conj()
 
 
+class Quantity(np.ndarray):
+    unit = "m"
+
+
 def structured() -> np.ndarray:
     return np.zeros(3, dtype=[("a", "f4"), ("b", "i2")])
 
@@ -222,6 +226,7 @@ SOURCES: dict[str, list[tuple[Callable[[], Any], str]]] = {
     "not initialised (lazy modules)": [(torch.nn.UninitializedBuffer, "numpy")],
     "a subclass with `__torch_dispatch__`": [(dispatching, "numpy")],
     "masked array": [(lambda: np.ma.array([1, 2], mask=[0, 1]), "torch")],
+    "array with a unit": [(lambda: np.ones(2).view(Quantity), "torch")],
     "int1 to int7, uint1 to uint7 of torch": [
         (lambda: of_dtype(torch.int4), "numpy"),
         (lambda: of_dtype(torch.uint1), "numpy"),

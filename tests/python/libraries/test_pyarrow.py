@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from library_tests import VALUES, AsSource, AsTarget
 import dlbridge
 
 pa = pytest.importorskip("pyarrow")
+NAN = math.nan
 
 
 class TestTensorAsTarget(AsTarget):
@@ -53,11 +56,53 @@ def test_an_array_is_read_only() -> None:
     assert dlbridge.to_numpy(x[1:]).tolist() == [2, 3]
 
 
-def test_its_own_reason_comes_through() -> None:
-    """A subclass of TypeError, for data reasons: no word about keywords."""
-    for x in (pa.array([1, None]), pa.array([True])):
-        with pytest.raises(pa.ArrowTypeError):
-            dlbridge.to_numpy(x)
+#: what pyarrow refuses by itself, with the calls that make numbers of it and what comes of them
+REFUSED = {
+    "nulls": (lambda: pa.array([1, None]), "x.fill_null(0)", [1, 0]),
+    "nulls among floats": (lambda: pa.array([1.5, None]), 'x.fill_null(float("nan"))', [1.5, NAN]),
+    "booleans": (lambda: pa.array([True, False]), 'x.cast("uint8")', [1, 0]),
+    "nulls among booleans": (
+        lambda: pa.array([True, None]),
+        'x.fill_null(False).cast("uint8")',
+        [1, 0],
+    ),
+    "dates": (lambda: pa.array([7], pa.date32()), 'x.cast("int32")', [7]),
+    "times": (lambda: pa.array([7], pa.time64("us")), 'x.cast("int64")', [7]),
+    "timestamps": (lambda: pa.array([7], pa.timestamp("s")), 'x.cast("int64")', [7]),
+    "nulls among durations": (
+        lambda: pa.array([7, None], pa.duration("s")),
+        'x.fill_null(0).cast("int64")',
+        [7, 0],
+    ),
+    "decimals": (lambda: pa.array([Decimal("1.5")]), 'x.cast("float64")', [1.5]),
+    "a dictionary": (
+        lambda: pa.array([2.5, 2.5]).dictionary_encode(),
+        "x.dictionary_decode()",
+        [2.5, 2.5],
+    ),
+    "one chunk": (lambda: pa.chunked_array([[1, None]]), "x.fill_null(0)", [1, 0]),
+    "texts": (lambda: pa.array(["a"]), None, None),
+    "a dictionary of texts": (lambda: pa.array(["a"]).dictionary_encode(), None, None),
+    "lists": (lambda: pa.array([[1]]), None, None),
+    "structs": (lambda: pa.array([{"a": 1}]), None, None),
+    "nothing but nulls": (lambda: pa.array([None]), None, None),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_its_own_refusal_becomes_ours_with_the_fix(name: str) -> None:
+    make, call, values = REFUSED[name]
+    x = make()
+    with pytest.raises(dlbridge.ConversionRefused) as caught:
+        dlbridge.to_numpy(x)
+    error = caught.value
+    assert isinstance(error.__cause__, pa.ArrowTypeError)
+    assert str(error.__cause__).rstrip(".") in str(error)
+    plan = dlbridge.explain(x, "torch")
+    assert plan.refused and plan.fix == error.fix
+    assert (error.fix or "").partition(" (")[0] == (call or "")
+    if call is not None:
+        np.testing.assert_array_equal(dlbridge.to_numpy(eval(call)), values)
 
 
 def test_chunks() -> None:

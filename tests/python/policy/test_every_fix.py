@@ -119,6 +119,9 @@ MEANINGS: dict[str, Callable[[Any], Any]] = {
     "numpy object": lambda x: np.array([1.0, 2.5]),
     "numpy datetime64": lambda x: x.view("i8"),
     "numpy timedelta64": lambda x: x.view("i8"),
+    "numpy bytes": lambda x: np.array([0, 1]),
+    "numpy str": lambda x: np.array([0, 1]),
+    "numpy StringDType": lambda x: np.array([0, 1]),
     "numpy structured": lambda x: x["x"],
     "numpy recarray": lambda x: x["x"],
 }
@@ -137,9 +140,6 @@ WITHOUT_FIX = {
         f"torch {name}": "DLPack has no such type"
         for name in ("int1", "int4", "int7", "uint1", "uint3", "uint7", "bits8")
     },
-    "numpy bytes": "DLPack has no such type",
-    "numpy str": "DLPack has no such type",
-    "numpy StringDType": "DLPack has no such type",
     "numpy void": "DLPack has no such type",
     "numpy ml_dtypes int4": "padded to whole bytes",
     "numpy ml_dtypes uint4": "padded to whole bytes",

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dlbridge import Policy, libraries, to
+from dlbridge.functions.sending import Wrapped
 from dlbridge.trees import converted, is_array, leaves, library_of, mapped
 
 # Where a library keeps its functions, if not in the module of its name.
@@ -48,17 +49,27 @@ def returns_like(x: Any, /) -> Callable[[Any], Any]:
             f"{type(x).__name__}"
         )
     name = library_of(first)
+    if name is None:
+        raise TypeError(
+            "returns_like() needs an array of a library that takes arrays, and no such library is "
+            f"known of a {type(first).__qualname__}; dlbridge.register() makes it known"
+        )
+    return functools.partial(
+        _like, name, first.device if name == "torch" and not first.is_cpu else None
+    )
+
+
+def _like(name: str, device: Any, answer: Any) -> Any:
     target: Any = name if libraries.named(name) is not None else sys.modules[name]
-    device = first.device if name == "torch" and not first.is_cpu else None
 
-    def like(answer: Any) -> Any:
-        if name == "numpy" and isinstance(answer, np.generic):
-            return answer
-        if is_array(answer) or isinstance(answer, np.number | np.bool_):
-            return to(answer, target, dtype=_dtype_in(name, answer), device=device)
-        return answer
+    def like(leaf: Any) -> Any:
+        if name == "numpy" and isinstance(leaf, np.generic):
+            return leaf
+        if is_array(leaf) or isinstance(leaf, np.number | np.bool_):
+            return to(leaf, target, dtype=_dtype_in(name, leaf), device=device)
+        return leaf
 
-    return lambda answer: mapped(answer, like)
+    return mapped(answer, like)
 
 
 def _dtype_in(name: str, answer: Any) -> Any:
@@ -78,23 +89,50 @@ def accepts(
     itself. Tensors in a graph arrive as read-only views, and the answer has no gradient:
     ``dlbridge.numpy_function`` is for that.
     """
-    own = target.__name__.partition(".")[0] if isinstance(target, ModuleType) else target
+    return functools.partial(_Accepting, target, policy)
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def call(*arguments: Any, **named: Any) -> Any:
-            pairs: list[tuple[Any, Any]] = []
-            given = {"arguments": arguments, "named": named}
-            here = converted(given, target, policy=policy, pairs=pairs)
-            answer = function(*here["arguments"], **here["named"])
-            foreign = next((given for given, _ in pairs if library_of(given) != own), None)
-            if foreign is None:
-                return answer
-            # The same objects as arrived are the caller's own.
-            known = {id(arrived): given for given, arrived in pairs}
-            like = returns_like(foreign)
-            return mapped(answer, lambda leaf: known[id(leaf)] if id(leaf) in known else like(leaf))
 
-        return call
+class _Accepting(Wrapped):
+    """What ``accepts`` makes of a function."""
 
-    return decorate
+    def __init__(
+        self, target: str | ModuleType, policy: Policy | str | None, function: Callable[..., Any]
+    ) -> None:
+        super().__init__(function)
+        self.target = target
+        self.policy = policy
+        self.function = function
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        pairs: list[tuple[Any, Any]] = []
+        given = {"arguments": arguments, "named": named}
+        here = converted(given, self.target, policy=self.policy, pairs=pairs)
+        answer = self.function(*here["arguments"], **here["named"])
+        own = self.target
+        if isinstance(own, ModuleType):
+            own = own.__name__.partition(".")[0]
+        foreign = next(
+            (
+                given
+                for given, arrived in pairs
+                if arrived is not given and library_of(given) not in (own, None)
+            ),
+            None,
+        )
+        if foreign is None:
+            return answer
+        # The same objects as arrived are the caller's own.
+        known = {id(arrived): given for given, arrived in pairs}
+        like = returns_like(foreign)
+        return mapped(answer, lambda leaf: known[id(leaf)] if id(leaf) in known else like(leaf))
+
+    def parts(self) -> tuple[Any, ...]:
+        if isinstance(self.target, ModuleType):  # which pickle does not send
+            return _accepting_module, (self.target.__name__, self.policy, self.function)
+        return _Accepting, (self.target, self.policy, self.function)
+
+
+def _accepting_module(
+    name: str, policy: Policy | str | None, function: Callable[..., Any]
+) -> _Accepting:
+    return _Accepting(importlib.import_module(name), policy, function)

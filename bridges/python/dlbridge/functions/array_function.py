@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlbridge import to_numpy
+from dlbridge.functions.sending import Wrapped
 from dlbridge.ledger import caller
 from dlbridge.trees import is_array, leaves
 
@@ -36,11 +37,8 @@ class NotDifferentiable(UserWarning):
 NotDifferentiable.__module__ = "dlbridge"  # where it is public
 
 
-class ArrayFunction:
+class ArrayFunction(Wrapped):
     """The function, what it declares of its outputs, and its gradient; all in NumPy."""
-
-    __name__: str
-    __qualname__: str
 
     def __init__(self, function: Callable[..., Any], returns: Any, differentiable: bool) -> None:
         if not callable(function):
@@ -48,6 +46,7 @@ class ArrayFunction:
                 f"numpy_function() takes a function, not {type(function).__name__}; its options "
                 "go by name: @dlbridge.numpy_function(returns=...)"
             )
+        super().__init__(function)
         self.function = function
         self.signature = _signature_of(function)
         self.returns = returns

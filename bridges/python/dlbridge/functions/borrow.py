@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dlbridge import ConversionRefused, Policy, explain, to_numpy, to_torch
+import dlbridge
+from dlbridge import Policy, explain, to_numpy, to_torch
 
 if TYPE_CHECKING:
     import torch
@@ -23,20 +24,8 @@ _WRITABLE = Policy(grad="detach_writable", readonly="refuse", copy=False)
 _COPYING = " to copy, or "  # a way out that is none here, before the one that is
 
 
-class _BorrowRefused(ConversionRefused, RuntimeError):
+class ConversionRefused(dlbridge.ConversionRefused, RuntimeError):
     """A refusal that is torch's own too: an in-place operation would raise a RuntimeError."""
-
-    def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
-        return _again, super().__reduce__()[1]
-
-
-def _again(*arguments: Any) -> _BorrowRefused:
-    """For copies of the error, which would not find the class by its public name."""
-    return _BorrowRefused(*arguments)
-
-
-_BorrowRefused.__name__ = _BorrowRefused.__qualname__ = "ConversionRefused"
-_BorrowRefused.__module__ = "dlbridge"
 
 
 def borrow(x: Any, /) -> AbstractContextManager[Any]:
@@ -64,17 +53,17 @@ def borrow(x: Any, /) -> AbstractContextManager[Any]:
     )
 
 
-def _refuse(x: Any, target: str, why: str, fix: str) -> _BorrowRefused:
+def _refuse(x: Any, target: str, why: str, fix: str) -> ConversionRefused:
     plan = explain(x, target, policy=_WRITABLE)
     plan = plan._replace(refused=True, view=False, writable=False, reasons=(why,), fix=fix)
-    return _BorrowRefused(f"cannot borrow a {plan.source}: {why}; use {fix}", plan, (why,), fix)
+    return ConversionRefused(f"cannot borrow a {plan.source}: {why}; use {fix}", plan, (why,), fix)
 
 
 def _shared(x: Any, target: str) -> Any:
     """``x`` as a view for writing. A refusal says what to do in order to borrow."""
     try:
         return (to_numpy if target == "numpy" else to_torch)(x, policy=_WRITABLE)
-    except ConversionRefused as refused:
+    except dlbridge.ConversionRefused as refused:
         fix = (refused.fix or "").rpartition(_COPYING)[2]
         if not fix or fix.startswith("the call"):
             fix = f"dlbridge.to(x, {target!r}, copy=True), and write the result back"

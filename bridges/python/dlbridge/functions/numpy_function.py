@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
@@ -16,9 +15,15 @@ _Gradient = TypeVar("_Gradient", bound=Callable[..., Any])
 class NumpyFunction(ArrayFunction):
     """A function of NumPy arrays that takes tensors. Made by ``dlbridge.numpy_function``."""
 
-    def __init__(self, function: Callable[..., Any], *options: Any) -> None:
-        super().__init__(function, *options)
-        functools.update_wrapper(self, function)
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        returns: Any,
+        differentiable: bool,
+        gradient: Callable[..., Any] | None = None,
+    ) -> None:
+        super().__init__(function, returns, differentiable)
+        self.gradient = gradient
         self.compiled: Any = None  # torch's custom operator, where the outputs are declared
         self._declare()
 
@@ -36,6 +41,7 @@ class NumpyFunction(ArrayFunction):
         argument out; None for an argument that has none. See ``Context``.
         """
         self.gradient = gradient
+        self._remade = None  # it has no gradient
         self._declare()
         return gradient
 
@@ -58,12 +64,9 @@ class NumpyFunction(ArrayFunction):
             return by_jax.call(self, arguments, named)
         return accepts("numpy")(self.function)(*self.positional(arguments, named))
 
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else functools.partial(self, instance)
-
-    def __reduce__(self) -> str:
-        # By name, as functions are: so that a worker of a DataLoader finds it.
-        return self.__qualname__
+    def parts(self) -> tuple[Any, ...]:
+        options = self.returns, self.differentiable, self.gradient
+        return NumpyFunction, (self.function, *options)
 
     def __repr__(self) -> str:
         return f"<dlbridge.numpy_function {self.__module__}.{self.__qualname__}>"

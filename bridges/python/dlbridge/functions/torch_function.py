@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -12,18 +11,17 @@ import numpy as np
 from dlbridge import to_torch
 from dlbridge.functions.agnostic import accepts, returns_like
 from dlbridge.functions.array_function import ArrayFunction
+from dlbridge.functions.sending import Wrapped
 from dlbridge.trees import is_array, mapped
 
 
-class TorchFunction:
+class TorchFunction(Wrapped):
     """A function of tensors that takes arrays. Made by ``dlbridge.torch_function``."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
         self.function = function
         self._accepting = accepts("torch")(function)
-        functools.update_wrapper(self, function)
-
-    __qualname__: str
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self._accepting(*arguments, **named)
@@ -48,11 +46,8 @@ class TorchFunction:
         first = next(each for each in arguments if is_array(each))
         return _back(value.detach(), first), gradients
 
-    def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else functools.partial(self, instance)
-
-    def __reduce__(self) -> str:
-        return self.__qualname__
+    def parts(self) -> tuple[Any, ...]:
+        return TorchFunction, (self.function,)
 
     def __repr__(self) -> str:
         return f"<dlbridge.torch_function {self.__module__}.{self.__qualname__}>"
@@ -114,7 +109,7 @@ def gradcheck(
     return bool(
         torch.autograd.gradcheck(
             function,
-            mapped(inputs, double),
+            tuple(mapped(each, double) for each in inputs),  # each its own, the same ones too
             eps=eps,
             atol=atol,
             rtol=rtol,

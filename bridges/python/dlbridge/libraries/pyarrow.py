@@ -6,17 +6,58 @@ from dlbridge import Capabilities, Library
 from dlbridge._errors import refused
 from dlbridge.libraries import FLOATS, INTEGERS, UNSIGNED, address_by_dlpack
 
+# The names of the types that it exports, what else than 0 nulls of a type may become, and the types
+# that count from a date or a time.
+_NUMBERS = (*INTEGERS, *UNSIGNED, "halffloat", "float", "double")
+_FILLERS = dict.fromkeys(("halffloat", "float", "double"), 'float("nan")') | {"bool": "False"}
+_TEMPORAL = ("date", "time", "timestamp", "duration")
+
 
 def _read(x: Any) -> Any:
-    if type(x).__name__ != "ChunkedArray":
-        return x
-    if x.num_chunks != 1:
-        raise refused(
-            "cannot take a pyarrow.ChunkedArray in",
-            f"its {x.num_chunks} chunks lie apart",
-            "x.combine_chunks()",
-        )
-    return x.chunk(0)
+    if type(x).__name__ == "ChunkedArray":
+        if x.num_chunks != 1:
+            raise refused(
+                "cannot take a pyarrow.ChunkedArray in",
+                f"its {x.num_chunks} chunks lie apart",
+                "x.combine_chunks()",
+            )
+        x = x.chunk(0)
+    if hasattr(x, "__dlpack__") and (_nulls(x) or str(x.type) not in _NUMBERS):
+        try:
+            x.__dlpack__(max_version=(1, 0))
+        except TypeError as error:  # its own refusal, which knows no way out
+            what = f"cannot take a pyarrow.{type(x).__name__} in"
+            raise refused(what, str(error).rstrip("."), _fix(x)) from error
+    return x
+
+
+def _nulls(x: Any) -> int:
+    return getattr(x, "null_count", 0)  # a Tensor has none
+
+
+def _fix(x: Any) -> str | None:
+    """The calls of pyarrow's that make numbers of it, where there are some."""
+    kind = str(x.type)
+    call = "x"
+    lost = []
+    if kind.startswith("dictionary") and str(x.type.value_type) in _NUMBERS:
+        return "x.dictionary_decode()"
+    if _nulls(x):
+        filler = _FILLERS.get(kind, "0")
+        call += f".fill_null({filler})"
+        lost.append(f"nulls become {filler}")
+    if kind == "bool":
+        call += '.cast("uint8")'
+        lost.append("False and True become 0 and 1")
+    elif kind.startswith(_TEMPORAL):
+        call += f'.cast("int{x.type.bit_width}")'
+        lost.append("the unit is lost")
+    elif kind.startswith("decimal"):
+        call += '.cast("float64")'
+        lost.append("values are rounded")
+    elif kind not in _NUMBERS:
+        return None  # texts, lists and structs are no numbers
+    return f"{call} ({', '.join(lost)})"
 
 
 ROWS = (
