@@ -124,8 +124,6 @@ class Planner {
         need_copy(condition, Step::kSwapBytes);
         break;
       case Condition::kFractionalStrides:
-        need_copy(condition, Step::kRepack);
-        break;
       case Condition::kCopiesOut:
         need_copy(condition, Step::kRepack);
         break;
