@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "dlbridge/carry.hpp"
+#include "dlbridge/copy.hpp"
+#include "dlbridge/error.hpp"
 #include "fuzz.hpp"
 #include "lib/copy/copy_reference.hpp"
 #include "lib/plan/plan_cases.hpp"
@@ -262,6 +264,8 @@ void carry(const Plan& plan, const Origin& origin) {
     if (DType(origin.source.tensor.dtype).whole_bytes() && copy.dtype().whole_bytes()) {
       check_values(plan, origin, copy);
     }
+  } catch (const ValueOutOfRange& refused) {
+    require(!always_fits(refused.met.from, refused.met.to), "a cast that cannot fail, and did");
   } catch (const ConversionRefused&) {
     // Only packed elements may turn out not to be copyable.
     require(!DType(origin.source.tensor.dtype).whole_bytes() || !plan.dtype.whole_bytes(),

@@ -143,12 +143,20 @@ TEST_F(to_host, rows_with_gaps_cross_without_their_gaps) {
   EXPECT_EQ(device.counts().to_host, 10 * 700 * 4);
 }
 
-TEST_F(to_host, a_cast_is_done_before_the_bus) {
+TEST_F(to_host, a_cast_that_cannot_fail_is_done_before_the_bus) {
+  OnDevice source(device, {7});
+  const ManagedTensor copy = cross(source.tensor(), {}, {}, DType{kDLFloat, 64});
+  EXPECT_THAT(values_of<double>(copy), ElementsAre(0, 1, 2, 3, 4, 5, 6));
+  EXPECT_EQ(device.counts().to_host, 7 * 8);
+  EXPECT_EQ(device.counts().kernels, 1);
+}
+
+TEST_F(to_host, a_cast_that_has_to_be_checked_is_done_behind_the_bus) {
   OnDevice source(device, {7});
   const ManagedTensor copy = cross(source.tensor(), {}, {}, DType{kDLInt, 8});
   EXPECT_THAT(values_of<std::int8_t>(copy), ElementsAre(0, 1, 2, 3, 4, 5, 6));
-  EXPECT_EQ(device.counts().to_host, 7);
-  EXPECT_EQ(device.counts().kernels, 1);
+  EXPECT_EQ(device.counts().to_host, 7 * 4);
+  EXPECT_EQ(device.counts().kernels, 0);
 }
 
 TEST_F(to_host, conjugate_and_negative_bits_are_resolved_before_the_bus) {

@@ -239,11 +239,29 @@ def test_only_the_targets_bytes_cross(name: str) -> None:
     assert guarded.counts()["to_host"] == expected.size * 4
 
 
-def test_a_cast_is_done_on_the_device() -> None:
+def test_a_cast_that_cannot_fail_is_done_on_the_device() -> None:
+    array = dlbridge.to_numpy(Plain(VALUES), dtype="float64")
+    same(array, VALUES.astype("f8"))
+    counts = guarded.counts()
+    assert (counts["to_host"], counts["kernels"]) == (96, 1)
+
+
+def test_a_cast_that_has_to_be_checked_is_done_by_the_host() -> None:
     array = dlbridge.to_numpy(Plain(VALUES), dtype="int8")
     same(array, VALUES.astype("i1"))
     counts = guarded.counts()
-    assert (counts["to_host"], counts["kernels"]) == (12, 1)
+    assert (counts["to_host"], counts["kernels"]) == (48, 0)
+
+
+@pytest.mark.parametrize("async_", [False, True])
+def test_what_comes_from_a_device_is_checked(async_: bool) -> None:
+    wrong = np.array([[1, 2], [300, 4]])
+    with pytest.raises(dlbridge.ConversionRefused, match=r"x\[1, 0\] is 300"):
+        dlbridge.to_numpy(Plain(wrong), dtype="uint8", async_=async_)
+    with pytest.warns(RuntimeWarning, match="invalid value encountered in cast"):
+        dlbridge.to_numpy(Plain(np.array([np.nan])), dtype="int32", async_=async_)
+    fits = dlbridge.to_numpy(Plain(wrong), dtype="int16", async_=async_)
+    same(fits.result() if async_ else fits, wrong.astype("i2"))
 
 
 @pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5])
