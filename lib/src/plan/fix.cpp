@@ -141,23 +141,25 @@ class Adviser {
   }
 
   [[nodiscard]] std::string call_of_ours() const {
-    // What the call says of copies stands over any policy.
+    // What the call says of copies stands over any policy. Ways that keep the values come first.
     const bool says = request_.copy_was_argument;
     const bool forbids = says && policy_.copy() == CopyRule::kNever;
     if (forbids && outcome(policy_.with_copy(CopyRule::kWhenNeeded), request_)) {
       return std::string(advice_.may_copy);
     }
-    for (const bool without : {false, true}) {
+    for (const int round : {0, 1, 2, 3}) {
+      const bool without = (round & 1) != 0;
+      const bool loses = round > 1;
       for (const Way& way : ways()) {
+        if (loses == way.loses.empty() || (without && !forbids)) {
+          continue;
+        }
         const Policy policy = says && !without ? way.policy.with_copy(policy_.copy()) : way.policy;
         if (const auto result = outcome(policy, way.request)) {
           std::string text = way.words;
           text += without ? advice_.and_may_copy : "";
           return text.append(*result).append(way.loses);
         }
-      }
-      if (!forbids) {
-        break;
       }
     }
     return {};

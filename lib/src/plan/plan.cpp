@@ -38,6 +38,8 @@ class Planner {
       observe_dtype();
       observe_device();
       observe_layout(said);
+    } else if (request_.asks_for_cast(plan_.dtype)) {
+      need_copy(Condition::kCastAsked, Step::kCast);  // so that one fix helps with all of it
     }
     if (target_.copies && !copies_) {
       need_copy(Condition::kCopiesIn, Step::kRepack);

@@ -17,6 +17,7 @@ import torch
 from torch._C import _functorch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
+from torch.utils._mode_utils import no_dispatch
 
 with warnings.catch_warnings():  # torch's own imports warn; later make_dual would do this
     warnings.simplefilter("ignore")
@@ -227,7 +228,8 @@ class Dispatching(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*args, **(kwargs or {}))
+        with no_dispatch():
+            return func(*args, **(kwargs or {}))
 
 
 simple("wrapper subclass", lambda: Wrapper(values()))
