@@ -206,7 +206,7 @@ TEST_P(EveryConsumer, rule_19_ends_the_lease_of_what_it_refuses) {
       [](DLTensor& t) { t.dtype.code = 99; },
       [](DLTensor& t) { t.shape[0] = -1; },
       [](DLTensor& t) { t.shape[0] = std::int64_t{1} << 62; },
-      [](DLTensor& t) { t.device.device_type = static_cast<DLDeviceType>(77); },
+      [](DLTensor& t) { t.device.device_type = static_cast<DLDeviceType>(0); },
       [](DLTensor& t) { t.byte_offset = ~std::uint64_t{0}; },
   };
   for (const Damage damage : damages) {

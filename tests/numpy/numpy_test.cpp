@@ -45,7 +45,7 @@ std::vector<Kind> kinds() {
       {"of_no_dimensions", "np.array(3.0)", {}, "VVVC"},
       {"empty", "np.zeros((0, 3))", {}, "VVVC"},
       {"of_a_plain_subclass", "np.matrix([[1.0, 2.0]])", {}, "VVVC"},
-      {"unaligned", "np.zeros(9, 'u1')[1:].view('f4')", {}, "VVVC"},
+      {"unaligned", "np.zeros(9, 'u1')[1:].view('f4')", {}, "RCRC"},
       {"of_complex_numbers", "np.zeros(3, 'c16')", {}, "VVVC"},
       {"of_long_long", "np.zeros(3, np.ulonglong)", {}, "VVVC"},
       {"reversed", six + "[::-1]", {}, "RCRC"},
@@ -133,20 +133,20 @@ std::string refusal_of(const std::string& expression) {
 TEST_F(Refusal, names_the_type_and_what_to_make_of_it) {
   EXPECT_EQ(refusal_of("np.array(['2026-01-01'], 'M8[D]')"),
             "cannot view a numpy.ndarray of dtype datetime64[D] as Flame (DLPack has no such "
-            "type); use x.view(\"int64\")");
+            "type); use x.view(\"int64\") (the unit is lost)");
   EXPECT_EQ(
       refusal_of("np.zeros(2, [('a', 'f4')])"),
       "cannot view a numpy.ndarray of dtype structured [('a', '<f4')] as Flame (DLPack has no such "
-      "type); use one of its fields, as in x[\"name\"]");
+      "type); use x[\"a\"] (one of its fields)");
   EXPECT_EQ(refusal_of("np.zeros(2, object)"),
             "cannot view a numpy.ndarray of dtype object as Flame (DLPack has no such type); use "
-            "x.astype(\"float64\") if its items are numbers");
+            "x.astype(\"float64\") (if its items are numbers)");
 }
 
 TEST_F(Refusal, names_the_mask_and_the_call_that_fills_it) {
   EXPECT_EQ(refusal_of("np.ma.masked_array([1.0])"),
             "cannot view a numpy.ndarray with a mask as Flame (the mask would be lost); use "
-            "x.filled()");
+            "x.filled() (the mask is lost)");
 }
 
 TEST_F(Refusal, of_read_only_memory_names_both_ways_out) {

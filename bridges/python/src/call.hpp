@@ -59,6 +59,12 @@ struct Call {
   std::optional<Stream> stream{};  // that the source's memory is ordered on; otherwise as found out
 };
 
+/// The call of a function that has no argument `policy`, and is not to be told of one.
+[[nodiscard]] inline Call without_policy(Call call) {
+  call.request.takes_policy = false;
+  return call;
+}
+
 /// Reads the arguments that the functions share; null or None where there is none.
 [[nodiscard]] Call read_call(PyObject* policy, PyObject* dtype, PyObject* copy, PyObject* device,
                              PyObject* stream = nullptr);

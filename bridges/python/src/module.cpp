@@ -105,7 +105,7 @@ PyObject* to_torch(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
   const Watch watch;
   const auto named = keywords_of<2>("from_dlpack", {"device", "copy"}, arguments, count, keywords);
   return cross(x, way_into_tensor(x), kToManaged,
-               read_call(nullptr, nullptr, named.get(1), named.get(0)));
+               without_policy(read_call(nullptr, nullptr, named.get(1), named.get(0))));
 }
 
 PyObject* from_dlpack(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
@@ -114,7 +114,7 @@ PyObject* from_dlpack(PyObject* /*module*/, PyObject* const* arguments, Py_ssize
     drain_releases();
     PyObject* x = only_argument("from_dlpack", arguments, count, 1);
     if (keywords == nullptr && !any_block_open()) {
-      return cross(x, way_into_tensor(x), kToManaged, Call{}).release();
+      return cross(x, way_into_tensor(x), kToManaged, without_policy({})).release();
     }
     return from_dlpack_as_told(x, arguments, count, keywords).release();
   });

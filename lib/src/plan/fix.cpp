@@ -16,6 +16,7 @@ struct Advice {
   std::string_view densify;
   std::string_view upcast;
   std::string_view bits;
+  std::string_view snapshot;
   std::string_view versioned;  // where a legacy capsule was asked for
   std::string_view may_copy;   // where the call's own argument forbids it
   std::string_view and_may_copy;
@@ -26,7 +27,8 @@ constexpr Advice kPython{
     .densify = "policy=dlbridge.host.replace(layout=\"densify\")",
     .upcast = "policy=dlbridge.host.replace(dtype=\"upcast\")",
     .bits = "policy=dlbridge.host.replace(dtype=\"bits\")",
-    .versioned = "max_version=(1, 3), or policy=\"snapshot\"",
+    .snapshot = "policy=\"snapshot\"",
+    .versioned = "max_version=(1, 3), or ",
     .may_copy = "the call without copy=False to copy",
     .and_may_copy = " and the call without copy=False",
 };
@@ -36,7 +38,8 @@ constexpr Advice kCpp{
     .densify = "Policy::host().with(Field::kLayout, Ruling::kDensify)",
     .upcast = "Policy::host().with(Field::kDType, Ruling::kUpcast)",
     .bits = "Policy::host().with(Field::kDType, Ruling::kBits)",
-    .versioned = "a versioned capsule, or Policy::snapshot()",
+    .snapshot = "Policy::snapshot()",
+    .versioned = "a versioned capsule, or ",
     .may_copy = "the call without CopyRule::kNever to copy",
     .and_may_copy = " and the call without CopyRule::kNever",
 };
@@ -99,7 +102,6 @@ class Adviser {
       request.dtype = dtype;
       std::string words(advice_.cast);
       put(words, "{dtype}", to_string(dtype));
-      words += " to cast";
       all.push_back({policy_, request, words, loses});
       all.push_back({host, request, std::string(advice_.host) + ", " + words, loses});
     };
@@ -119,7 +121,11 @@ class Adviser {
     all.push_back({host.with(Field::kDType, Ruling::kBits), request_, std::string(advice_.bits),
                    " (its bits as integers)"});
     if (target_.readonly == ReadOnlySupport::kNever) {
-      all.push_back({Policy::snapshot(), request_, std::string(advice_.versioned)});
+      Capabilities versioned = target_;
+      versioned.readonly = ReadOnlySupport::kHonours;
+      const bool enough = !plan(source_, versioned, policy_, request_).is_refused();
+      all.push_back({Policy::snapshot(), request_,
+                     std::string(enough ? advice_.versioned : "").append(advice_.snapshot)});
     }
     return all;
   }
@@ -135,7 +141,7 @@ class Adviser {
       return " for the object itself";
     }
     if (request.dtype && !request_.dtype) {
-      return "";  // the words of a cast say so
+      return " to cast";
     }
     return other.view ? (other.writable ? "" : " for a read-only view") : " to copy";
   }
@@ -146,6 +152,9 @@ class Adviser {
     const bool forbids = says && policy_.copy() == CopyRule::kNever;
     if (forbids && outcome(policy_.with_copy(CopyRule::kWhenNeeded), request_)) {
       return std::string(advice_.may_copy);
+    }
+    if (!request_.takes_policy) {
+      return {};
     }
     for (const int round : {0, 1, 2, 3}) {
       const bool without = (round & 1) != 0;

@@ -274,19 +274,30 @@ def test_every_way_refuses(road: str, way: str) -> None:
         WAYS[way](UNFIT, "uint8")
 
 
-@pytest.mark.parametrize("way", WAYS)
+# In a tree a dtype is for leaves of its own kind.
+TO_ANOTHER_KIND = [way for way in WAYS if way != "a tree"]
+
+
+@pytest.mark.parametrize("way", TO_ANOTHER_KIND)
 def test_every_way_warns(road: str, way: str) -> None:
     result, warned = told(lambda: WAYS[way](NAN, "int32"))
     assert INVALID in warned
     assert result is not None
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", TO_ANOTHER_KIND)
 def test_a_warning_that_is_an_error_comes_to_the_caller(road: str, way: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(RuntimeWarning, match=INVALID):
             WAYS[way](NAN, "int32")
+
+
+def test_a_tree_warns_of_its_leaves(road: str) -> None:
+    tree = [np.array([1e300]), torch.tensor([7])]
+    with pytest.warns(RuntimeWarning, match="overflow encountered in cast"):
+        result = dlbridge.to_numpy(tree, dtype="float32")
+    assert np.isinf(result[0]).all() and result[1].tolist() == [7]
 
 
 def test_errstate_has_the_last_word_as_for_numpy() -> None:

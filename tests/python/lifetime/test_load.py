@@ -225,8 +225,8 @@ for extra in (0, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22):
         dlbridge.to_numpy(x)
         dlbridge.from_dlpack(x, copy=True)
         dlbridge.explain(x, "numpy")
-    except (MemoryError, ImportError):
-        failed += 1
+    except (MemoryError, ImportError, SyntaxError):
+        failed += 1  # CPython's parser takes the end of memory for an error in what it reads
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 assert dlbridge.to_numpy(x).tolist() == [0, 1, 2, 3, 4, 5]

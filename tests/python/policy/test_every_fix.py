@@ -37,7 +37,6 @@ CRATES = dlbridge.Library(
         dtypes=("int32", "uint8", "float32", "complex64"),
         strides="compact",
         read_only="unaware",
-        alignment=64,
         min_dimensions=1,
         max_dimensions=8,
     ),
@@ -149,6 +148,10 @@ WITHOUT_FIX = {
 }
 
 
+# What the crates have nothing near to.
+BEYOND_CRATES = ["has no such type", "takes at most 8", "takes at least 1"]
+
+
 @contextmanager
 def of_numpy(make: Callable[[Path], np.ndarray], folder: Path) -> Iterator[tuple[Any, Any]]:
     array = make(folder)
@@ -194,6 +197,26 @@ def follow(way: str, x: Any, door: Callable[..., Any], how: dict[str, Any]) -> t
     return door(eval(way, IMPORTED | {"x": x}), **how), ""
 
 
+def reach(way: str, x: Any, door: Callable[..., Any], how: dict[str, Any]) -> tuple[Any, str]:
+    """The same. What comes of it may be refused for other reasons, with a fix of its own."""
+    seen: list[tuple[str, ...]] = []
+
+    def again(y: Any, **more: Any) -> Any:
+        try:
+            return door(y, **more)
+        except dlbridge.ConversionRefused as refused:
+            if refused.fix is None or refused.reasons in seen:
+                raise
+            seen.append(refused.reasons)
+            return follow(refused.fix.split(", or ")[0], y, again, more)[0]
+
+    try:
+        door(x, **how)
+    except dlbridge.ConversionRefused as refused:
+        seen.append(refused.reasons)
+    return follow(way, x, again, how)
+
+
 def test_the_reader_of_fixes_reads_them() -> None:
     def door(x: Any, **how: Any) -> tuple[Any, ...]:
         return x, how
@@ -234,16 +257,15 @@ def test_every_fix_does_what_it_says(road: str, name: str, target: str, tmp_path
             except dlbridge.ConversionRefused as error:
                 refused = error
             if refused.fix is None:
-                without = WITHOUT_FIX.get(name) or (
-                    "there is no cast" if "dtype" in how else "nothing is listed"
-                )
-                assert any(without in reason for reason in refused.reasons), (call, str(refused))
+                listed = [WITHOUT_FIX.get(name, "there is no cast")]
+                listed += BEYOND_CRATES if target == "crates" else []
+                assert any(why in refused.reasons[0] for why in listed), (call, str(refused))
                 continue
             assert refused.fix in str(refused)
             for way in refused.fix.split(", or "):
                 if any(words in way for words in WORDS):
                     continue
-                result, promise = follow(way, x, door, how)
+                result, promise = reach(way, x, door, how)
                 if promise == "for the object itself":
                     assert result is x
                     continue

@@ -101,7 +101,14 @@ class Refusing(Dataset):  # type: ignore[type-arg]
 def test_a_dataloaders_worker_hands_on_the_refusal() -> None:
     for workers in (0, 1):
         with pytest.raises(dlbridge.ConversionRefused) as caught:
-            list(DataLoader(Refusing(), num_workers=workers, collate_fn=list))
+            list(
+                DataLoader(
+                    Refusing(),
+                    num_workers=workers,
+                    collate_fn=list,
+                    multiprocessing_context="spawn" if workers else None,
+                )
+            )
         assert caught.value.fix == refusal("sparse, in a tree").fix
 
 

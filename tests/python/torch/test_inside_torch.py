@@ -370,7 +370,9 @@ class Converted(torch.utils.data.Dataset[Any]):
 
 
 def test_workers_of_a_loader_convert_as_usual(road: str) -> None:
-    loader = torch.utils.data.DataLoader(Converted(), batch_size=2, num_workers=1)
+    loader = torch.utils.data.DataLoader(
+        Converted(), batch_size=2, num_workers=1, multiprocessing_context="spawn"
+    )
     batches = list(loader)
     assert [batch["y"].tolist() for batch in batches] == [[[0, 0], [1, 1]], [[2, 2], [3, 3]]]
     assert torch.equal(batches[1]["x"][1], tensor() + 3)

@@ -127,7 +127,7 @@ class _Accepting(Wrapped):
         return mapped(answer, lambda leaf: known[id(leaf)] if id(leaf) in known else like(leaf))
 
     def parts(self) -> tuple[Any, ...]:
-        if isinstance(self.target, ModuleType):  # which pickle does not send
+        if isinstance(self.target, ModuleType):  # which cannot be sent
             return _accepting_module, (self.target.__name__, self.policy, self.function)
         return _Accepting, (self.target, self.policy, self.function)
 

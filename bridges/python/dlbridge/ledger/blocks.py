@@ -42,13 +42,15 @@ def leave_block() -> None:
 @contextmanager
 def _holding(variable: ContextVar[Any], value: object) -> Iterator[None]:
     """A block in which the variable has the value, and _core asks for it."""
-    token = variable.set(value)
-    enter_block()
+    enter_block()  # first: here torch's compiler leaves the block to Python, before it is open
     try:
-        yield
+        token = variable.set(value)
+        try:
+            yield
+        finally:
+            variable.reset(token)
     finally:
         leave_block()
-        variable.reset(token)
 
 
 @contextmanager
