@@ -54,6 +54,7 @@ Call read_call(PyObject* policy, PyObject* dtype, PyObject* copy, PyObject* devi
   Call call;
   call.policy = policy_argument(policy);
   if (copy != nullptr && copy != Py_None) {
+    call.request.policy_copy = call.policy.copy();
     call.policy = call.policy.with_copy(copy_rule(copy, CopyRule::kWhenNeeded));
     call.request.copy_was_argument = true;
   }

@@ -47,6 +47,7 @@ struct Request {
   std::optional<DType> dtype;      // otherwise the source's own
   std::optional<Device> device;    // otherwise where the source is, or where the target reads
   bool copy_was_argument = false;  // so that a fix can name what to leave out
+  CopyRule policy_copy = CopyRule::kWhenNeeded;  // the policy's own rule, below the argument's
   bool takes_policy = true;        // so that a fix names none where the call has no such argument
   CastWarning* warning = nullptr;  // set where there is something to be warned of
   // The source is a leaf of a tree: `dtype` is for leaves of its own kind, and what holds no

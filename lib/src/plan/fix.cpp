@@ -150,7 +150,7 @@ class Adviser {
     // What the call says of copies stands over any policy. Ways that keep the values come first.
     const bool says = request_.copy_was_argument;
     const bool forbids = says && policy_.copy() == CopyRule::kNever;
-    if (forbids && outcome(policy_.with_copy(CopyRule::kWhenNeeded), request_)) {
+    if (forbids && outcome(policy_.with_copy(request_.policy_copy), request_)) {
       return std::string(advice_.may_copy);
     }
     if (!request_.takes_policy) {

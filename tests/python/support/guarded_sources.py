@@ -243,6 +243,7 @@ def torch_backend() -> Any:
         module.manual_seed_all = lambda seed: None  # type: ignore[attr-defined]
         module.get_rng_state = lambda device=None: torch.empty(0)  # type: ignore[attr-defined]
         module.set_rng_state = lambda state, device=None: None  # type: ignore[attr-defined]
+        module.get_amp_supported_dtype = list  # type: ignore[attr-defined]
         module.set_current_stream = backend.set_current_stream  # type: ignore[attr-defined]
         torch._register_device_module("guarded", module)
         _torch_backend.append(backend)

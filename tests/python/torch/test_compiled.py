@@ -294,7 +294,9 @@ def outcome(function: Callable[[Any], Any], argument: Any) -> Any:
 def test_what_torchs_doors_cannot_say_ends_the_graph_without_a_warning(
     no_warning: None, function: Callable[[Any], Any], make: Callable[[], Any]
 ) -> None:
-    graphs = torch._dynamo.testing.CompileCounter()
+    from torch._dynamo.testing import CompileCounter  # takes long, so not where tests are collected
+
+    graphs = CompileCounter()
 
     def around(x: Any) -> Any:
         return function(x + 1), x + 2

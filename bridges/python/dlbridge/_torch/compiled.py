@@ -17,7 +17,12 @@ from dlbridge import _core
 from dlbridge._torch.devices import DTYPES
 from dlbridge.ledger.blocks import open_blocks
 
-_DTYPES = {name: getattr(torch, name) for name in DTYPES if name in np.sctypeDict}
+# ml_dtypes adds its names to NumPy's, and torch's .numpy() does not know them.
+_DTYPES = {
+    name: getattr(torch, name)
+    for name in DTYPES
+    if name in np.sctypeDict and np.dtype(name).isbuiltin == 1
+}
 _NUMPYS = frozenset(_DTYPES.values())
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
 _NO_TENSORS = (str, bytes, int, float, complex, type(None))
