@@ -18,6 +18,8 @@ import torch_sources
 
 import dlbridge
 
+ROADS = ("linked", "portable")
+
 
 class Crate:
     """Of a library that can take little."""
@@ -172,8 +174,9 @@ def opened(name: str, folder: Path) -> Any:
     return of_numpy(numpy_sources.SOURCES[rest], folder)
 
 
-NAMES = [f"torch {name}" for name in torch_sources.SOURCES]
-NAMES += [f"numpy {name}" for name in numpy_sources.SOURCES]
+# An array is described without torch: one road will do.
+SOURCES = [(road, f"torch {name}") for road in ROADS for name in torch_sources.SOURCES]
+SOURCES += [("linked", f"numpy {name}") for name in numpy_sources.SOURCES]
 
 
 # --- what a fix says ----------------------------------------------------------------------------
@@ -243,7 +246,7 @@ def same(result: np.ndarray, meant: np.ndarray, rounded: bool) -> bool:
         return np.array_equal(got, wanted.reshape(got.shape), equal_nan=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("road", "name"), SOURCES, indirect=["road"])
 @pytest.mark.parametrize("target", DOORS)
 def test_every_fix_does_what_it_says(road: str, name: str, target: str, tmp_path: Path) -> None:
     door = DOORS[target]
