@@ -104,13 +104,6 @@ bool dtype_is_sound(DType d) {
          (!float6 || d.bits == 6) && (d.code != kDLFloat4_e2m1fn || d.bits == 4);
 }
 
-bool device_is_known(std::int32_t type) {
-  constexpr int kTypes[] = {
-      kDLCPU,      kDLCUDA,   kDLCUDAHost,    kDLOpenCL, kDLVulkan, kDLMetal,   kDLVPI,  kDLROCM,
-      kDLROCMHost, kDLExtDev, kDLCUDAManaged, kDLOneAPI, kDLWebGPU, kDLHexagon, kDLMAIA, kDLTrn};
-  return std::find(std::begin(kTypes), std::end(kTypes), type) != std::end(kTypes);
-}
-
 // What element count, reach and address come to, without any care for speed.
 bool memory_is_sound(const DLTensor& t) {
   Wide count = 1;
@@ -140,7 +133,7 @@ bool memory_is_sound(const DLTensor& t) {
 
 bool is_sound(const DLTensor& t) {
   if (t.ndim < 0 || t.ndim > kMaxDimensions || (t.ndim > 0 && t.shape == nullptr) ||
-      !dtype_is_sound(t.dtype) || !device_is_known(t.device.device_type)) {
+      !dtype_is_sound(t.dtype) || t.device.device_type <= 0) {
     return false;
   }
   bool empty = false;

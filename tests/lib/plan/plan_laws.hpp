@@ -334,12 +334,18 @@ inline std::string broken_by_words(const Plan& plan, const Question& asked) {
       return "an empty reason";
     }
   }
+  // What the call's own argument says of copies stands over the policy that the fix names.
+  const bool stands =
+      request.copy_was_argument && text.fix.find(" and the call without") == std::string::npos;
+  const auto below = [stands, copy = policy.copy()](Policy of_fix) {
+    return stands ? of_fix.with_copy(copy) : of_fix;
+  };
   const struct {
     const char* words;
     Policy policy;
-  } promises[] = {{"Policy::host() ", Policy::host()},
-                  {"the call without CopyRule::kNever", policy.with_copy(CopyRule::kWhenNeeded)},
-                  {"a versioned capsule, or Policy::snapshot()", Policy::snapshot()}};
+  } promises[] = {{"Policy::host() ", below(Policy::host())},
+                  {"the call without CopyRule::kNever", policy.with_copy(request.policy_copy)},
+                  {"a versioned capsule, or Policy::snapshot()", below(Policy::snapshot())}};
   for (const auto& promise : promises) {
     if (text.fix.starts_with(promise.words) &&
         dlbridge::plan(source, target, promise.policy, request).is_refused()) {
