@@ -1,6 +1,5 @@
 #include "dlbridge/carry.hpp"
 
-#include <array>
 #include <memory>
 
 #include "carry/fit.hpp"
@@ -50,11 +49,8 @@ void cast_to_host(DeviceRuntime& runtime, int device, const CopyJob& job, Stream
                   CastWarning* warning) {
   const auto ndim = static_cast<std::size_t>(job.ndim);
   const ManagedTensor brought = ManagedTensor::allocate(job.source_dtype, {job.shape, ndim});
-  std::array<std::int64_t, kMaxDimensions> strides;
-  fill_c_strides({job.shape, ndim}, strides.data());
-  for (std::size_t i = 0; i < ndim; ++i) {
-    strides[i] *= job.source_dtype.itemsize();
-  }
+  ByteStrides strides;
+  fill_bytes(brought.tensor(), job.source_dtype, strides);
   CopyJob bring = job;
   bring.target = brought.tensor().data;
   bring.target_strides_bytes = strides.data();

@@ -22,8 +22,9 @@ char* first_element(const DLTensor& tensor) {
   return static_cast<char*>(tensor.data) + tensor.byte_offset;
 }
 
-void fill_bytes(const DLTensor& tensor, DType type,
-                std::array<std::int64_t, kMaxDimensions>& bytes) {
+}  // namespace
+
+void fill_bytes(const DLTensor& tensor, DType type, ByteStrides& bytes) {
   const auto ndim = static_cast<std::size_t>(tensor.ndim);
   if (tensor.strides == nullptr) {
     fill_c_strides({tensor.shape, ndim}, bytes.data());
@@ -34,8 +35,6 @@ void fill_bytes(const DLTensor& tensor, DType type,
     bytes[i] *= type.itemsize();
   }
 }
-
-}  // namespace
 
 void refuse_copy(const std::string& what, const std::string& why) {
   throw ConversionRefused(what + ": " + why, {why});

@@ -14,6 +14,11 @@ namespace dlbridge::detail {
 /// Refuses a copy that no pass can make: "{what}: {why}".
 [[noreturn]] void refuse_copy(const std::string& what, const std::string& why);
 
+using ByteStrides = std::array<std::int64_t, kMaxDimensions>;
+
+/// Fills in the tensor's strides, or those of C order where it has none, for items of that type.
+void fill_bytes(const DLTensor& tensor, DType type, ByteStrides& bytes);
+
 /// The pass over memory that a leg comes down to, with the arrays that it reads.
 class Pass {
  public:
@@ -25,14 +30,12 @@ class Pass {
   [[nodiscard]] const CopyJob& job() const { return job_; }
 
  private:
-  using Strides = std::array<std::int64_t, kMaxDimensions>;
-
   void take_as_bytes(std::int64_t count);
 
   CopyJob job_;
   std::int64_t bytes_ = 0;
-  Strides from_strides_;
-  Strides to_strides_;
+  ByteStrides from_strides_;
+  ByteStrides to_strides_;
 };
 
 /// The runtime of that device. Throws ConversionRefused where there is none.
