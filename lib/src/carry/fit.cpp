@@ -12,10 +12,6 @@
 namespace dlbridge::detail {
 namespace {
 
-bool is_integer(DType dtype) {
-  return dtype.is(kDLInt) || dtype.is(kDLUInt);
-}
-
 std::int64_t least_of(DType dtype) {
   return dtype.is(kDLInt) ? INT64_MIN >> (64 - dtype.bits) : 0;
 }
@@ -128,7 +124,7 @@ void require_held(const CopyJob& job, bool held, CastWarning* warning) {
   if (held) {
     return;
   }
-  const bool to_integer = is_integer(job.target_dtype);
+  const bool to_integer = job.target_dtype.kind() == DType::Kind::kInteger;
   if (to_integer && job.source_dtype.is(kDLInt)) {
     Scan<std::int64_t>(job).refuse();
   }

@@ -117,11 +117,10 @@ bool can_cast(DType from, DType to) noexcept {
 }
 
 bool always_fits(DType from, DType to) noexcept {
-  const bool to_integer = to.is(kDLInt) || to.is(kDLUInt);
   if (from == to || from.is(kDLBool) || to.is(kDLBool)) {
     return true;
   }
-  if (to_integer) {
+  if (to.kind() == DType::Kind::kInteger) {
     return from.code == to.code ? from.bits <= to.bits
                                 : from.is(kDLUInt) && to.is(kDLInt) && from.bits < to.bits;
   }

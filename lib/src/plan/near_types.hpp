@@ -39,9 +39,9 @@ inline bool holds(DType wide, DType narrow) {
   }
   switch (narrow.code) {
     case kDLBool:
-      return (wide.is(kDLInt) || wide.is(kDLUInt)) && wide.bits >= 8;
+      return wide.kind() == DType::Kind::kInteger && wide.bits >= 8;
     case kDLUInt:
-      return (wide.is(kDLInt) || wide.is(kDLUInt)) && wide.bits > narrow.bits;
+      return wide.kind() == DType::Kind::kInteger && wide.bits > narrow.bits;
     case kDLInt:
     case kDLFloat:
     case kDLComplex:
