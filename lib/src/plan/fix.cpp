@@ -115,7 +115,7 @@ class Adviser {
       cast_to(*wide, "");
     }
     if (const auto narrow = narrower(dtype); missing && narrow) {
-      const bool integer = dtype.is(kDLInt) || dtype.is(kDLUInt);
+      const bool integer = dtype.kind() == DType::Kind::kInteger;
       cast_to(*narrow, integer ? " where its values fit" : " (its values are rounded)");
     }
     all.push_back({host.with(Field::kDType, Ruling::kBits), request_, std::string(advice_.bits),
@@ -147,28 +147,40 @@ class Adviser {
   }
 
   [[nodiscard]] std::string call_of_ours() const {
-    // What the call says of copies stands over any policy. Ways that keep the values come first.
-    const bool says = request_.copy_was_argument;
-    const bool forbids = says && policy_.copy() == CopyRule::kNever;
+    const bool forbids = request_.copy_was_argument && policy_.copy() == CopyRule::kNever;
     if (forbids && outcome(policy_.with_copy(request_.policy_copy), request_)) {
       return std::string(advice_.may_copy);
     }
     if (!request_.takes_policy) {
       return {};
     }
-    for (const int round : {0, 1, 2, 3}) {
-      const bool without = (round & 1) != 0;
-      const bool loses = round > 1;
-      for (const Way& way : ways()) {
-        if (loses == way.loses.empty() || (without && !forbids)) {
-          continue;
-        }
-        const Policy policy = says && !without ? way.policy.with_copy(policy_.copy()) : way.policy;
-        if (const auto result = outcome(policy, way.request)) {
-          std::string text = way.words;
-          text += without ? advice_.and_may_copy : "";
-          return text.append(*result).append(way.loses);
-        }
+    const std::vector<Way> all = ways();
+    for (const bool loses : {false, true}) {  // those that keep the values come first
+      std::string text = first_that_works(all, loses, false);
+      if (text.empty() && forbids) {
+        text = first_that_works(all, loses, true);
+      }
+      if (!text.empty()) {
+        return text;
+      }
+    }
+    return {};
+  }
+
+  // Of the ways that lose something, or of those that do not: in the call as it is, or without what
+  // it says of copies, which stands over any policy.
+  [[nodiscard]] std::string first_that_works(const std::vector<Way>& all, bool loses,
+                                             bool without) const {
+    for (const Way& way : all) {
+      if (loses == way.loses.empty()) {
+        continue;
+      }
+      const bool stands = request_.copy_was_argument && !without;
+      const Policy policy = stands ? way.policy.with_copy(policy_.copy()) : way.policy;
+      if (const auto result = outcome(policy, way.request)) {
+        std::string text = way.words;
+        text += without ? advice_.and_may_copy : "";
+        return text.append(*result).append(way.loses);
       }
     }
     return {};
