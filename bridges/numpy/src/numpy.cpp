@@ -8,9 +8,9 @@
 #include <string>
 #include <utility>
 
-#include "dlbridge/numpy_subclasses.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "dlbridge/python_text.hpp"
+#include "numpy_subclasses.hpp"
 
 namespace dlbridge {
 namespace {

@@ -1,4 +1,4 @@
-#include "dlbridge/numpy_subclasses.hpp"
+#include "numpy_subclasses.hpp"
 
 #include "dlbridge/python_error.hpp"
 #include "dlbridge/python_reference.hpp"
