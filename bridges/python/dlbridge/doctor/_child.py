@@ -19,7 +19,7 @@ import numpy as np
 
 import dlbridge
 from dlbridge import libraries, testing
-from dlbridge.doctor._specimens import Specimen, function_of, make, read, specimens
+from dlbridge.doctor._specimens import Specimen, make, read, specimens
 
 FLOATS = np.arange(24, dtype="f4").reshape(4, 6)
 ROUNDS = 40
@@ -56,7 +56,7 @@ def _subjects(specimen: Specimen) -> list[Any]:
     if specimen.take is not None:
         found.append(
             testing.Consumer(
-                take=function_of(specimen.take),
+                take=libraries.function_of(specimen.take),
                 values=lambda result: read(specimen, result).tolist(),
                 write=specimen.write,
             )

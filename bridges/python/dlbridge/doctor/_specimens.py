@@ -65,11 +65,6 @@ class Specimen:
         return ""
 
 
-def function_of(given: Callable[[Any], Any] | str) -> Callable[[Any], Any]:
-    found: Callable[[Any], Any] = resolve_name(given) if isinstance(given, str) else given
-    return found
-
-
 def _by_dlpack(result: Any) -> Any:
     """By NumPy; what lies on a SYCL device by dpnp, the one that reads it."""
     if result.__dlpack_device__()[0] == 14:
@@ -187,9 +182,9 @@ def make(specimen: Specimen, array: Any) -> Any:
     """The library's object with these values: by its own means, or by ours where it has none."""
     if specimen.make is None:
         return dlbridge.to(array, specimen.name, copy=True)
-    return function_of(specimen.make)(array.copy())
+    return libraries.function_of(specimen.make)(array.copy())
 
 
 def read(specimen: Specimen, x: Any) -> Any:
     """The values that the library sees, as an array."""
-    return np.asarray(function_of(specimen.values)(x))
+    return np.asarray(libraries.function_of(specimen.values)(x))

@@ -5,7 +5,8 @@ anybody's can use, and are found by name, as an entry point is. The tests of tes
 hold every row against the library itself.
 
 ``known()`` gives the rows of all libraries, registered ones included, ``named(name)`` one of them,
-or None, and ``capabilities_of(library)`` what it can take now.
+or None, ``capabilities_of(library)`` what it can take now, and ``function_of(given)`` the function
+where a "module:name" may stand for one.
 """
 
 from typing import Any
@@ -16,6 +17,7 @@ from dlbridge._core import from_dlpack
 known = _registry.libraries
 named = _registry.library_named
 capabilities_of = _registry.capabilities_of
+function_of = _registry.function_of
 
 # The types that libraries have, by the names that Capabilities.dtypes takes.
 INTEGERS = ("int8", "int16", "int32", "int64")
