@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import dlbridge_probe as probe
 import pytest
 import torch
-from dlb_support import counters, settle, sources_alive
+from dlb_support import ROADS, counters, settle, sources_alive
 from hypothesis import HealthCheck, given, settings, strategies
 from torch_sources import SOURCES
 
@@ -22,8 +22,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("dlbridge")
-
-ROADS = ("linked", "portable")
 
 
 @pytest.fixture(params=ROADS)

@@ -15,10 +15,9 @@ import numpy_sources
 import pytest
 import torch
 import torch_sources
+from dlb_support import ROADS
 
 import dlbridge
-
-ROADS = ("linked", "portable")
 
 
 class Crate:

@@ -18,6 +18,7 @@ from dlbridge.testing import _hand_made
 
 HOST = (1, 0)
 READ_ONLY, IS_COPIED, PADDED = 1, 2, 4
+ROADS = ("linked", "portable")  # to torch
 PRESETS = ("strict", "host", "zero_copy", "snapshot")
 F32 = (2, 32, 1)
 NUMPY_2 = np.lib.NumpyVersion(np.__version__) >= "2.0.0"
