@@ -14,7 +14,9 @@ _TEMPORAL = ("date", "time", "timestamp", "duration")
 
 
 def _read(x: Any) -> Any:
-    if type(x).__name__ == "ChunkedArray":
+    import pyarrow
+
+    if isinstance(x, pyarrow.ChunkedArray):
         if x.num_chunks != 1:
             raise refused(
                 "cannot take a pyarrow.ChunkedArray in",
@@ -22,17 +24,14 @@ def _read(x: Any) -> Any:
                 "x.combine_chunks()",
             )
         x = x.chunk(0)
-    if hasattr(x, "__dlpack__") and (_nulls(x) or str(x.type) not in _NUMBERS):
+    # Its Tensor has numbers only, and what a module of its tests lends on says no type.
+    if isinstance(x, pyarrow.Array) and (x.null_count or str(x.type) not in _NUMBERS):
         try:
             x.__dlpack__(max_version=(1, 0))
         except TypeError as error:  # its own refusal, which knows no way out
             what = f"cannot take a pyarrow.{type(x).__name__} in"
             raise refused(what, str(error).rstrip("."), _fix(x)) from error
     return x
-
-
-def _nulls(x: Any) -> int:
-    return getattr(x, "null_count", 0)  # a Tensor has none
 
 
 def _fix(x: Any) -> str | None:
@@ -42,7 +41,7 @@ def _fix(x: Any) -> str | None:
     lost = []
     if kind.startswith("dictionary") and str(x.type.value_type) in _NUMBERS:
         return "x.dictionary_decode()"
-    if _nulls(x):
+    if x.null_count:
         filler = _FILLERS.get(kind, "0")
         call += f".fill_null({filler})"
         lost.append(f"nulls become {filler}")
