@@ -14,9 +14,7 @@ _TEMPORAL = ("date", "time", "timestamp", "duration")
 
 
 def _read(x: Any) -> Any:
-    import pyarrow
-
-    if isinstance(x, pyarrow.ChunkedArray):
+    if type(x).__name__ == "ChunkedArray":
         if x.num_chunks != 1:
             raise refused(
                 "cannot take a pyarrow.ChunkedArray in",
@@ -24,14 +22,19 @@ def _read(x: Any) -> Any:
                 "x.combine_chunks()",
             )
         x = x.chunk(0)
-    # Its Tensor has numbers only, and what a module of its tests lends on says no type.
-    if isinstance(x, pyarrow.Array) and (x.null_count or str(x.type) not in _NUMBERS):
+    # What has no type has no gaps either: its Tensor holds numbers, as what lends one on does.
+    kind = getattr(x, "type", None)
+    if kind is not None and (_nulls(x) or str(kind) not in _NUMBERS):
         try:
             x.__dlpack__(max_version=(1, 0))
         except TypeError as error:  # its own refusal, which knows no way out
             what = f"cannot take a pyarrow.{type(x).__name__} in"
             raise refused(what, str(error).rstrip("."), _fix(x)) from error
     return x
+
+
+def _nulls(x: Any) -> int:
+    return getattr(x, "null_count", 0)  # a Tensor has none
 
 
 def _fix(x: Any) -> str | None:
@@ -41,7 +44,7 @@ def _fix(x: Any) -> str | None:
     lost = []
     if kind.startswith("dictionary") and str(x.type.value_type) in _NUMBERS:
         return "x.dictionary_decode()"
-    if x.null_count:
+    if _nulls(x):
         filler = _FILLERS.get(kind, "0")
         call += f".fill_null({filler})"
         lost.append(f"nulls become {filler}")
