@@ -173,7 +173,7 @@ def python_in_initialisers(text: str) -> list[int]:
 
 
 GIL = (
-    r"\bWithoutGil\b|\bHoldsGil\b|\bPy_(BEGIN|END)_ALLOW_THREADS\b"
+    r"\bWithoutGil\b|\bGivesBack\b|\bPy_(BEGIN|END)_ALLOW_THREADS\b"
     r"|\bPyEval_(SaveThread|RestoreThread)\b|\bPyGILState_(Ensure|Release)\b"
 )
 

@@ -225,6 +225,46 @@ TEST_F(RunWithGil, may_be_asked_again_by_what_it_runs) {
   EXPECT_EQ(runs, 2);
 }
 
+using GivingBack = WithPython;
+
+DLTensor floats(std::int64_t& count) {
+  return {.data = nullptr,
+          .device = {kDLCPU, 0},
+          .ndim = 1,
+          .dtype = {kDLFloat, 32, 1},
+          .shape = &count,
+          .strides = nullptr,
+          .byte_offset = 0};
+}
+
+TEST_F(GivingBack, lets_the_gil_go_where_it_takes_long) {
+  for (const auto& [count, let_go] : {std::pair<std::int64_t, bool>{1000, false},
+                                      {(1 << 18) - 1, false},
+                                      {1 << 18, true},
+                                      {std::int64_t{1} << 62, true}}) {
+    std::int64_t size = count;
+    {
+      const GivesBack scope(floats(size));
+      EXPECT_EQ(PyGILState_Check(), let_go ? 0 : 1) << count;
+    }
+    EXPECT_EQ(PyGILState_Check(), 1);
+  }
+}
+
+TEST_F(GivingBack, ends_leases_on_python_objects_all_the_same) {
+  std::int64_t size = 1 << 20;
+  const Ref list = value_of("[1, 2]");
+  const Lease soon = python_lease(Py_NewRef(list.get()));
+  const Lease patient = patient_lease(Py_NewRef(list.get()));
+  {
+    const GivesBack scope(floats(size));
+    soon.give_back();
+    patient.give_back();
+    EXPECT_EQ(list.references(), 3);
+  }
+  EXPECT_EQ(list.references(), 1);
+}
+
 using ForeignDeleter = WithPython;
 
 TEST_F(ForeignDeleter, of_a_python_producer_runs_once_and_with_the_gil) {
@@ -326,8 +366,8 @@ TEST_F(Finalisation, runs_a_foreign_deleter_for_who_certainly_holds_the_gil) {
         Py_FinalizeEx();
         first = ManagedTensor();
         {
-          const HoldsGil gil;
-          { const HoldsGil once_more; }
+          const GivesBack scope(second.tensor());
+          { const GivesBack once_more(second.tensor()); }
           second = ManagedTensor();
         }
         leave(kept.deleted() == 0 && ended.deleted() == 1);

@@ -1,5 +1,6 @@
 #include "dlbridge/python_lease.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <new>
 
@@ -17,6 +18,16 @@ std::atomic<Deferred*> deferred_releases{nullptr};
 // How many of them wait for no more than the next call of ours: few, so that little is kept.
 constexpr unsigned kMayWait = 16;
 std::atomic<unsigned> patient_releases{0};
+
+// Pages go back to the system at some 10 GB/s: below this they go in less time than it may take to
+// get the GIL again.
+constexpr std::int64_t kLongToFree = 1 << 20;
+
+bool takes_long_to_free(const DLTensor& tensor) noexcept {
+  // Divided, since the bytes of what is expanded may be more than fit.
+  const std::int64_t width = std::max<std::int64_t>(DType(tensor.dtype).element_bits() / 8, 1);
+  return element_count(tensor) >= kLongToFree / width;
+}
 
 // Whether the interpreter has been asked to carry them out.
 std::atomic<bool> drain_is_pending{false};
@@ -146,15 +157,22 @@ void drain_releases() noexcept {
   }
 }
 
-HoldsGil::HoldsGil() noexcept : entered_(Py_IsInitialized() == 0 && !holds_gil_while_finalizing) {
-  if (entered_) {
+GivesBack::GivesBack(const DLTensor& tensor) noexcept {
+  if (Py_IsInitialized() == 0) {
+    keeps_gil_ = !holds_gil_while_finalizing;
     holds_gil_while_finalizing = true;
+  } else if (takes_long_to_free(tensor)) {
+    without_gil_ = PyEval_SaveThread();
   }
 }
 
-HoldsGil::~HoldsGil() {
-  if (entered_) {
+GivesBack::~GivesBack() {
+  if (keeps_gil_) {
     holds_gil_while_finalizing = false;
+  }
+  if (without_gil_ != nullptr) {
+    PyEval_RestoreThread(without_gil_);
+    drain_releases();
   }
 }
 

@@ -258,7 +258,7 @@ constexpr const char* kBaseName = "dlbridge.managed_tensor";
 
 void release_base(PyObject* capsule) {
   auto* managed = static_cast<DLManagedTensorVersioned*>(PyCapsule_GetPointer(capsule, kBaseName));
-  const HoldsGil gil;
+  const GivesBack scope(managed->dl_tensor);
   managed->deleter(managed);
 }
 

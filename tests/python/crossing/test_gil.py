@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -103,6 +104,46 @@ ROUTES: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("route", ROUTES)
 def test_a_large_copy_lets_other_threads_go_on(road: str, ticker: Ticker, route: str) -> None:
     assert lets_go(ticker, ROUTES[route])
+
+
+LARGE = np.ones(1 << 24, "f4")
+KEPT: dict[str, Callable[[], Any]] = {
+    "array of a copy": lambda: dlbridge.to_numpy(LARGE, copy=True),
+    "tensor of a copy": lambda: dlbridge.to_torch(LARGE, copy=True),
+    "ManagedTensor of a copy": lambda: dlbridge.from_dlpack(LARGE, copy=True),
+    "capsule of a copy": lambda: dlbridge.capsule(LARGE, policy="snapshot"),
+    "array of a tensor": lambda: dlbridge.to_numpy(torch.ones(1 << 24)),
+    "ManagedTensor of a tensor": lambda: dlbridge.from_dlpack(torch.ones(1 << 24)),
+    "capsule of a tensor": lambda: dlbridge.capsule(torch.ones(1 << 24)),
+    "legacy capsule": lambda: dlbridge.from_dlpack(LARGE).__dlpack__(max_version=None, copy=True),
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_large_memory_is_given_back_while_other_threads_go_on(
+    road: str, ticker: Ticker, kind: str
+) -> None:
+    if road == "portable" and "of a tensor" in kind:
+        pytest.skip("the memory belongs to an object of torch's, which ends it with the GIL")
+    # What is freed by one call to the system is gone before the ticker has woken up, mostly.
+    for _ in range(300):
+        kept = [KEPT[kind]()]
+        if ticker.ticks_during(kept.clear) > 0:
+            return
+    pytest.fail("nobody else got the GIL")
+
+
+def test_what_a_large_view_keeps_is_gone_with_it(road: str) -> None:
+    class Kept(np.ndarray):
+        pass
+
+    kept = ARRAY.view(Kept)
+    gone = weakref.ref(kept)
+    managed = dlbridge.from_dlpack(kept)
+    del kept
+    assert gone() is not None
+    del managed
+    assert gone() is None
 
 
 def test_a_cast_lets_go_by_what_it_reads(ticker: Ticker) -> None:

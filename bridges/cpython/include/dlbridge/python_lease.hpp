@@ -37,18 +37,20 @@ void run_foreign_legacy_deleter(void* managed) noexcept;  // of a DLManagedTenso
 /// Carries out what other threads left behind. Call with the GIL; cheap when there is nothing.
 void drain_releases() noexcept;
 
-/// For a scope that certainly holds the GIL though the interpreter is shutting down: the
-/// deallocator of a Python object. Without it, releases at exit would have to assume that they do
-/// not.
-class HoldsGil {
+/// The scope in which the deallocator of a Python object gives `tensor` back, with the GIL at both
+/// ends. Memory that takes long to free is freed without it; leases on Python objects have ended
+/// with the scope all the same. While the interpreter is shutting down the GIL is kept, and
+/// releases know that it is: otherwise they would have to assume that it is not.
+class GivesBack {
  public:
-  HoldsGil() noexcept;
-  ~HoldsGil();
-  HoldsGil(const HoldsGil&) = delete;
-  HoldsGil& operator=(const HoldsGil&) = delete;
+  explicit GivesBack(const DLTensor& tensor) noexcept;
+  ~GivesBack();
+  GivesBack(const GivesBack&) = delete;
+  GivesBack& operator=(const GivesBack&) = delete;
 
  private:
-  bool entered_;
+  bool keeps_gil_ = false;
+  PyThreadState* without_gil_ = nullptr;
 };
 
 /// For a scope that may wait: others may have the GIL meanwhile.

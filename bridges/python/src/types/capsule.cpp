@@ -16,8 +16,8 @@ void destroy(PyObject* capsule, const char* name) {
     return;  // somebody took it
   }
   const KeepError keep;  // capsules also die while an error is being raised
-  const HoldsGil gil;
   auto* managed = static_cast<Managed*>(PyCapsule_GetPointer(capsule, name));
+  const GivesBack scope(managed->dl_tensor);
   managed->deleter(managed);
 }
 

@@ -54,7 +54,7 @@ void deallocate(PyObject* self) {
     PyObject_ClearWeakRefs(self);
   }
   {
-    const HoldsGil gil;
+    const GivesBack scope(object->managed.tensor());
     object->managed.~ManagedTensor();
   }
   if (!spares.keep(self)) {
