@@ -8,9 +8,10 @@
 # chosen Python interpreter, by path: torch is never imported.
 #
 # Sets LibTorch_FOUND, LibTorch_VERSION (as torch spells it, such as 2.15.0+cu132),
-# LibTorch_INCLUDE_DIR, LibTorch_LIBRARY_DIR.
+# LibTorch_INCLUDE_DIR, LibTorch_LIBRARY_DIR, LibTorch_PACKAGE_DIR.
 
 include("${CMAKE_CURRENT_LIST_DIR}/PythonSite.cmake")
+include("${CMAKE_CURRENT_LIST_DIR}/TorchRelease.cmake")
 include(FindPackageHandleStandardArgs)
 
 dlbridge_python_site(_libtorch_site)
@@ -25,14 +26,8 @@ foreach(_libtorch_part torch_cpu c10 torch_python)
 endforeach()
 mark_as_advanced(LibTorch_INCLUDE_DIR)
 
-# The version, with its local part: a wheel's version.py has it, libtorch's own archive build-version.
-set(LibTorch_VERSION "")
-if(EXISTS "${_libtorch_root}/version.py")
-  file(STRINGS "${_libtorch_root}/version.py" _libtorch_line REGEX "^__version__ *=")
-  string(REGEX REPLACE ".*['\"](.*)['\"].*" "\\1" LibTorch_VERSION "${_libtorch_line}")
-elseif(EXISTS "${_libtorch_root}/build-version")
-  file(STRINGS "${_libtorch_root}/build-version" LibTorch_VERSION LIMIT_COUNT 1)
-endif()
+dlbridge_torch_release("${_libtorch_root}" LibTorch_VERSION _libtorch_abi)
+get_filename_component(LibTorch_PACKAGE_DIR "${_libtorch_root}" ABSOLUTE)
 
 find_package_handle_standard_args(
   LibTorch
@@ -58,16 +53,6 @@ if(LibTorch_FOUND)
     target_include_directories(LibTorch::torch INTERFACE
       "${LibTorch_INCLUDE_DIR}" "${LibTorch_INCLUDE_DIR}/torch/csrc/api/include")
     target_compile_features(LibTorch::torch INTERFACE cxx_std_17)
-
-    # Wheels before 2.7 were built with libstdc++'s old strings; their CMake package says so.
-    set(_libtorch_abi 1)
-    set(_libtorch_config "${_libtorch_root}/share/cmake/Torch/TorchConfig.cmake")
-    if(EXISTS "${_libtorch_config}")
-      file(STRINGS "${_libtorch_config}" _libtorch_old REGEX "_GLIBCXX_USE_CXX11_ABI=0")
-      if(_libtorch_old)
-        set(_libtorch_abi 0)
-      endif()
-    endif()
     target_compile_definitions(LibTorch::torch INTERFACE _GLIBCXX_USE_CXX11_ABI=${_libtorch_abi})
   endif()
 

@@ -30,5 +30,5 @@ install(
   FILES
     "${PROJECT_BINARY_DIR}/dlbridgeConfig.cmake"
     "${PROJECT_BINARY_DIR}/dlbridgeConfigVersion.cmake"
-    cmake/FindDLPack.cmake cmake/FindLibTorch.cmake cmake/PythonSite.cmake
+    cmake/FindDLPack.cmake cmake/FindLibTorch.cmake cmake/PythonSite.cmake cmake/TorchRelease.cmake
   DESTINATION "${package_dir}")

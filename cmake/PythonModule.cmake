@@ -68,18 +68,7 @@ target_include_directories(dlbridge_python PRIVATE
   "${PROJECT_SOURCE_DIR}/bridges/python/src")
 target_compile_definitions(dlbridge_python PRIVATE DLBRIDGE_VERSION="${PROJECT_VERSION}")
 
-# The companion fits exactly one torch release, and its name says which: _torch_2_15_0_cu132.
-if(TARGET LibTorch::python)
-  string(REGEX REPLACE "[^0-9A-Za-z]" "_" companion_name "_torch_${LibTorch_VERSION}")
-  dlbridge_extension(dlbridge_torch_companion ${companion_name}
-    SOURCES "${PROJECT_SOURCE_DIR}/bridges/python/src/torch/torch_companion.cpp"
-    LINK dlbridge dlbridge_torch LibTorch::python)
-  target_compile_definitions(dlbridge_torch_companion PRIVATE
-    DLBRIDGE_COMPANION_NAME=${companion_name})
-  # Installed, the package lies beside torch in site-packages; by then torch is loaded anyway.
-  set_target_properties(dlbridge_torch_companion PROPERTIES INSTALL_RPATH "$ORIGIN/../torch/lib")
-  message(STATUS "companion for torch ${LibTorch_VERSION}: dlbridge.${companion_name}")
-endif()
+include(Companions)
 
 # The runtime for CUDA devices, apart from the module: _core stays small, and opens it when it is first
 # needed. Without a driver it loads as well, and says so.
@@ -102,8 +91,8 @@ endforeach()
 # Only scikit-build-core installs these: the wheel is the place for them, not a C++ prefix.
 if(SKBUILD)
   install(TARGETS dlbridge_python LIBRARY DESTINATION dlbridge COMPONENT python)
-  if(TARGET dlbridge_torch_companion)
-    install(TARGETS dlbridge_torch_companion LIBRARY DESTINATION dlbridge COMPONENT python)
+  if(torch_companions)
+    install(TARGETS ${torch_companions} LIBRARY DESTINATION dlbridge COMPONENT python)
   endif()
   if(TARGET dlbridge_cuda_companion)
     install(TARGETS dlbridge_cuda_companion LIBRARY DESTINATION dlbridge COMPONENT python)

@@ -42,7 +42,7 @@ COPIED = (
 )  # fmt: skip
 SUPPORT = "tests/python/support"
 MODULES = (
-    "dlbridge_python", "dlbridge_torch_companion", "dlbridge_probe", "dlbridge_guarded",
+    "dlbridge_python", "dlbridge_torch_companions", "dlbridge_probe", "dlbridge_guarded",
     "dlbridge_guarded_torch",
 )  # fmt: skip
 CASTERS = ("dlbridge_nanobind_casters", "dlbridge_pybind11_casters")

@@ -182,7 +182,7 @@ void name_inexpressible(PyArray_Descr* descriptor, Source& source) {
     }
   }
   if (PyDataType_HASFIELDS(descriptor)) {
-    source.detail = "structured " + source.detail;
+    source.detail = "structured " + std::string(source.detail);
     const std::string field = text_of(PyTuple_GetItem(PyDataType_NAMES(descriptor), 0));
     source.fix = "x[\"" + field + "\"] (one of its fields)";
   }

@@ -35,7 +35,7 @@ Ref plan_in_words(const Explanation& text, const Plan& plan, const Source& sourc
   const Ref fix = text_or_none(text.fix);
   const DType dtype(source.tensor.dtype);
   const std::string source_dtype =
-      dtype.bits == 0 ? (known ? source.detail : "") : to_string(dtype);
+      dtype.bits != 0 ? to_string(dtype) : std::string(known ? source.detail : Text());
   const std::string result_dtype = dtype.bits == 0 ? source_dtype : to_string(plan.dtype);
   std::vector<std::string> told = text.notes;
   told.insert(told.end(), notes_of_target.begin(), notes_of_target.end());

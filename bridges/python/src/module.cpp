@@ -330,6 +330,9 @@ PyMethodDef functions[] = {
      "release_pinned_memory()\n--\n\n"
      "Gives pinned memory that waits for the next copy back to the drivers."},
     {"pinned", new_pinned, METH_VARARGS, nullptr},
+    {"companion_agrees", companion_agrees, METH_VARARGS,
+     "companion_agrees(companion, tensors, /)\n--\n\nWhether a companion for torch reads these "
+     "tensors as torch's own Python does."},
     {"torch_road", choose_torch_road, METH_VARARGS,
      "torch_road(name=None, /)\n--\n\nThe road to torch in use, \"linked\" or \"portable\"."},
     {"torch_vocabulary", torch_vocabulary, METH_NOARGS, nullptr},

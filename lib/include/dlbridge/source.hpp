@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "dlbridge/condition.hpp"
 #include "dlbridge/device.hpp"
@@ -22,6 +23,20 @@ struct Library {
   std::string_view name;        // "torch"
   std::string_view object;      // "torch.Tensor"
   std::array<Fix, 20> fixes{};  // rows with an empty call end the list
+};
+
+/// A text of a source. It is laid out the same in every build: of std::string there are two kinds,
+/// and a bridge may be compiled for a library that has the old one (torch before 2.7).
+class Text {
+ public:
+  Text() = default;
+  Text(std::string_view text) : characters_(text.begin(), text.end()) {}
+  Text(const char* text) : Text(std::string_view(text)) {}
+  Text(const std::string& text) : Text(std::string_view(text)) {}
+  operator std::string_view() const noexcept { return {characters_.data(), characters_.size()}; }
+
+ private:
+  std::vector<char> characters_;
 };
 
 /// What is known of a source beyond its DLTensor.
@@ -50,9 +65,9 @@ struct Source {
   Stream stream;
   // For kFractionalStrides: the strides in bytes, since elements cannot say them.
   const std::int64_t* byte_strides = nullptr;
-  std::string detail;  // what a message adds: the name of a type that DLPack lacks, say
-  std::string fix;     // the call that helps with what `detail` names, where the library's table
-                       // cannot know it
+  Text detail;  // what a message adds: the name of a type that DLPack lacks, say
+  Text fix;     // the call that helps with what `detail` names, where the library's table cannot
+                // know it
   // Room for strides (and, behind them, a shape) that the object does not hold in elements.
   std::array<std::int64_t, 2 * kMaxDimensions> room;
 };

@@ -49,7 +49,7 @@ class Writer {
                                : std::string("{target} cannot use that memory"));
     put("{no_runtime}", no_runtime(Device(source_.tensor.device).type));
     put("{target}", std::string(target_.name));
-    put("{detail}", source_.detail);
+    put("{detail}", std::string(source_.detail));
     put("{ndim}", std::to_string(source_.tensor.ndim));
     put("{min_ndim}", std::to_string(target_.min_dimensions));
     put("{max_ndim}", std::to_string(target_.max_dimensions));

@@ -239,7 +239,7 @@ class Adviser {
     }
     return condition == Condition::kInexpressibleDType || condition == Condition::kPaddedSubByte ||
                    condition == Condition::kWrapperSubclass
-               ? source_.fix
+               ? std::string(source_.fix)
                : std::string();
   }
 

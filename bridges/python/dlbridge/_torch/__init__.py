@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
+from dlbridge._core import companion_agrees
 from dlbridge._torch.devices import (  # noqa: F401
     CUDA_NAMES,
     DTYPES,
     current_stream,
+    dtype_of,
     empty,
     has_device,
     to_device,
@@ -30,13 +32,49 @@ WithoutTorchFunction = torch._C.DisableTorchFunctionSubclass
 TAKES_VERSIONED = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
 
 
+# Why there is no linked road, for who asks.
+without_companion = ""
+
+
 def load_companion() -> Any:
-    """The capsule of the companion extension built for exactly this torch, or None."""
-    name = "_torch_" + re.sub(r"[^0-9A-Za-z]", "_", torch.__version__)
+    """The capsule of the companion extension for this release of torch, or None where there is none
+    that fits."""
+    global without_companion
+    release = torch.__version__.partition("+")[0]
+    name = re.sub(r"[^0-9A-Za-z]", "_", release)
+    name = f"_torch_{name}_abi{int(torch.compiled_with_cxx11_abi())}"
     try:
-        return importlib.import_module(f"dlbridge.{name}").companion
+        companion = importlib.import_module(f"dlbridge.{name}").companion
     except ModuleNotFoundError:
-        return None
+        without_companion = f"there is no companion for torch {release}"
+    except ImportError as error:
+        without_companion = f"the companion for torch {release} cannot be loaded: {error}"
+    else:
+        if _agrees(companion):
+            return companion
+        without_companion = f"the companion for torch {release} misreads tensors of this build"
+    return None
+
+
+@unwatched()
+def _agrees(companion: Any) -> bool:
+    with torch._C.DisableTorchFunction():
+        numbers = torch.arange(12.0, device="cpu").reshape(3, 4)
+        complex_ones = torch.ones(2, dtype=torch.complex64, device="cpu")
+        known = (
+            numbers,
+            numbers.T[1:, ::2],
+            numbers[:0],
+            numbers.to(torch.bfloat16),
+            numbers[0, 0],
+            torch.ones(2, requires_grad=True, device="cpu"),
+            complex_ones.conj(),
+            complex_ones.conj().imag,
+        )
+    try:
+        return companion_agrees(companion, known)
+    except RuntimeError:  # torch's own, of what it was asked for in a wrong way
+        return False
 
 
 @unwatched()
@@ -52,6 +90,8 @@ def prepare(x: torch.Tensor, densify: bool, to_host: bool) -> torch.Tensor:
     return prepared if made else prepared.clone()
 
 
-def deliver(capsule: object) -> torch.Tensor:
-    """The tensor over a capsule's memory."""
-    return torch.utils.dlpack.from_dlpack(capsule)
+def deliver(capsule: object, triple: tuple[int, int, int]) -> torch.Tensor:
+    """The tensor of that type over a capsule's memory, which may call the type a number's."""
+    delivered = torch.utils.dlpack.from_dlpack(capsule)
+    dtype = dtype_of(triple)
+    return delivered if delivered.dtype is dtype else delivered.view(dtype)

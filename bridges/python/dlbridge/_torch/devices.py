@@ -20,6 +20,12 @@ if torch.version.hip:  # such a torch calls its devices "cuda"
 _DEVICE_NAMES = {value: name for name, value in DEVICE_TYPES.items()}
 
 
+def dtype_of(triple: tuple[int, int, int]) -> torch.dtype:
+    """torch's name for a type of DLPack's, which this torch has."""
+    dtype: torch.dtype = _DTYPES[triple]
+    return dtype
+
+
 def to_device(x: torch.Tensor, device_type: int, device_id: int) -> torch.Tensor:
     """The tensor on one of torch's own devices."""
     return x.detach().to(_device(device_type, device_id))

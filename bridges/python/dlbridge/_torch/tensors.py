@@ -28,11 +28,16 @@ def host_tensor() -> torch.Tensor:
     return torch.utils.dlpack.from_dlpack(np.empty(0, np.uint8))
 
 
+def _named(keys: Any) -> Any:
+    """What stands for a key set: before torch 2.5 its text is all that can be compared."""
+    return keys.raw_repr() if hasattr(keys, "raw_repr") else repr(keys)
+
+
 # The key sets of ordinary tensors: nothing in them changes what the memory means.
 _ORDINARY = set()
 for _inference in (False, True):
     with torch.inference_mode(_inference):
-        _ORDINARY.add(_keys_of(host_tensor()).raw_repr())
+        _ORDINARY.add(_named(_keys_of(host_tensor())))
 
 # What torch includes by itself on a thread, and what modes add.
 _BY_ITSELF = torch._C.DispatchKeySet(_KEY.BackendSelect).add(_KEY.ADInplaceOrView)
@@ -158,7 +163,7 @@ def describe(x: torch.Tensor) -> Description:
     found: list[int] = []
     if isinstance(x, UninitializedTensorMixin):
         found = [_C["uninitialised"], *([_C["meta"]] if x.is_meta else [])]
-    elif keys.raw_repr() not in _ORDINARY:
+    elif _named(keys) not in _ORDINARY:
         found, detail, fix = _odd(x, keys)
     without_shape = not _WITHOUT_SHAPE.isdisjoint(found)
     if x.requires_grad:

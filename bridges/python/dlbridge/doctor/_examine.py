@@ -109,6 +109,7 @@ def examine(names: list[str] | None, say: Say) -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": numpy.__version__,
         "machine": f"{platform.system()} {platform.machine()}",
+        "torch_road": _torch_road() if "torch" in found else "",
         "libraries": [],
         "crossings": [],
     }
@@ -122,6 +123,13 @@ def examine(names: list[str] | None, say: Say) -> dict[str, Any]:
         targets = [other for other in usable if other != name]
         report["crossings"] += list(examine_crossings(name, targets))
     return report
+
+
+def _torch_road() -> str:
+    """The road that tensors of the torch here take, and why if it is the slower one."""
+    ask = "import torch, dlbridge as d; d.to_numpy(torch.zeros(1)); print(d.stats().torch_road)"
+    child = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
+    return child.stdout.strip() or "none: torch cannot be imported"
 
 
 def _dtypes_of(name: str) -> Any:

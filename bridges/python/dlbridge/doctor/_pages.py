@@ -90,9 +90,10 @@ def broken_rules(report: Row) -> list[list[str]]:
 
 
 def title(report: Row) -> str:
+    road = f"; the road to torch is {report['torch_road']}" if report["torch_road"] else ""
     return (
         f"dlbridge {report['dlbridge']}, Python {report['python']}, NumPy {report['numpy']}, "
-        f"{report['machine']}"
+        f"{report['machine']}{road}"
     )
 
 

@@ -98,6 +98,7 @@ class Stats(NamedTuple):
     bytes_copied: int
     by_target: dict[str, Tally]
     alive: int  # managed tensors: each is a view that somebody holds, or a copy
+    torch_road: str  # "linked", "portable" with the reason, or "" before a tensor of torch came by
 
 
 def stats() -> Stats:
@@ -106,7 +107,15 @@ def stats() -> Stats:
     by_target = {name: Tally(*row) for name, row in rows.items()}
     views, copies, copied = (sum(each) for each in zip(*by_target.values(), strict=True))
     alive = _core.live_managed_tensors()
-    return Stats(views + copies, views, copies, refusals, copied, by_target, alive)
+    return Stats(views + copies, views, copies, refusals, copied, by_target, alive, _torch_road())
+
+
+def _torch_road() -> str:
+    torch = sys.modules.get("dlbridge._torch")
+    if torch is None:
+        return ""
+    road = _core.torch_road()
+    return f"{road}: {torch.without_companion}" if torch.without_companion else road
 
 
 # Called by _core while a block is open.

@@ -341,8 +341,33 @@ class PortableRoad final : public TorchRoad {
     if (const DLPackExchangeAPI* table = tools().table) {
       return checked(deliver_by_table(*table, std::move(tensor)));
     }
-    const Ref capsule = make_capsule(std::move(tensor), takes_versioned.get() == Py_True);
-    return checked(PyObject_CallOneArg(deliver_tensor.get(), capsule.get()));
+    return by_capsule(std::move(tensor));
+  }
+
+  // Before 2.9 torch may end a tensor that it then refuses, and leaves the capsule's name as it
+  // was: the capsule would end it again. A count of our own tells. Nor does such a torch take
+  // float8 from others, which it has itself.
+  static Ref by_capsule(ManagedTensor tensor) {
+    const DType dtype = tensor.dtype();
+    const bool versioned = takes_versioned.get() == Py_True;
+    if (dtype.code > kDLBool && !versioned) {
+      tensor.reinterpret(DType(kDLUInt, static_cast<int>(dtype.element_bits()), 1));
+    }
+    auto* block = reinterpret_cast<detail::Block*>(tensor.release());
+    detail::retain(block);
+    std::unique_ptr<detail::Block, void (*)(detail::Block*)> kept(block, detail::release);
+    const std::uint32_t both = block->references.load(std::memory_order_relaxed);
+    const Ref capsule = make_capsule(ManagedTensor::retake(&block->managed), versioned);
+    Ref made(PyObject_CallFunction(deliver_tensor.get(), "O(iii)", capsule.get(), dtype.code,
+                                   dtype.bits, dtype.lanes));
+    if (!made) {
+      const KeepError keep;
+      if (block->references.load(std::memory_order_relaxed) < both) {
+        PyCapsule_SetDestructor(capsule.get(), nullptr);
+      }
+      kept.reset();
+    }
+    return checked(made.release());
   }
 
   // A new tensor as torch.from_numpy() gives it to who watches: modes, transforms, traces.

@@ -4,7 +4,7 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/jit/frontend/tracer.h>
 
-#include <string>
+#include <string_view>
 
 #include "devices/companion_module.hpp"
 #include "dlbridge/torch.hpp"
@@ -63,8 +63,9 @@ void name_subclass(PyObject* object, Source& source) {
     conditions.add_if(is_uninitialised(object), Condition::kUninitialised);
     return;
   }
-  source.detail = Py_TYPE(object)->tp_name;
-  if (source.detail == "FakeTensor") {
+  const std::string_view name = Py_TYPE(object)->tp_name;
+  source.detail = name;
+  if (name == "FakeTensor") {
     conditions.remove(Condition::kWrapperSubclass);
     conditions.remove(Condition::kDispatchSubclass);
     conditions.add(Condition::kFake);

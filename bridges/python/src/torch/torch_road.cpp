@@ -1,7 +1,7 @@
 #include "torch/torch_road.hpp"
 
+#include <algorithm>
 #include <array>
-#include <vector>
 
 #include "dlbridge/python_lease.hpp"
 #include "torch/portable_torch.hpp"
@@ -15,23 +15,24 @@ PackageAttribute load_companion("dlbridge._torch", "load_companion");
 const TorchRoad* linked = nullptr;
 const TorchRoad* in_use = nullptr;
 
-// The companion for the torch that is running, or null, without an error, where there is none.
-const TorchRoad* linked_road() {
-  if (linked != nullptr) {
-    return linked;
-  }
-  const Ref capsule = checked(PyObject_CallNoArgs(load_companion.get()));
-  if (capsule.get() == Py_None) {
-    return nullptr;
-  }
+// The road in a companion's capsule; null for a companion of another build of this library, which
+// would misread our classes.
+const TorchRoad* road_in(PyObject* capsule) {
   const auto* companion =
-      static_cast<const Companion*>(PyCapsule_GetPointer(capsule.get(), kCompanionCapsule));
+      static_cast<const Companion*>(PyCapsule_GetPointer(capsule, kCompanionCapsule));
   if (companion == nullptr) {
     throw PythonError();
   }
-  // A companion of another build of this library would misread our classes.
-  if (companion->interface == Companion::kInterface) {
-    linked = companion->open(run_with_gil);
+  return companion->interface == Companion::kInterface ? companion->open(run_with_gil) : nullptr;
+}
+
+// The companion for the torch that is running, or null, without an error, where there is none.
+const TorchRoad* linked_road() {
+  if (linked == nullptr) {
+    const Ref capsule = checked(PyObject_CallNoArgs(load_companion.get()));
+    if (capsule.get() != Py_None) {
+      linked = road_in(capsule.get());
+    }
   }
   return linked;
 }
@@ -42,6 +43,37 @@ const TorchRoad* portable_or_error() {
     throw PythonError();
   }
   return road;
+}
+
+bool same_tensor(const DLTensor& a, const DLTensor& b) {
+  return a.data == b.data && a.ndim == b.ndim && DType(a.dtype) == DType(b.dtype) &&
+         Device(a.device) == Device(b.device) && std::equal(a.shape, a.shape + a.ndim, b.shape) &&
+         std::equal(a.strides, a.strides + a.ndim, b.strides);
+}
+
+void describe_by(const TorchRoad& road, PyObject* tensor, Source& source) {
+  if (!road.describe(tensor, source)) {
+    throw PythonError();
+  }
+}
+
+bool describes_as(const TorchRoad& road, const TorchRoad& other, PyObject* tensor) {
+  Source described;
+  Source expected;
+  describe_by(road, tensor, described);
+  describe_by(other, tensor, expected);
+  return described.traits.conditions == expected.traits.conditions &&
+         same_tensor(described.tensor, expected.tensor);
+}
+
+bool delivers(const TorchRoad& road) {
+  constexpr std::array<std::int64_t, 2> kShape = {2, 3};
+  ManagedTensor tensor = ManagedTensor::allocate(DType(kDLFloat, 32, 1), kShape);
+  const ManagedTensor kept = tensor.share();
+  const Ref made = checked(road.deliver(tensor.release()));
+  Source described;
+  describe_by(road, made.get(), described);
+  return same_tensor(described.tensor, kept.tensor());
 }
 
 const TorchRoad* chosen_road() {
@@ -64,6 +96,23 @@ const TorchRoad* torch_road() noexcept {
     translate_exception();
     return nullptr;
   }
+}
+
+PyObject* companion_agrees(PyObject* /*module*/, PyObject* arguments) noexcept {
+  return guarded([&]() -> PyObject* {
+    PyObject* capsule = nullptr;
+    PyObject* tensors = nullptr;
+    if (PyArg_ParseTuple(arguments, "OO!:companion_agrees", &capsule, &PyTuple_Type, &tensors) ==
+        0) {
+      throw PythonError();
+    }
+    const TorchRoad* road = road_in(capsule);
+    bool agrees = road != nullptr && delivers(*road);
+    for (Py_ssize_t i = 0; agrees && i < PyTuple_GET_SIZE(tensors); ++i) {
+      agrees = describes_as(*road, *portable_or_error(), PyTuple_GET_ITEM(tensors, i));
+    }
+    return PyBool_FromLong(agrees ? 1 : 0);
+  });
 }
 
 PyObject* choose_torch_road(PyObject* /*module*/, PyObject* arguments) noexcept {

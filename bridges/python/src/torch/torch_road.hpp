@@ -48,7 +48,7 @@ class TorchRoad {
 inline constexpr const char* kCompanionCapsule = "dlbridge.torch_companion";
 struct Companion {
   // Bumped with any change of the classes that cross between the two binaries.
-  static constexpr int kInterface = 3;
+  static constexpr int kInterface = 4;
   int interface = kInterface;
   const TorchRoad* (*open)(void (*run_with_gil)(void* context, void (*action)(void*))) = nullptr;
 };
@@ -59,5 +59,9 @@ const TorchRoad* torch_road() noexcept;
 
 /// dlbridge._core.torch_road([name]): the road in use, after a change to that one.
 PyObject* choose_torch_road(PyObject* module, PyObject* arguments) noexcept;
+
+/// dlbridge._core.companion_agrees(companion, tensors): whether its road says of each tensor what
+/// the portable one says, and makes tensors that are where they should be.
+PyObject* companion_agrees(PyObject* module, PyObject* arguments) noexcept;
 
 }  // namespace dlbridge::python

@@ -85,7 +85,7 @@ struct BasicTorch {
       conditions.add_if(impl->requires_grad(), Condition::kInGraph);
       conditions.add_if(torch_detail::has_tangent(tensor), Condition::kForwardDual);
     }
-    const c10::DispatchKeySet keys = impl->key_set();
+    c10::DispatchKeySet keys = impl->key_set();  // its questions are const since torch 2.8
     if ((keys.raw_repr() & ~torch_detail::kOrdinaryKeys) != 0 || !impl->has_storage() ||
         impl->device_type() == c10::DeviceType::Meta) [[unlikely]] {
       describe_odd(tensor, keys, source);
@@ -125,7 +125,8 @@ struct BasicTorch {
         meta != nullptr && (meta->requires_grad() || torch_detail::tangents_exist())) {
       return false;
     }
-    const auto type = static_cast<std::size_t>(impl.dtype().toScalarType());
+    caffe2::TypeMeta held = impl.dtype();  // so are this one's
+    const auto type = static_cast<std::size_t>(held.toScalarType());
     if (type >= torch_detail::kScalarTypes.size() || !impl.is_contiguous()) {
       return false;
     }
