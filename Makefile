@@ -33,7 +33,7 @@ LIBRARIES_READY := $(LIBRARIES_VENV)/.ready
 
 # Ours, wherever it is: committed or not, but nothing generated.
 CXX_FILES = $(shell find lib bridges tests examples bench -name '*.cpp' -o -name '*.hpp' | sort)
-PY_DIRS = bridges tests examples $(wildcard docs bench)
+PY_DIRS = bridges cmake tests examples $(wildcard docs bench)
 
 # $(call debian,packages): installs the missing ones, or says that they are missing and goes on:
 # they may be there under another name, and if not the next step fails and this explains it.
@@ -54,7 +54,7 @@ if [ -n "$$missing" ]; then
 fi
 endef
 
-.PHONY: help demo test libraries peers load doctor sanitize bench instructions fuzz tsan build build-asan build-tsan build-fuzz format format-check lint docs mutants nightly clean test-gpu bench-gpu
+.PHONY: help demo test wheels libraries peers load doctor sanitize bench instructions fuzz tsan build build-asan build-tsan build-fuzz format format-check lint docs mutants nightly clean test-gpu bench-gpu
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -85,6 +85,12 @@ peers: build $(LIBRARIES_READY) ## Run other projects' own tests of DLPack again
 
 load: build ## Cross 50 million times; what each crossing leaves behind has to be nothing
 	PYTHONPATH=build/python $(PY) tests/load/steady.py $(LOAD_ARGS)
+
+wheels: $(READY) ## Build wheels with companions for many torches; PYTHONS="3.11 3.12" TORCHES="2.15.0"
+	$(PY) -m pip install -q --disable-pip-version-check -r requirements/wheels.txt
+	$(PY) cmake/wheels.py $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(TORCHES),--torches $(TORCHES))
+	$(PY) -m twine check --strict dist/*.whl
+	$(PY) -m check_wheel_contents dist/*.whl
 
 doctor: build $(LIBRARIES_READY) ## Examine all of these libraries; leaves build/doctor.{json,html,md}
 	export OCL_ICD_FILENAMES=$(abspath $(LIBRARIES_VENV))/lib/libintelocl.so
