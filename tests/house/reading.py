@@ -195,6 +195,13 @@ def gil_under_locks(text: str) -> list[int]:
     return found
 
 
+def locked_statics(text: str) -> list[int]:
+    """The lines where a static variable of a function is made by a call, and so under a lock."""
+    code = code_of(text)
+    made = r"(?m)^[ \t]+static (?!constinit|constexpr)[^;={(]*=[^;]*\("
+    return [line_of(code, found.start()) for found in re.finditer(made, code)]
+
+
 # --- what includes and imports what ---------------------------------------------------------------
 
 

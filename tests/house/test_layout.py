@@ -18,6 +18,7 @@ from reading import (
     gil_under_locks,
     imported,
     included,
+    locked_statics,
     module_of,
     python_in_initialisers,
     resolved,
@@ -222,6 +223,28 @@ def test_no_static_initialiser_calls_python() -> None:
 def test_the_gil_is_neither_taken_nor_let_go_under_a_lock() -> None:
     found = {path: gil_under_locks(text_of(path)) for path in SOURCES}
     fulfilled([f"{path}:{line}" for path, lines in found.items() for line in lines])
+
+
+def test_the_core_finds_nothing_out_under_a_static_variables_lock() -> None:
+    """A fork in another thread would leave it shut. Devices are refused to a forked process."""
+    core = [path for path in SOURCES if path.parts[:2] == ("lib", "src")]
+    found = {path: locked_statics(text_of(path)) for path in core if path.name != "pinned_pool.cpp"}
+    fulfilled([f"{path}:{line}" for path, lines in found.items() for line in lines])
+
+
+def test_the_reader_finds_static_variables_that_are_made_by_a_call() -> None:
+    code = """\
+int f() {
+  static const bool has = ask();
+  static auto& all = *new std::map<int, int>;
+  static const bool seen = [] { return ask(); }();
+  static constinit std::atomic<int> none{-1};
+  static std::atomic<Share*> declared;
+  static const char* const kNames[] = {"a", "b"};
+}
+static void g(int (*h)());
+"""
+    assert locked_statics(code) == [2, 4]
 
 
 # --- the reader itself ----------------------------------------------------------------------------

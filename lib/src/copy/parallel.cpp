@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "dlbridge/threads.hpp"
+#include "memory/found.hpp"
 
 #ifdef __linux__
 #include <sched.h>
@@ -55,8 +56,7 @@ int copy_threads() noexcept {
   if (chosen > 0) {
     return chosen;
   }
-  static const int initial = initial_threads();
-  return initial;
+  return static_cast<int>(detail::found<initial_threads>());
 }
 
 void set_copy_threads(int count) noexcept {

@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstring>
 
+#include "memory/found.hpp"
+
 /// Loops that the compiler vectorises: built once for the baseline and once for AVX2 where that is
 /// a question, with the choice made at run time (float16 conversion, F16C, counts as part of AVX2).
 /// A loop is a class with a static `run`. All that it calls must be inline for good: what is
@@ -23,18 +25,21 @@
 
 namespace dlbridge::detail {
 
+#ifdef DLBRIDGE_HAS_AVX2
+inline bool processor_has_avx2() noexcept {
+  // Not every compiler's __builtin_cpu_supports knows F16C.
+  unsigned a = 0;
+  unsigned b = 0;
+  unsigned c = 0;
+  unsigned d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0 &&
+         __builtin_cpu_supports("avx2") != 0;
+}
+#endif
+
 inline bool has_avx2() noexcept {
 #ifdef DLBRIDGE_HAS_AVX2
-  // Not every compiler's __builtin_cpu_supports knows F16C.
-  static const bool has = [] {
-    unsigned a = 0;
-    unsigned b = 0;
-    unsigned c = 0;
-    unsigned d = 0;
-    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0 &&
-           __builtin_cpu_supports("avx2") != 0;
-  }();
-  return has;
+  return found<processor_has_avx2>() != 0;
 #else
   return false;
 #endif

@@ -8,6 +8,7 @@
 
 #include "dlbridge/memory_pool.hpp"
 #include "memory/block_memory.hpp"
+#include "memory/found.hpp"
 
 #ifdef __linux__
 #include <sys/mman.h>
@@ -121,8 +122,7 @@ void end_memory(void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
 
 void offer_to_system([[maybe_unused]] const Piece& piece) noexcept {
 #ifdef __linux__
-  static const bool worth_it = kMaps && has_huge_pages();
-  if (worth_it && piece.capacity >= kHugeFrom) {
+  if (kMaps && piece.capacity >= kHugeFrom && found<has_huge_pages>() != 0) {
     // A microsecond or two for a huge page; with small ones, half of what a new page costs. What is
     // written again is not taken.
     (void)madvise(piece.memory, piece.capacity, MADV_FREE);
@@ -189,9 +189,8 @@ class Pool {
   }
 
   [[nodiscard]] std::size_t limit() noexcept {
-    static const std::size_t initial = initial_limit();
     const std::size_t chosen = limit_.load(std::memory_order_relaxed);
-    return chosen == kUnchosen ? initial : chosen;
+    return chosen == kUnchosen ? static_cast<std::size_t>(found<initial_limit>()) : chosen;
   }
 
   std::size_t choose_limit(std::size_t bytes) noexcept {
