@@ -122,7 +122,7 @@ void end_memory(void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
 
 void offer_to_system([[maybe_unused]] const Piece& piece) noexcept {
 #ifdef __linux__
-  if (kMaps && piece.capacity >= kHugeFrom && found<has_huge_pages>() != 0) {
+  if (kMaps && piece.capacity >= kHugeFrom && detail::found<has_huge_pages>() != 0) {
     // A microsecond or two for a huge page; with small ones, half of what a new page costs. What is
     // written again is not taken.
     (void)madvise(piece.memory, piece.capacity, MADV_FREE);
@@ -190,7 +190,7 @@ class Pool {
 
   [[nodiscard]] std::size_t limit() noexcept {
     const std::size_t chosen = limit_.load(std::memory_order_relaxed);
-    return chosen == kUnchosen ? static_cast<std::size_t>(found<initial_limit>()) : chosen;
+    return chosen == kUnchosen ? static_cast<std::size_t>(detail::found<initial_limit>()) : chosen;
   }
 
   std::size_t choose_limit(std::size_t bytes) noexcept {
