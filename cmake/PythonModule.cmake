@@ -42,6 +42,7 @@ set(module_sources
   extension.cpp
   ledger.cpp
   module.cpp
+  names.cpp
   registry.cpp
   targets/bridge_target.cpp
   targets/library_target.cpp

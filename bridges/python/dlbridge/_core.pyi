@@ -58,6 +58,8 @@ def to_numpy(
     policy: _Policy = None,
     dtype: Any = None,
     copy: bool | None = None,
+    order: Literal["C"] | None = None,
+    writable: bool | None = None,
     out: np.ndarray[Any, Any] | None = None,
     stream: Any = None,
     async_: Literal[False] = False,
@@ -70,6 +72,8 @@ def to_numpy(
     policy: _Policy = None,
     dtype: Any = None,
     copy: bool | None = None,
+    order: Literal["C"] | None = None,
+    writable: bool | None = None,
     out: np.ndarray[Any, Any] | None = None,
     stream: Any = None,
     async_: Literal[True],
@@ -81,6 +85,7 @@ def to_torch(
     policy: _Policy = None,
     dtype: Any = None,
     copy: bool | None = None,
+    order: Literal["C"] | None = None,
     device: _Device = None,
     stream: Any = None,
 ) -> torch.Tensor: ...
@@ -99,6 +104,8 @@ def explain_plan(
     dtype: Any,
     copy: bool | None,
     device: _Device,
+    order: str | None,
+    writable: bool | None,
     leaf: bool,
     /,
 ) -> Plan: ...
@@ -109,6 +116,8 @@ def cross_to(
     dtype: Any,
     copy: bool | None,
     device: _Device,
+    order: str | None,
+    writable: bool | None,
     leaf: bool,
     /,
 ) -> Any: ...

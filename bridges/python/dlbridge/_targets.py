@@ -6,7 +6,7 @@ import functools
 import warnings
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from dlbridge import _core
 from dlbridge._errors import ConversionRefused, refused
@@ -77,19 +77,23 @@ def to(
     policy: Policy | str | None = None,
     dtype: Any = None,
     copy: bool | None = None,
+    order: Literal["C"] | None = None,
+    writable: bool | None = None,
     device: Any = None,
 ) -> Any:
     """``x``, from any library, as an array of ``target``: a library's name or its module.
 
     A tree (dicts, lists, tuples, dataclasses, their like, and what optree or torch's pytree know)
-    comes back as a tree of the same structure, with its other leaves untouched.
+    comes back as a tree of the same structure, with its other leaves untouched. ``order="C"`` and
+    ``writable=True`` say what the result has to be; a copy is made where a view would not be so.
     """
-    return _core.cross_to(x, target_of(library_for(target)), policy, dtype, copy, device, False)
+    row = target_of(library_for(target))
+    return _core.cross_to(x, row, policy, dtype, copy, device, order, writable, False)
 
 
 def convert_to(library: Library, x: Any, policy: Policy | str | None, *, leaf: bool = False) -> Any:
     """An array or tensor, or a tree of them, as the library's. ``leaf``: ``x`` is one of a tree."""
-    return _core.cross_to(x, target_of(library), policy, None, None, None, leaf)
+    return _core.cross_to(x, target_of(library), policy, None, None, None, None, None, leaf)
 
 
 def hand_over(library: Library, managed: _core.ManagedTensor, view: bool, may_copy: bool) -> Any:
@@ -124,6 +128,8 @@ def explain(
     policy: Policy | str | None = None,
     dtype: Any = None,
     copy: bool | None = None,
+    order: Literal["C"] | None = None,
+    writable: bool | None = None,
     device: Any = None,
 ) -> Plan:
     """What the conversion of ``x`` to ``target`` would do, and why. Changes nothing.
@@ -134,7 +140,7 @@ def explain(
 
     def plan_of(x: Any, leaf: bool = True) -> Plan:
         try:
-            return _core.explain_plan(x, row, policy, dtype, copy, device, leaf)
+            return _core.explain_plan(x, row, policy, dtype, copy, device, order, writable, leaf)
         except ConversionRefused as refused:
             # What cannot even be read as a tensor has a Plan too: its refusal.
             return refused.plan

@@ -47,25 +47,49 @@ std::optional<DType> named(std::string_view text) {
   return dtype_named(text);
 }
 
+bool is_given(PyObject* argument) {
+  return argument != nullptr && argument != Py_None;
+}
+
+bool is_c_order(PyObject* order) {
+  if (PyUnicode_Check(order) && PyUnicode_CompareWithASCIIString(order, "C") == 0) {
+    return true;
+  }
+  raise(PyExc_ValueError, "order=" + shown(order) + " is no order; use one of None, 'C'");
+}
+
+bool is_need(PyObject* writable) {
+  if (!PyBool_Check(writable)) {
+    raise(PyExc_ValueError,
+          "writable=" + shown(writable) + " is no need; use one of None, False, True");
+  }
+  return writable == Py_True;
+}
+
 }  // namespace
 
-Call read_call(PyObject* policy, PyObject* dtype, PyObject* copy, PyObject* device,
-               PyObject* stream) {
+Call read_call(const Asked& asked) {
   Call call;
-  call.policy = policy_argument(policy);
-  if (copy != nullptr && copy != Py_None) {
+  call.policy = policy_argument(asked.policy);
+  if (is_given(asked.copy)) {
     call.request.policy_copy = call.policy.copy();
-    call.policy = call.policy.with_copy(copy_rule(copy, CopyRule::kWhenNeeded));
+    call.policy = call.policy.with_copy(copy_rule(asked.copy, CopyRule::kWhenNeeded));
     call.request.copy_was_argument = true;
   }
-  if (dtype != nullptr && dtype != Py_None) {
-    call.request.dtype = dtype_argument(dtype);
+  if (is_given(asked.dtype)) {
+    call.request.dtype = dtype_argument(asked.dtype);
   }
-  if (device != nullptr && device != Py_None) {
-    call.request.device = device_argument(device);
+  if (is_given(asked.device)) {
+    call.request.device = device_argument(asked.device);
   }
-  if (stream != nullptr) {
-    call.stream = stream_argument(stream);
+  if (asked.stream != nullptr) {
+    call.stream = stream_argument(asked.stream);
+  }
+  if (is_given(asked.order)) {
+    call.request.c_order = is_c_order(asked.order);
+  }
+  if (is_given(asked.writable)) {
+    call.request.writable = is_need(asked.writable);
   }
   return call;
 }

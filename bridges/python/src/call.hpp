@@ -65,9 +65,17 @@ struct Call {
   return call;
 }
 
-/// Reads the arguments that the functions share; null or None where there is none.
-[[nodiscard]] Call read_call(PyObject* policy, PyObject* dtype, PyObject* copy, PyObject* device,
-                             PyObject* stream = nullptr);
+/// The arguments that the functions share; null or None where there is none.
+struct Asked {
+  PyObject* policy = nullptr;
+  PyObject* dtype = nullptr;
+  PyObject* copy = nullptr;
+  PyObject* device = nullptr;
+  PyObject* stream = nullptr;
+  PyObject* order = nullptr;
+  PyObject* writable = nullptr;
+};
+[[nodiscard]] Call read_call(const Asked& asked);
 
 /// The policy of an argument: None is the default, a name one of the presets, or a Policy.
 [[nodiscard]] Policy policy_argument(PyObject* policy);

@@ -23,7 +23,7 @@ DLManagedTensorVersioned* take(PyObject* object, bool on_host, bool aligned) noe
     const Watch watch;
     Call call;
     if (any_block_open()) [[unlikely]] {
-      call = read_call(nullptr, nullptr, nullptr, nullptr);
+      call = read_call({});
     }
     if (on_host) {
       call.request.device = Device{};

@@ -9,6 +9,7 @@
 #include "dlbridge/memory_pool.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "extension.hpp"
+#include "names.hpp"
 #include "registry.hpp"
 #include "targets/managed_target.hpp"
 #include "targets/numpy_target.hpp"
@@ -46,12 +47,17 @@ Arguments<Count> keywords_of(const char* function, const std::array<const char*,
 [[gnu::noinline]] Ref to_numpy_as_told(PyObject* x, PyObject* const* arguments, Py_ssize_t count,
                                        PyObject* keywords) {
   const Watch watch;
-  const auto named =
-      keywords_of<6>("to_numpy", {"policy", "dtype", "copy", "out", "stream", "async_"}, arguments,
-                     count, keywords);
-  Call call = read_call(named.get(0), named.get(1), named.get(2), nullptr, named.get(4));
-  PyObject* out = named.get(3);
-  const int pending = PyObject_IsTrue(named.get(5));
+  const auto named = keywords_of<8>(
+      "to_numpy", {"policy", "dtype", "copy", "order", "writable", "out", "stream", "async_"},
+      arguments, count, keywords);
+  Call call = read_call({.policy = named.get(0),
+                         .dtype = named.get(1),
+                         .copy = named.get(2),
+                         .stream = named.get(6),
+                         .order = named.get(3),
+                         .writable = named.get(4)});
+  PyObject* out = named.get(5);
+  const int pending = PyObject_IsTrue(named.get(7));
   checked(pending);
   if (out == Py_None && pending == 0) {
     return cross(x, kToNumPy, call);
@@ -61,6 +67,10 @@ Arguments<Count> keywords_of(const char* function, const std::array<const char*,
       (void)map_tree(x, [](PyObject*) -> Ref {
         raise(PyExc_TypeError, "out= takes the result of one tensor, and this is a tree");
       });
+    }
+    if (call.request.c_order || call.request.writable) {
+      raise(PyExc_ValueError,
+            "order= and writable= are for a new array; out= is laid out as it is, and written to");
     }
     call = call_into(out, call);
   }
@@ -82,10 +92,16 @@ PyObject* to_numpy(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
 [[gnu::noinline]] Ref to_torch_as_told(PyObject* x, PyObject* const* arguments, Py_ssize_t count,
                                        PyObject* keywords) {
   const Watch watch;
-  const auto named = keywords_of<5>("to_torch", {"policy", "dtype", "copy", "device", "stream"},
-                                    arguments, count, keywords);
+  const auto named =
+      keywords_of<6>("to_torch", {"policy", "dtype", "copy", "order", "device", "stream"},
+                     arguments, count, keywords);
   return cross(x, kToTorch,
-               read_call(named.get(0), named.get(1), named.get(2), named.get(3), named.get(4)));
+               read_call({.policy = named.get(0),
+                          .dtype = named.get(1),
+                          .copy = named.get(2),
+                          .device = named.get(4),
+                          .stream = named.get(5),
+                          .order = named.get(3)}));
 }
 
 PyObject* to_torch(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
@@ -105,7 +121,7 @@ PyObject* to_torch(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
   const Watch watch;
   const auto named = keywords_of<2>("from_dlpack", {"device", "copy"}, arguments, count, keywords);
   return cross(x, way_into_tensor(x), kToManaged,
-               without_policy(read_call(nullptr, nullptr, named.get(1), named.get(0))));
+               without_policy(read_call({.copy = named.get(1), .device = named.get(0)})));
 }
 
 PyObject* from_dlpack(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
@@ -138,30 +154,27 @@ PyObject* capsule(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t c
       versioned = wants_versioned(named.get(0));  // None asks for the legacy capsule
     }
     return cross(x, way_into_tensor(x), CapsuleTarget(versioned),
-                 read_call(named.get(1), nullptr, nullptr, nullptr))
+                 read_call({.policy = named.get(1)}))
         .release();
   });
 }
 
-std::string text_argument(PyObject* text) {
-  const char* bytes = PyUnicode_AsUTF8(text);
-  if (bytes == nullptr) {
-    throw PythonError();
-  }
-  return bytes;
-}
-
-// The arguments (x, target, policy, dtype, copy, device, leaf): what is asked of x, which is a leaf
-// of a tree where it says so.
+// The arguments (x, target, policy, dtype, copy, device, order, writable, leaf): what is asked of
+// x, which is a leaf of a tree where it says so.
 Call call_for(const char* function, PyObject* const* arguments, Py_ssize_t count) {
-  only_argument(function, arguments, count, 7);
-  Call call = read_call(arguments[2], arguments[3], arguments[4], arguments[5]);
-  call.request.leaf = arguments[6] == Py_True;
+  only_argument(function, arguments, count, 9);
+  Call call = read_call({.policy = arguments[2],
+                         .dtype = arguments[3],
+                         .copy = arguments[4],
+                         .device = arguments[5],
+                         .order = arguments[6],
+                         .writable = arguments[7]});
+  call.request.leaf = arguments[8] == Py_True;
   return call;
 }
 
-// explain_plan(x, target, policy, dtype, copy, device, leaf), target a name or a capsule of
-// new_target().
+// explain_plan(x, target, policy, dtype, copy, device, order, writable, leaf), target a name or a
+// capsule of new_target().
 PyObject* explain_plan(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
   return guarded([&]() -> PyObject* {
     drain_releases();
@@ -170,7 +183,8 @@ PyObject* explain_plan(PyObject* /*module*/, PyObject* const* arguments, Py_ssiz
   });
 }
 
-// cross_to(x, target, policy, dtype, copy, device, leaf): the conversion itself, of a tree too.
+// cross_to(x, target, policy, dtype, copy, device, order, writable, leaf): the conversion itself,
+// of a tree too.
 PyObject* cross_to(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
   return guarded([&]() -> PyObject* {
     drain_releases();
@@ -223,51 +237,6 @@ PyObject* give_back_pool(PyObject* /*module*/, PyObject* /*unused*/) {
   return PyLong_FromSize_t(before - std::min(before, pooled_bytes()));
 }
 
-PyObject* name_of_device(PyObject* /*module*/, PyObject* arguments) {
-  int type = 0;
-  int id = 0;
-  if (PyArg_ParseTuple(arguments, "ii:device_name", &type, &id) == 0) {
-    return nullptr;
-  }
-  return guarded([&] { return PyUnicode_FromString(to_string(Device(type, id)).c_str()); });
-}
-
-PyObject* type_of_device(PyObject* /*module*/, PyObject* device) {
-  return guarded([&] { return PyLong_FromLong(device_argument(device).type); });
-}
-
-PyObject* name_of_dtype(PyObject* /*module*/, PyObject* arguments) {
-  int code = 0;
-  int bits = 0;
-  int lanes = 1;
-  if (PyArg_ParseTuple(arguments, "iii:dtype_name", &code, &bits, &lanes) == 0) {
-    return nullptr;
-  }
-  return guarded([&] { return PyUnicode_FromString(to_string(DType(code, bits, lanes)).c_str()); });
-}
-
-PyObject* triple_of_dtype(PyObject* /*module*/, PyObject* name) {
-  return guarded([&]() -> PyObject* {
-    const auto dtype = dtype_named(text_argument(name));
-    if (!dtype) {
-      raise(PyExc_ValueError, "DLPack has no type of that name");
-    }
-    return Py_BuildValue("(iii)", dtype->code, dtype->bits, dtype->lanes);
-  });
-}
-
-// The conditions that the portable road finds, by the names that _torch/ uses.
-PyObject* conditions_by_name(PyObject* /*module*/, PyObject* /*unused*/) {
-  return guarded([&]() -> PyObject* {
-    Ref names = checked(PyDict_New());
-    for (const auto& row : kConditions) {
-      const Ref number = checked(PyLong_FromLong(static_cast<long>(row.condition)));
-      checked(PyDict_SetItemString(names.get(), row.name.data(), number.get()));
-    }
-    return names.release();
-  });
-}
-
 template <typename Function>
 PyCFunction as_function(Function* function) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
@@ -275,14 +244,17 @@ PyCFunction as_function(Function* function) {
 
 PyMethodDef functions[] = {
     {"to_numpy", as_function(to_numpy), METH_FASTCALL | METH_KEYWORDS,
-     "to_numpy(x, /, *, policy=None, dtype=None, copy=None, out=None, stream=None, "
-     "async_=False)\n--\n\n"
+     "to_numpy(x, /, *, policy=None, dtype=None, copy=None, order=None, writable=None, out=None, "
+     "stream=None, async_=False)\n--\n\n"
      "x, from any library, as a numpy.ndarray: sharing memory wherever the policy allows.\n\n"
+     "order=\"C\", writable=True: what the array has to be; a copy is made where it is not so.\n"
      "out: an array to fill and return. stream: the one that x's memory is ordered on. async_: a\n"
      "PendingArray, to be awaited, while a copy from a device goes on."},
     {"to_torch", as_function(to_torch), METH_FASTCALL | METH_KEYWORDS,
-     "to_torch(x, /, *, policy=None, dtype=None, copy=None, device=None, stream=None)\n--\n\n"
-     "x, from any library, as a torch.Tensor: sharing memory wherever the policy allows."},
+     "to_torch(x, /, *, policy=None, dtype=None, copy=None, order=None, device=None, "
+     "stream=None)\n--\n\n"
+     "x, from any library, as a torch.Tensor: sharing memory wherever the policy allows.\n\n"
+     "order=\"C\": the tensor has to be contiguous; a copy is made where it is not."},
     {"from_dlpack", as_function(from_dlpack), METH_FASTCALL | METH_KEYWORDS,
      "from_dlpack(x, /, *, device=None, copy=None)\n--\n\n"
      "x, any producer or a raw capsule, as a ManagedTensor."},

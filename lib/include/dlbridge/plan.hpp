@@ -53,6 +53,8 @@ struct Request {
   // The source is a leaf of a tree: `dtype` is for leaves of its own kind, and what holds no
   // numbers may stay as it is.
   bool leaf = false;
+  bool c_order = false;   // the result is to be C-contiguous
+  bool writable = false;  // the result is to be written to, which nobody else is harmed by
 
   [[nodiscard]] constexpr bool asks_for_cast(DType from) const {
     return dtype && *dtype != from && (!leaf || dtype->kind() == from.kind());

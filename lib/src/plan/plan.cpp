@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "dlbridge/copy.hpp"
+#include "plan/itself.hpp"
 #include "plan/near_types.hpp"
 #include "plan/route.hpp"
 #include "tensor/layout.hpp"
@@ -10,10 +11,8 @@
 namespace dlbridge {
 namespace {
 
-constexpr Conditions kBesideValues{Condition::kMasked, Condition::kUnit};
-
 constexpr Conditions kNeverCross =
-    kWithoutStorage | kBesideValues |
+    kWithoutStorage | detail::kBesideValues |
     Conditions{Condition::kQuantised, Condition::kNested, Condition::kDispatchSubclass,
                Condition::kInexpressibleDType, Condition::kPaddedSubByte};
 
@@ -50,6 +49,7 @@ class Planner {
     }
     settle_mutable(said.has(Condition::kReadOnly));
     settle_read_only(said.has(Condition::kReadOnly));
+    settle_writable();
     if (said.has(Condition::kPaddedElements) && (copies_ || !target_.carries_padding)) {
       refuse(Condition::kPaddedElements);
     }
@@ -231,6 +231,9 @@ class Planner {
     if (is_c_contiguous(tensor)) {
       return;
     }
+    if (request_.c_order) {
+      need_copy(Condition::kOrderAsked, Step::kRepack);
+    }
     if (target_.strides == StrideSupport::kCompact) {
       need_copy(Condition::kNotCompact, Step::kRepack);
     } else if (target_.strides == StrideSupport::kNonNegative &&
@@ -301,6 +304,25 @@ class Planner {
       need_copy(cause, Step::kRepack);
     } else {
       plan_.reasons.add(cause);  // an alias, at the caller's own risk
+      alias_ = true;
+    }
+  }
+
+  // What is asked for is memory that may be written to, so an alias of other memory is not enough.
+  void settle_writable() {
+    if (!request_.writable || plan_.is_refused()) {
+      return;
+    }
+    if (!target_.gives_writable) {
+      refuse(Condition::kNothingToWrite);
+      return;
+    }
+    const DLTensor& tensor = source_.tensor;
+    if (!copies_ &&
+        (!plan_.writable || alias_ || (!is_c_contiguous(tensor) && overlaps_itself(tensor)))) {
+      need_copy(Condition::kWritableAsked, Step::kRepack);
+      plan_.writable = true;
+      plan_.steps &= static_cast<std::uint16_t>(~detail::bits_of({Step::kMarkReadOnly}));
     }
   }
 
@@ -329,43 +351,16 @@ class Planner {
   bool copies_ = false;
   bool read_only_ = false;
   bool overlaps_ = false;
+  bool alias_ = false;
   Condition detached_ = Condition::kInGraph;
 };
-
-// An object of the target's own library of which nothing is asked stays itself, with its graph, its
-// layout and its values, whatever they are. What lies beside its values, as a mask does, does not
-// count among them.
-bool stays_itself(const Source& source, const Policy& policy, const Request& request) {
-  const DLTensor& tensor = source.tensor;
-  return source.traits.of_target && policy.copy() != CopyRule::kAlways &&
-         !request.asks_for_cast(tensor.dtype) &&
-         (!request.device || *request.device == Device(tensor.device)) &&
-         !source.traits.conditions.meets(kBesideValues);
-}
-
-// Texts, objects, dates and structs are nothing to the target of a tree: they stay what they are.
-// Of the target's own library, something was asked of them.
-bool stays_beside_numbers(const Source& source, const Policy& policy, const Request& request) {
-  return request.leaf && source.traits.no_numbers && !source.traits.of_target &&
-         policy[Field::kDType] != Ruling::kRefuse && !source.traits.conditions.meets(kBesideValues);
-}
-
-// Apart, so that the Plan is made where the caller wants it: it is large to copy.
-Plan as_it_is(const Source& source, const Capabilities& target, bool itself) {
-  Plan plan;
-  plan.dtype = source.tensor.dtype;
-  plan.device = source.tensor.device;
-  plan.itself = itself;
-  plan.writable = target.gives_writable && !source.traits.conditions.has(Condition::kReadOnly);
-  return plan;
-}
 
 }  // namespace
 
 Plan detail::plan_by_conditions(const Source& source, const Capabilities& target,
                                 const Policy& policy, const Request& request, DeviceSet runtimes) {
-  if (stays_beside_numbers(source, policy, request)) {
-    Plan plan = as_it_is(source, target, true);
+  if (detail::stays_beside_numbers(source, policy, request)) {
+    Plan plan = detail::as_it_is(source, target, true);
     plan.reasons.add(Condition::kInexpressibleDType);
     return plan;
   }
@@ -378,11 +373,11 @@ Plan plan(const Source& source, const Capabilities& target, const Policy& policy
   if (wanted.device == Device(source.tensor.device)) {
     wanted.device.reset();  // it is there
   }
-  const bool itself = stays_itself(source, policy, request);
+  const bool itself = detail::stays_itself(source, policy, request);
   if (itself ||
       (source.traits.conditions.empty() && takes_as_it_is(target, source.tensor, policy, wanted) &&
        is_c_contiguous(source.tensor))) {
-    return as_it_is(source, target, itself);
+    return detail::as_it_is(source, target, itself);
   }
   return detail::plan_by_conditions(source, target, policy, request, runtimes);
 }

@@ -325,6 +325,54 @@ TEST(Request, a_cast_to_what_the_target_lacks_is_refused) {
             'C');
 }
 
+Request needs(bool c_order, bool writable) {
+  Request request;
+  request.c_order = c_order;
+  request.writable = writable;
+  return request;
+}
+
+TEST(Request, an_order_is_met_by_a_view_where_it_is_so_and_by_a_copy_elsewhere) {
+  Spec transposed;
+  transposed.strides = {1, 2};
+  EXPECT_TRUE(plan_of(Spec{}, kHostOnly, Policy::strict(), needs(true, false)).empty());
+  const Plan plan = plan_of(transposed, kHostOnly, Policy::host(), needs(true, false));
+  EXPECT_EQ(outcome(plan), 'C');
+  EXPECT_EQ(plan.reasons, Conditions{Condition::kOrderAsked});
+  EXPECT_EQ(plan_of(transposed, kHostOnly, Policy::zero_copy(), needs(true, false)).refused,
+            Conditions{Condition::kOrderAsked});
+}
+
+TEST(Request, writable_memory_is_a_view_where_it_is_so_and_a_copy_elsewhere) {
+  const Request request = needs(false, true);
+  EXPECT_TRUE(plan_of(Spec{}, kHostOnly, Policy::strict(), request).empty());
+  for (const Condition condition : {Condition::kReadOnly, Condition::kInGraph}) {
+    Spec spec;
+    spec.conditions = {condition};
+    for (const auto* target : {&kHostOnly, &kTorchLike}) {
+      const Plan plan = plan_of(spec, *target, Policy::host(), request);
+      EXPECT_EQ(outcome(plan), 'C');
+      EXPECT_TRUE(plan.writable);
+      EXPECT_FALSE(plan.has(Step::kMarkReadOnly));
+    }
+    EXPECT_EQ(plan_of(spec, kHostOnly, Policy::zero_copy(), request).refused,
+              Conditions{Condition::kWritableAsked});
+  }
+  Spec expanded;
+  expanded.strides = {0, 1};
+  EXPECT_EQ(outcome(plan_of(expanded, kHostOnly, Policy::host(), request)), 'C');
+  EXPECT_EQ(outcome(plan_of(expanded, kTorchLike, Policy::host(), request)), 'C');
+  Spec read_only;
+  read_only.conditions = {Condition::kReadOnly};
+  const Policy alias = Policy::host().with(Field::kReadOnly, Ruling::kAlias);
+  EXPECT_EQ(outcome(plan_of(read_only, kTorchLike, alias, request)), 'C');
+}
+
+TEST(Request, writable_memory_is_refused_where_the_target_gives_none) {
+  EXPECT_EQ(plan_of(Spec{}, kConstant, Policy::host(), needs(false, true)).refused,
+            Conditions{Condition::kNothingToWrite});
+}
+
 TEST(Request, a_device_is_reached_where_source_or_target_can_copy_there) {
   const Request to_gpu = on_device(Device(kDLCUDA, 1));
   const Request to_host = on_device(Device{});

@@ -187,7 +187,7 @@ PyObject* export_array(PyObject* self, PyObject* const* arguments, Py_ssize_t co
     const Watch watch;
     Arguments<2> parsed("__array__", {"dtype", "copy"});
     parsed.parse(2, arguments, count, names);
-    return cross(self, kToNumPy, read_call(nullptr, parsed.get(0), parsed.get(1), nullptr))
+    return cross(self, kToNumPy, read_call({.dtype = parsed.get(0), .copy = parsed.get(1)}))
         .release();
   });
 }
