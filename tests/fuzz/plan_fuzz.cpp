@@ -94,6 +94,8 @@ Request any_request(FuzzedDataProvider& bytes) {
     request.device = any_device(bytes);
   }
   request.copy_was_argument = bytes.ConsumeBool();
+  request.c_order = bytes.ConsumeBool();
+  request.writable = bytes.ConsumeBool();
   return request;
 }
 

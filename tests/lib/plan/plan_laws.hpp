@@ -265,6 +265,13 @@ inline std::string broken_by_view(const Plan& plan, const Question& asked) {
   const std::span<const std::int64_t> shape(source.tensor.shape, ndim);
   const std::span<const std::int64_t> strides(source.tensor.strides, ndim);
   const bool packed = is_c_contiguous(source.tensor);
+  if (request.c_order && !packed) {
+    return "a strided view where C order was asked for";
+  }
+  if (request.writable && !plan.itself &&
+      (!plan.writable || said.has(Condition::kReadOnly) || really_overlaps(shape, strides))) {
+    return "a view that is not to be written to where writable memory was asked for";
+  }
   if (target.strides == StrideSupport::kCompact && !packed) {
     return "a strided view for a target that takes none";
   }

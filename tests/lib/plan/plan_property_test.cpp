@@ -98,6 +98,8 @@ Request random_request(Chance& chance) {
   if (chance.one_in(8)) {
     request.device = chance.one_in(2) ? Device{} : Device(kDLCUDA, 0);
   }
+  request.c_order = chance.one_in(4);
+  request.writable = chance.one_in(4);
   return request;
 }
 
