@@ -185,7 +185,7 @@ bool is_ordinary(const Tools& torch, PyObject* tensor) {
 
 bool in_forward_mode(const Tools& torch) {
   PyObject* level = PyDict_GetItem(torch.forward_mode.get(), level_name.get());
-  return level == nullptr || PyLong_AsLong(level) >= 0;
+  return level == nullptr || integer_of(level) >= 0;
 }
 
 // Whether there are elements, and the storage has them all: its resize_() can leave a tensor larger
@@ -363,7 +363,7 @@ class PortableRoad final : public TorchRoad {
     if (!made) {
       const KeepError keep;
       if (block->references.load(std::memory_order_relaxed) < both) {
-        PyCapsule_SetDestructor(capsule.get(), nullptr);
+        PyCapsule_SetName(capsule.get(), "used_dltensor");
       }
       kept.reset();
     }
