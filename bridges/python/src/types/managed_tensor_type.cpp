@@ -53,7 +53,7 @@ void deallocate(PyObject* self) {
   if (object->weak_references != nullptr) {
     PyObject_ClearWeakRefs(self);
   }
-  {
+  if (object->managed) {  // otherwise it was refused, and stayed with its caller
     const GivesBack scope(object->managed.tensor());
     object->managed.~ManagedTensor();
   }
