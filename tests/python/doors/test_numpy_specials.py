@@ -211,7 +211,6 @@ for source in (mapped, mapped[::2], dlbridge.from_dlpack(mapped), memoryview(map
 assert (mapped == 0).all()
 """,
         road=road,
-        forked=True,
     )
 
 

@@ -6,11 +6,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import dlbridge_probe as probe
+import failing_calls
 import pytest
-from dlb_support import counters, run_child, settle
+from dlb_support import counters, run_python, settle
 from failing_calls import (
     CANNOT_FAIL,
     CASES,
@@ -111,7 +113,7 @@ FIRST = ("tensor to array", "array to tensor", "bfloat16 to array", "sparse", "m
 
 
 def test_a_failure_in_the_first_crossing_is_not_remembered(road: str) -> None:
-    code = "import failing_first_calls; failing_first_calls.main()"
-    said = run_child(code, road, *FIRST, timeout=900, forked=True).splitlines()
+    script = Path(failing_calls.__file__).with_name("failing_first_calls.py")
+    said = run_python(str(script), road, *FIRST, timeout=900).splitlines()
     assert [line for line in said if not re.fullmatch(r"[\w ]+: \d+ calls", line)] == []
     assert len(said) == len(FIRST)

@@ -70,7 +70,7 @@ one.add_(1)
 
 @roads
 def test_a_hundred_thousand_views_are_alive_at_once(road: str) -> None:
-    assert len(run_child(VIEWS, road=road, timeout=250, forked=True).splitlines()) == 6
+    assert len(run_child(VIEWS, road=road, timeout=250).splitlines()) == 6
 
 
 LARGE = """
@@ -135,7 +135,7 @@ print("viewed")
 @asan
 @roads
 def test_tensors_of_ten_gigabytes_are_viewed(road: str) -> None:
-    assert run_child(LARGE, road=road, forked=True).split() == ["viewed"]
+    assert run_child(LARGE, road=road).split() == ["viewed"]
 
 
 NO_MEMORY = """
@@ -203,7 +203,7 @@ assert np.array_equal(array, np.arange(SIZE // 4, dtype="i4"))
 @asan
 @roads
 def test_a_copy_without_memory_is_a_memory_error(road: str) -> None:
-    assert len(run_child(NO_MEMORY, road=road, timeout=280, forked=True).splitlines()) == 9
+    assert len(run_child(NO_MEMORY, road=road, timeout=280).splitlines()) == 9
 
 
 FIRST = """

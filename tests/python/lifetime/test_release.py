@@ -72,7 +72,6 @@ def test_a_deleter_never_waits_for_the_gil(road: str) -> None:
         SETUP
         + """
 settle()
-gc.freeze()  # collections then look only at what is made here, or most of the time is theirs
 before = live()
 for make in SOURCES:
     for keep_source in (True, False):
@@ -90,7 +89,6 @@ print("done")
 """,
         road=road,
         timeout=90,
-        forked=True,
     )
     assert out.endswith("done\n")
 
@@ -331,7 +329,6 @@ print(count, "to drop")
 """,
         road=road,
         timeout=60,
-        forked=True,
     )
     count = int(out.split()[0])
     assert out.count("probe: dropped") == count
@@ -356,7 +353,6 @@ print("done")
 """,
         road=road,
         timeout=60,
-        forked=True,
     )
     assert out.endswith("done\n")
 
@@ -446,7 +442,6 @@ def test_a_forked_child_can_convert_and_release(road: str) -> None:
         + """
 import os, warnings
 warnings.simplefilter("ignore")
-gc.freeze()
 views = []
 for make in SOURCES:
     source = make()
@@ -486,5 +481,4 @@ for thread in threads: thread.join()
 assert kept.sum() == 10 and over[5] == 5
 """,
         road=road,
-        forked=True,
     )

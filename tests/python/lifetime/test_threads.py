@@ -189,12 +189,12 @@ print("counted")
 
 
 def test_threads_that_make_the_first_view_together_are_all_counted() -> None:
-    assert run_child(FIRST_VIEWS, forked=True).split() == ["counted"]
+    assert run_child(FIRST_VIEWS).split() == ["counted"]
 
 
 @pytest.mark.parametrize("road", ["linked", "portable"])
 def test_sixteen_threads_cross_the_same_sources(road: str) -> None:
-    out = run_child(SIXTEEN_THREADS.format(road=road), forked=True).split()
+    out = run_child(SIXTEEN_THREADS.format(road=road)).split()
     if out == ["skipped"]:
         pytest.skip("there is no companion extension")
     assert out == ["crossed"]
@@ -202,7 +202,7 @@ def test_sixteen_threads_cross_the_same_sources(road: str) -> None:
 
 @pytest.mark.parametrize("road", ["linked", "portable"])
 def test_sixteen_threads_cross_drop_and_mutate_the_same_sources(road: str) -> None:
-    out = run_child(MUTATING_THREADS.format(road=road, rounds=300), forked=True).split()
+    out = run_child(MUTATING_THREADS.format(road=road, rounds=300)).split()
     if out == ["skipped"]:
         pytest.skip("there is no companion extension")
     assert out == ["crossed"]

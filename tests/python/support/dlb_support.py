@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import gc
-import json
 import os
-import signal
 import subprocess
 import sys
 from collections import Counter
@@ -144,54 +140,17 @@ def torch_bytes(tensor: Any) -> bytes:
     return plain.view(torch.uint8).numpy().tobytes()
 
 
-def run_child(
-    code: str,
-    *arguments: str,
-    road: str | None = None,
-    timeout: int = 120,
-    forked: bool = False,
-) -> str:
-    """Runs the code in a process of its own; gives its output. A crash or a hang is a failure.
-
-    ``forked`` is for code that needs torch, but neither imports of its own order nor an environment
-    of its own: its process is forked from one that has imported torch, and let nothing cross.
-    """
+def run_child(code: str, *arguments: str, road: str | None = None, timeout: float = 120) -> str:
+    """Runs the code in a process of its own; gives its output. A crash or a hang is a failure."""
     lines = ["import faulthandler", "faulthandler.enable()"]
     if road is not None:
         lines += ["import torch, dlbridge", f"dlbridge._core.torch_road({road!r})"]
-    whole = "\n".join([*lines, code])
-    if not forked:
-        return run_python("-c", whole, *arguments, timeout=timeout)
-    server = fork_server()
-    assert server.stdin is not None and server.stdout is not None
-    print(json.dumps([whole, arguments, timeout]), file=server.stdin, flush=True)
-    status, out, err = json.loads(server.stdout.readline())
-    assert status != -signal.SIGALRM, f"the child hung; it had said: {out!r} {err!r}"
-    assert status == 0, f"exit {status}\n{out}\n{err}"
-    return str(out)
-
-
-@functools.cache
-def fork_server() -> subprocess.Popen[str]:
-    code = "import fork_server; exec(fork_server.asked())"
-    server = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    atexit.register(server.communicate)  # which ends its input, and so itself
-    return server
-
-
-def environment() -> dict[str, str]:
-    here = str(Path(__file__).parent)  # so that the child finds this module
-    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), here]))
-    return os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
+    return run_python("-c", "\n".join([*lines, code]), *arguments, timeout=timeout)
 
 
 def run_python(*arguments: str, timeout: float = 120) -> str:
+    here = str(Path(__file__).parent)  # so that the child finds this module
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), here]))
     try:
         done = subprocess.run(
             [sys.executable, *arguments],
@@ -199,7 +158,7 @@ def run_python(*arguments: str, timeout: float = 120) -> str:
             capture_output=True,
             text=True,
             timeout=timeout,
-            env=environment(),
+            env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": path},
         )
     except subprocess.TimeoutExpired as late:
         raise AssertionError(

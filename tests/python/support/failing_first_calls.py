@@ -1,6 +1,6 @@
 """Run in a child process: the first crossing of a process, in which call N fails.
 
-    python -c "import failing_first_calls; failing_first_calls.main()" ROAD CASE...
+    python failing_first_calls.py ROAD CASE...
 
 Each N has a process of its own, forked before anything was looked up, imported or remembered. After
 the failure the same crossing has to come through there: a failure must not be remembered either.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import traceback
 
 import dlbridge_probe as probe
@@ -63,13 +62,11 @@ def in_child(case: Case, at: int) -> tuple[bool, str]:
     return said[0] == "1", said[1:]
 
 
-def main() -> None:
+if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1] == "portable":
         dlbridge._core.torch_road("portable")
-    with patched(), tempfile.TemporaryDirectory() as folder:
-        # What the first crossing imports need not be compiled for every N.
-        sys.pycache_prefix, sys.dont_write_bytecode = folder, False
+    with patched():
         for name in sys.argv[2:]:
             number, fired = 0, True
             while fired and number < MOST_CALLS:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dlb_support import run_child
+from dlb_support import run_python
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
@@ -266,7 +266,7 @@ except dlbridge.ConversionRefused:
 
 @pytest.mark.parametrize("mode", ["torch.device('meta')", "FakeTensorMode()"])
 def test_the_first_crossing_may_be_in_a_mode(mode: str) -> None:
-    assert run_child(FIRST.replace("MODE", mode), forked=True).endswith("refused\n")
+    assert run_python("-c", FIRST.replace("MODE", mode)).endswith("refused\n")
 
 
 def seen_by(convert: Callable[[torch.Tensor], Any]) -> Callable[[torch.Tensor], torch.Tensor]:
