@@ -10,8 +10,8 @@ set(DLBRIDGE_COMPANIONS "" CACHE STRING
 # A companion is loaded where torch is, and asks for its libraries by these names. So empty ones do
 # for linking, and headers are all that is needed of a torch.
 set(torch_stubs "")
+file(CONFIGURE OUTPUT "${CMAKE_BINARY_DIR}/stubs/empty.cpp" CONTENT "")
 foreach(name IN ITEMS torch_cpu c10 torch_python)
-  file(CONFIGURE OUTPUT "${CMAKE_BINARY_DIR}/stubs/empty.cpp" CONTENT "")
   add_library(dlbridge_stub_${name} SHARED "${CMAKE_BINARY_DIR}/stubs/empty.cpp")
   set_target_properties(dlbridge_stub_${name} PROPERTIES
     OUTPUT_NAME ${name} LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/stubs")

@@ -8,6 +8,7 @@ has 500 to 900 MB, only the parts are asked for that hold headers, some 15 MB.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -17,6 +18,7 @@ import sys
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 
 INDEX = os.environ.get("PIP_INDEX_URL", "https://pypi.org/simple")
@@ -37,9 +39,10 @@ class RemoteFile(io.RawIOBase):
                 raise OSError(f"{url} is not served in ranges")
             self.size = int(answer.headers["Content-Range"].rpartition("/")[2])
 
-    def _answer(self, range_of_bytes: str) -> urllib.request.http.client.HTTPResponse:  # type: ignore[name-defined]
+    def _answer(self, range_of_bytes: str) -> HTTPResponse:
         request = urllib.request.Request(self.url, headers={"Range": range_of_bytes})
-        return urllib.request.urlopen(request, timeout=120)
+        answer: HTTPResponse = urllib.request.urlopen(request, timeout=120)
+        return answer
 
     def _piece(self, number: int) -> bytes:
         if number not in self.pieces:
@@ -71,14 +74,19 @@ class RemoteFile(io.RawIOBase):
         return len(found)
 
 
-def wheels_of(release: str) -> Iterator[tuple[str, str]]:
-    """The names and addresses of the release's wheels for machines like this one."""
+@functools.cache
+def files_of_torch() -> list[dict[str, str]]:
     request = urllib.request.Request(
         f"{INDEX.rstrip('/')}/torch/", headers={"Accept": "application/vnd.pypi.simple.v1+json"}
     )
     with urllib.request.urlopen(request, timeout=120) as answer:
-        files = json.load(answer)["files"]
-    for file in files:
+        files: list[dict[str, str]] = json.load(answer)["files"]
+    return files
+
+
+def wheels_of(release: str) -> Iterator[tuple[str, str]]:
+    """The names and addresses of the release's wheels for machines like this one."""
+    for file in files_of_torch():
         name = file["filename"]
         if name.startswith(f"torch-{release}-") and name.endswith(f"_{platform.machine()}.whl"):
             yield name, file["url"].partition("#")[0]

@@ -68,17 +68,15 @@ def build(python: str, torches: list[str], out: Path) -> Path:
         )
         (raw,) = Path(folder).glob("*.whl")
         excluded = [word for name in OF_TORCH for word in ("--exclude", name)]
-        before = set(out.glob("*.whl"))
+        finished = Path(folder) / "finished"
         subprocess.run(
-            [sys.executable, "-m", "auditwheel", "repair", *excluded, "-w", str(out), str(raw)],
+            [sys.executable, "-m", "auditwheel", "repair", *excluded, "-w", finished, raw],
             check=True,
             env=environment,
             stderr=subprocess.DEVNULL,
         )
-        (wheel,) = set(out.glob(f"*-cp{python.replace('.', '')}-*.whl")) - before or {
-            next(out.glob(f"*-cp{python.replace('.', '')}-*.whl"))
-        }
-    return wheel
+        (wheel,) = finished.iterdir()
+        return Path(shutil.move(wheel, out / wheel.name))
 
 
 def main() -> None:

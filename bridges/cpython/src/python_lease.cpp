@@ -162,7 +162,7 @@ GivesBack::GivesBack(const DLTensor& tensor) noexcept {
     keeps_gil_ = !holds_gil_while_finalizing;
     holds_gil_while_finalizing = true;
   } else if (takes_long_to_free(tensor)) {
-    without_gil_ = PyEval_SaveThread();
+    without_gil_.emplace();
   }
 }
 
@@ -170,8 +170,8 @@ GivesBack::~GivesBack() {
   if (keeps_gil_) {
     holds_gil_while_finalizing = false;
   }
-  if (without_gil_ != nullptr) {
-    PyEval_RestoreThread(without_gil_);
+  if (without_gil_) {
+    without_gil_.reset();
     drain_releases();
   }
 }

@@ -75,6 +75,8 @@ struct Asked {
   PyObject* order = nullptr;
   PyObject* writable = nullptr;
 };
+
+/// Reads them. Throws PythonError with a ValueError or TypeError for one that is none.
 [[nodiscard]] Call read_call(const Asked& asked);
 
 /// The policy of an argument: None is the default, a name one of the presets, or a Policy.

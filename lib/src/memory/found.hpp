@@ -5,9 +5,9 @@
 
 namespace dlbridge::detail {
 
-/// What `kFind` answers, which is never negative: asked once, or by several threads that find the
-/// same. Not a static variable of a function: its lock stays shut for good in a process that is
-/// forked while another thread finds its value.
+/// What `kFind` answers: asked once, or by several threads that find the same (and again each time
+/// if it is negative). Not a static variable of a function: its lock stays shut for good in a
+/// process that is forked while another thread finds its value.
 template <auto kFind>
 [[nodiscard]] std::int64_t found() noexcept {
   static constinit std::atomic<std::int64_t> known{-1};

@@ -41,15 +41,15 @@ class Writer {
  private:
   std::string filled(std::string_view pattern) const {
     std::string text(pattern);
-    const auto put = [&text](std::string_view name, const std::string& value) {
+    const auto put = [&text](std::string_view name, std::string_view value) {
       detail::put(text, name, value);
     };
     const bool moves = plan_.device != Device(source_.tensor.device);
     put("{unreachable}", moves ? "nothing here can bring it to " + to_string(plan_.device) + tried()
                                : std::string("{target} cannot use that memory"));
     put("{no_runtime}", no_runtime(Device(source_.tensor.device).type));
-    put("{target}", std::string(target_.name));
-    put("{detail}", std::string(source_.detail));
+    put("{target}", target_.name);
+    put("{detail}", source_.detail);
     put("{ndim}", std::to_string(source_.tensor.ndim));
     put("{min_ndim}", std::to_string(target_.min_dimensions));
     put("{max_ndim}", std::to_string(target_.max_dimensions));

@@ -2,6 +2,8 @@
 
 // Python objects that anybody may let go of, with or without the GIL; and the GIL for a scope.
 
+#include <optional>
+
 #include "dlbridge/managed_tensor.hpp"
 #include "dlbridge/python_error.hpp"
 
@@ -37,6 +39,18 @@ void run_foreign_legacy_deleter(void* managed) noexcept;  // of a DLManagedTenso
 /// Carries out what other threads left behind. Call with the GIL; cheap when there is nothing.
 void drain_releases() noexcept;
 
+/// For a scope that may wait: others may have the GIL meanwhile.
+class WithoutGil {
+ public:
+  WithoutGil() noexcept : state_(PyEval_SaveThread()) {}
+  ~WithoutGil() { PyEval_RestoreThread(state_); }
+  WithoutGil(const WithoutGil&) = delete;
+  WithoutGil& operator=(const WithoutGil&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
 /// The scope in which the deallocator of a Python object gives `tensor` back, with the GIL at both
 /// ends. Memory that takes long to free is freed without it; leases on Python objects have ended
 /// with the scope all the same. While the interpreter is shutting down the GIL is kept, and
@@ -50,19 +64,7 @@ class GivesBack {
 
  private:
   bool keeps_gil_ = false;
-  PyThreadState* without_gil_ = nullptr;
-};
-
-/// For a scope that may wait: others may have the GIL meanwhile.
-class WithoutGil {
- public:
-  WithoutGil() noexcept : state_(PyEval_SaveThread()) {}
-  ~WithoutGil() { PyEval_RestoreThread(state_); }
-  WithoutGil(const WithoutGil&) = delete;
-  WithoutGil& operator=(const WithoutGil&) = delete;
-
- private:
-  PyThreadState* state_;
+  std::optional<WithoutGil> without_gil_;
 };
 
 }  // namespace dlbridge
