@@ -6,12 +6,6 @@
 namespace dlbridge::python {
 namespace {
 
-void describe_by_road(const TorchRoad* road, PyObject* tensor, Source& source) {
-  if (road == nullptr || !road->describe(tensor, source)) {
-    throw PythonError();
-  }
-}
-
 ManagedTensor lease_by_road(PyObject* tensor, Source& source) {
   Lease lease;
   if (!torch_road()->lease(tensor, source, lease)) {

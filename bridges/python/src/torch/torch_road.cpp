@@ -51,17 +51,11 @@ bool same_tensor(const DLTensor& a, const DLTensor& b) {
          std::equal(a.strides, a.strides + a.ndim, b.strides);
 }
 
-void describe_by(const TorchRoad& road, PyObject* tensor, Source& source) {
-  if (!road.describe(tensor, source)) {
-    throw PythonError();
-  }
-}
-
 bool describes_as(const TorchRoad& road, const TorchRoad& other, PyObject* tensor) {
   Source described;
   Source expected;
-  describe_by(road, tensor, described);
-  describe_by(other, tensor, expected);
+  describe_by_road(&road, tensor, described);
+  describe_by_road(&other, tensor, expected);
   return described.traits.conditions == expected.traits.conditions &&
          same_tensor(described.tensor, expected.tensor);
 }
@@ -72,7 +66,7 @@ bool delivers(const TorchRoad& road) {
   const ManagedTensor kept = tensor.share();
   const Ref made = checked(road.deliver(tensor.release()));
   Source described;
-  describe_by(road, made.get(), described);
+  describe_by_road(&road, made.get(), described);
   return same_tensor(described.tensor, kept.tensor());
 }
 
@@ -95,6 +89,12 @@ const TorchRoad* torch_road() noexcept {
   } catch (...) {
     translate_exception();
     return nullptr;
+  }
+}
+
+void describe_by_road(const TorchRoad* road, PyObject* tensor, Source& source) {
+  if (road == nullptr || !road->describe(tensor, source)) {
+    throw PythonError();
   }
 }
 

@@ -57,6 +57,9 @@ struct Companion {
 /// torch cannot be had.
 const TorchRoad* torch_road() noexcept;
 
+/// Fills `source` by that road. Throws PythonError where it fails, or is null.
+void describe_by_road(const TorchRoad* road, PyObject* tensor, Source& source);
+
 /// dlbridge._core.torch_road([name]): the road in use, after a change to that one.
 PyObject* choose_torch_road(PyObject* module, PyObject* arguments) noexcept;
 
