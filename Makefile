@@ -59,12 +59,14 @@ endef
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: build ## Train on handwritten digits across NumPy, SciPy and torch; leaves a picture
+# Without the tests, which are most of a build.
+demo: build/build.ninja ## Train on handwritten digits across NumPy, SciPy and torch; leaves a picture
+	cmake --build build -j $(JOBS) --target dlbridge_package
 	PYTHONPATH=build/python $(PY) examples/digits.py
 
 test: build ## Run the C++ tests, then the Python tests
 	ctest --preset dev -j $(JOBS)
-	PYTHONPATH=build/python $(PY) -m pytest -n $(JOBS) $(PYTEST_ARGS)
+	PYTHONPATH=build/python $(PY) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 # A process for each: some of these libraries cannot live in one. Nothing may be skipped for want of
 # its library, and pytest says so by its exit status where a whole file is.
@@ -104,7 +106,7 @@ sanitize: build-asan ## Run all tests under AddressSanitizer and UBSan
 	ctest --preset asan -j $(JOBS)
 	runtime=$$(for lib in libasan.so libubsan.so libstdc++.so.6; do realpath "$$(g++ -print-file-name=$$lib)"; done)
 	PYTHONPATH=build-asan/python ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
-	  PYTHONMALLOC=malloc LD_PRELOAD="$${runtime//$$'\n'/:}" $(PY) -m pytest -n $(JOBS) $(PYTEST_ARGS)
+	  PYTHONMALLOC=malloc LD_PRELOAD="$${runtime//$$'\n'/:}" $(PY) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 bench: $(READY) ## Measure against the libraries' own doors; BENCH_ARGS="--json FILE --plot FILE"
 	@$(call debian,libbenchmark-dev)

@@ -79,6 +79,13 @@ if(TARGET dlbridge_cuda)
     LINK dlbridge dlbridge_cuda)
 endif()
 
+# All that a user of the package needs, and nothing else.
+add_custom_target(dlbridge_package)
+add_dependencies(dlbridge_package dlbridge_python dlbridge_torch_companions)
+if(TARGET dlbridge_cuda_companion)
+  add_dependencies(dlbridge_package dlbridge_cuda_companion)
+endif()
+
 # Python files need no compiler and no list. Links, to files and to rooms, so that an edit shows at
 # once.
 file(MAKE_DIRECTORY "${package_dir}")
