@@ -1,7 +1,8 @@
-"""What the ledger, borrow and functions cost, each held against the way without them."""
+"""What the ledger, borrow, functions and dumps cost, each held against the way without them."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -117,5 +118,35 @@ def functions() -> list[Line]:
     return pairs
 
 
+def pickling() -> list[Line]:
+    def ours(x: Any) -> Any:
+        return dlbridge.loads(*dlbridge.dumps(x))
+
+    def by_pickle(x: Any) -> Any:
+        buffers: list[pickle.PickleBuffer] = []
+        data = pickle.dumps(x, 5, buffer_callback=buffers.append)
+        return pickle.loads(data, buffers=buffers)
+
+    sent: dict[str, tuple[Any, float | None, int]] = {
+        "torch, 1 KiB": (torch.ones(256), 0.15, 20),
+        "torch, 1 MiB": (torch.ones(1 << 18), 0.04, 2),
+        "a dict of 1,000 torch tensors": ({str(i): torch.ones(256) for i in range(1000)}, 0.07, 1),
+        "NumPy, 1 KiB": (np.ones(128), 1.1, 200),
+        "a dict of 1,000 arrays": ({str(i): np.ones(128) for i in range(1000)}, 1.1, 4),
+        "NumPy, 8 MiB transposed": (np.ones((1024, 1024)).T[::-1], None, 1),
+    }
+    return [
+        pair(
+            f"dumps + loads: {name}",
+            "pickle 5, out of band",
+            lambda x=x: ours(x),  # type: ignore[misc]
+            lambda x=x: by_pickle(x),  # type: ignore[misc]
+            goal,
+            calls,
+        )
+        for name, (x, goal, calls) in sent.items()
+    ]
+
+
 def lines() -> list[Line]:
-    return [*ledger(), *borrowing(), *functions()]
+    return [*ledger(), *borrowing(), *functions(), *pickling()]

@@ -36,17 +36,21 @@ if TYPE_CHECKING:
     from dlbridge.functions.numpy_function import numpy_function
     from dlbridge.functions.torch_function import gradcheck, torch_function
     from dlbridge.ledger.recording import Ledger, trace
+    from dlbridge.pickling import Pickler, dumps, loads
 
 # What a crossing does not need is imported when it is first asked for; some of it imports torch.
 _LATER = {
     "Ledger": "ledger.recording",
     "NotDifferentiable": "functions.array_function",
     "PendingArray": "_arrival",
+    "Pickler": "pickling",
     "accepts": "functions.agnostic",
     "as_namespace": "functions.agnostic",
     "borrow": "functions.borrow",
     "counting_deleters": "_core",  # what the conformance kit needs of C
+    "dumps": "pickling",
     "gradcheck": "functions.torch_function",
+    "loads": "pickling",
     "numpy_function": "functions.numpy_function",
     "pinned_empty": "_arrival",
     "returns_like": "functions.agnostic",
@@ -62,6 +66,7 @@ __all__ = [
     "ManagedTensor",
     "NotDifferentiable",
     "PendingArray",
+    "Pickler",
     "Plan",
     "Policy",
     "SilentCopyWarning",
@@ -70,10 +75,12 @@ __all__ = [
     "as_namespace",
     "borrow",
     "capsule",
+    "dumps",
     "explain",
     "from_dlpack",
     "gradcheck",
     "host",
+    "loads",
     "no_copies",
     "numpy_function",
     "pinned_empty",

@@ -1,7 +1,7 @@
 """The compiled part of dlbridge."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, SupportsIndex, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ class ManagedTensor:
     def __dlpack_device__(self) -> tuple[int, int]: ...
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]: ...
     def __bytes__(self) -> bytes: ...
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> Any: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @overload

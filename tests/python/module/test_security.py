@@ -227,4 +227,6 @@ def test_python_of_the_package_evaluates_no_text() -> None:
         if "doctor" in path.parts or "testing" in path.parts:
             continue
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"\b(?:eval|exec)\(|\bpickle\b|allow_pickle|shell=True", text), path
+        assert not re.search(r"\b(?:eval|exec)\(|allow_pickle|shell=True", text), path
+        # loads() says in its first lines whom it trusts.
+        assert path.name == "pickling.py" or not re.search(r"\bpickle\b", text), path

@@ -63,21 +63,31 @@ def no_copies() -> Iterator[None]:
         yield
 
 
+def _named(policy: Policy | str) -> Policy:
+    chosen = PRESETS.get(policy) if isinstance(policy, str) else policy
+    if not isinstance(chosen, Policy):
+        if not isinstance(policy, str):
+            raise TypeError(
+                "policy must be a dlbridge.Policy or the name of a preset, not "
+                f"{type(policy).__name__}"
+            )
+        names = ", ".join(repr(name) for name in PRESETS)
+        raise ValueError(f"policy={policy!r} is no preset; use one of {names}, or a Policy")
+    return chosen
+
+
+def policy_in_force(policy: Policy | str | None) -> Policy:
+    """The policy that a call with this argument follows."""
+    return (_policy.get() or PRESETS["host"]) if policy is None else _named(policy)
+
+
 @contextmanager
 def policy(default: Policy | str) -> Iterator[Policy]:
     """A block in which calls without a policy of their own follow ``default``.
 
     A preset's name or a Policy. Holds for this thread, or asyncio task; blocks may be nested.
     """
-    chosen = PRESETS.get(default) if isinstance(default, str) else default
-    if not isinstance(chosen, Policy):
-        if not isinstance(default, str):
-            raise TypeError(
-                "policy must be a dlbridge.Policy or the name of a preset, not "
-                f"{type(default).__name__}"
-            )
-        names = ", ".join(repr(name) for name in PRESETS)
-        raise ValueError(f"policy={default!r} is no preset; use one of {names}, or a Policy")
+    chosen = _named(default)
     with _holding(_policy, chosen):
         yield chosen
 

@@ -19,6 +19,7 @@ namespace {
 
 PackageAttribute device_type("dlbridge._types", "Device");
 PackageAttribute dtype_type("dlbridge._types", "DType");
+PackageAttribute reduce_managed("dlbridge.pickling", "reduce_managed");
 
 // Memory of objects that died, for the next ones: the base of an array is made and dropped with
 // every crossing. None under AddressSanitizer, which could not see a use after free in it.
@@ -213,6 +214,11 @@ PyObject* to_bytes(PyObject* self, PyObject* /*unused*/) {
   });
 }
 
+PyObject* reduce(PyObject* self, PyObject* protocol) {
+  return guarded(
+      [&] { return PyObject_CallFunctionObjArgs(reduce_managed.get(), self, protocol, nullptr); });
+}
+
 PyGetSetDef attributes[] = {
     {"shape", get_shape, nullptr, "The size of each dimension.", nullptr},
     {"strides", get_strides, nullptr, "The step along each dimension, in elements.", nullptr},
@@ -235,6 +241,8 @@ PyMethodDef methods[] = {
      METH_FASTCALL | METH_KEYWORDS,
      "__array__(dtype=None, *, copy=None)\n--\n\nThe tensor as to_numpy() gives it."},
     {"__bytes__", to_bytes, METH_NOARGS, "__bytes__()\n--\n\nThe elements in C order."},
+    {"__reduce_ex__", reduce, METH_O,
+     "__reduce_ex__(protocol, /)\n--\n\nFrom protocol 5 on the memory is a buffer out of band."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyTypeObject make_type() {

@@ -1,0 +1,260 @@
+"""Pickle 5 in which tensors are buffers out of band: for one pickler, and nothing global."""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import io
+import math
+import pickle
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from dlbridge import (
+    ConversionRefused,
+    ManagedTensor,
+    Policy,
+    from_dlpack,
+    host,
+    to,
+    to_numpy,
+    to_torch,
+)
+from dlbridge._errors import refused
+from dlbridge.ledger.blocks import policy_in_force
+
+if TYPE_CHECKING:
+    import torch
+
+_Array = npt.NDArray[Any]
+Buffer: TypeAlias = Any  # of the buffer protocol, which typing knows from Python 3.12 on
+# How an array is made of a buffer: its dtype, shape, strides (bytes; None: C order), and where the
+# first element is (bytes).
+_Parts = tuple[Any, tuple[int, ...], "tuple[int, ...] | None", int]
+
+
+def dumps(
+    x: Any, /, *, policy: Policy | str | None = None
+) -> tuple[bytes, list[pickle.PickleBuffer]]:
+    """``x`` as a pickle, and the memory of its tensors beside it, which is not copied.
+
+    Tensors of torch, NumPy and JAX and ManagedTensors, wherever in ``x`` they are: only what a view
+    shows goes along, pending conj and neg bits are resolved, and a graph is cut, as the policy has
+    it. A leaf of a graph stays one. What has no memory of its own on the host is pickled as its
+    library does. The buffers keep the memory valid; they are read-only where it is.
+    """
+    file = io.BytesIO()
+    buffers: list[pickle.PickleBuffer] = []
+    pickler = pickle.Pickler(file, 5, buffer_callback=buffers.append)
+    pickler.dispatch_table = _reducers(policy_in_force(policy), sys.modules.get("torch"))
+    pickler.dump(x)
+    return file.getvalue(), buffers
+
+
+def loads(
+    data: Buffer, buffers: Iterable[Any] = (), /, *, policy: Policy | str | None = None
+) -> Any:
+    """What ``dumps`` was given, over the memory of the buffers.
+
+    Arrays over read-only buffers (bytes) are read-only; torch, which knows no read-only memory,
+    gets copies of those, as the policy has it. A pickle can run any code: take one only from those
+    whose code you would run.
+    """
+    if policy is None:
+        return pickle.loads(data, buffers=buffers)
+    return Unpickler(io.BytesIO(data), buffers=buffers, policy=policy).load()
+
+
+class Pickler(pickle.Pickler):
+    """``pickle.Pickler`` that sends tensors as ``dumps`` does; for engines of one's own.
+
+    Without a ``buffer_callback`` they are copied into the pickle, once.
+    """
+
+    def __init__(
+        self,
+        file: Any,
+        protocol: int | None = None,
+        *,
+        buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None,
+        policy: Policy | str | None = None,
+    ) -> None:
+        protocol = 5 if protocol is None else protocol
+        super().__init__(file, protocol, buffer_callback=buffer_callback)
+        if protocol >= 5:
+            self.dispatch_table = _reducers(policy_in_force(policy), sys.modules.get("torch"))
+
+
+class Unpickler(pickle.Unpickler):
+    """``pickle.Unpickler`` that makes tensors under a policy; ``pickle``'s own can do without."""
+
+    def __init__(
+        self, file: Any, *, buffers: Iterable[Any] = (), policy: Policy | str | None = None
+    ) -> None:
+        super().__init__(file, buffers=buffers)
+        self._policy = policy
+
+    def find_class(self, module: str, name: str, /) -> Any:
+        found = super().find_class(module, name)
+        if self._policy is None or found not in (_torch_tensor, _jax_array):
+            return found
+        return lambda *parts: found(*parts, policy=self._policy)
+
+
+class _Reducers(dict[type, Callable[[Any], Any]]):
+    """What pickle asks for an object's parts, by its type."""
+
+    def __init__(self, policy: Policy, torch: Any) -> None:
+        super().__init__()
+        self._policy = policy
+        self[np.ndarray] = self._reduce_array
+        if torch is not None:
+            for exact in (torch.Tensor, torch.nn.Parameter):
+                self[exact] = self._reduce_tensor
+            self._own_way = policy.replace(dtype="bits")
+            self._native = frozenset(
+                getattr(torch, name)
+                for name in (
+                    *("float16", "float32", "float64", "complex64", "complex128", "bool"),
+                    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+                )
+            )
+
+    def __missing__(self, kind: type) -> Callable[[Any], Any]:
+        jax = sys.modules.get("jax")
+        if jax is None or not issubclass(kind, getattr(jax, "Array", ())):
+            return copyreg.dispatch_table[kind]  # or a KeyError, as pickle waits for
+        self[kind] = self._reduce_jax
+        return self._reduce_jax
+
+    def _reduce_tensor(self, x: torch.Tensor) -> Any:
+        torch = sys.modules["torch"]
+        plain = x.layout is torch.strided and x.is_cpu and not (x.is_quantized or x.is_nested)
+        if not plain or x.__dict__ or x._backward_hooks:
+            return x.__reduce_ex__(5)  # type: ignore[no-untyped-call]
+        # A type that NumPy lacks crosses as its bits, so that neither side needs ml_dtypes.
+        dtype = None if x.dtype in self._native else x.dtype
+        buffer, parts = _sent(to_numpy(x, policy=self._own_way), self._policy)
+        leaf = x.requires_grad and x.is_leaf
+        return _torch_tensor, (buffer, parts, dtype, leaf, type(x) is not torch.Tensor)
+
+    def _reduce_jax(self, x: Any) -> Any:
+        return _jax_array, _parts(to_numpy(x, policy=self._policy), self._policy)
+
+    def _reduce_array(self, x: _Array) -> Any:
+        # NumPy's own way where that is out of band, and where there is no memory to show.
+        known = x.dtype.kind in "biufc" and x.dtype.isnative
+        if x.dtype.isbuiltin != 2 and (x.flags.forc or not known):
+            return x.__reduce_ex__(5)
+        return _array, _parts(x, self._policy)
+
+
+_reducers = functools.lru_cache(_Reducers)
+
+
+def _parts(x: _Array, policy: Policy) -> tuple[Any, ...]:
+    """What ``_array`` makes an array of. A type of ml_dtypes cannot be shown as a buffer."""
+    if x.dtype.isbuiltin != 2:
+        return _sent(x, policy)
+    return *_sent(x.view(f"u{x.itemsize}"), policy), x.dtype
+
+
+def _sent(x: _Array, policy: Policy) -> tuple[pickle.PickleBuffer, _Parts]:
+    """The memory that the array shows, or a packed copy where that is less."""
+    if not x.flags.c_contiguous:
+        first, extent = _extent(x.shape, x.strides, x.itemsize)
+        if x.size and extent <= x.nbytes:
+            memory = _bytes_from(x, extent)
+            return _buffer(memory), (x.dtype.str, x.shape, x.strides, first)
+        x = to_numpy(x, order="C", policy=policy)
+    return _buffer(x), (x.dtype.str, x.shape, None, 0)
+
+
+def _buffer(x: Buffer) -> pickle.PickleBuffer:
+    return pickle.PickleBuffer(x)
+
+
+def _extent(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> tuple[int, int]:
+    """From the lowest byte: where the first element is, and where the memory ends."""
+    steps = [step * (n - 1) for n, step in zip(shape, strides, strict=True)]
+    first = -sum(step for step in steps if step < 0)
+    return first, first + sum(step for step in steps if step > 0) + size
+
+
+def _bytes_from(x: _Array, extent: int) -> _Array:
+    """The bytes of an array's memory, from its lowest element on."""
+    lowest = x[tuple(slice(-1, None) if step < 0 else slice(1) for step in x.strides)]
+    return np.lib.stride_tricks.as_strided(
+        lowest.reshape(1).view(np.uint8), (extent,), (1,), writeable=x.flags.writeable
+    )
+
+
+def _array(buffer: Buffer, parts: _Parts, dtype: Any = None) -> _Array:
+    kind, shape, strides, first = parts
+    overlapping = False
+    if strides is not None:
+        there = memoryview(buffer).nbytes
+        extent = _extent(shape, strides, np.dtype(kind).itemsize)
+        if extent != (first, there):  # which NumPy 2.4 does not ask where nothing is there
+            raise ValueError(f"a buffer has {there} bytes where its array has {extent[1]}")
+        overlapping = there < math.prod(shape) * np.dtype(kind).itemsize
+    made: _Array = np.ndarray(shape, kind, buffer, first, strides)
+    if overlapping:
+        made.flags.writeable = False  # as that which it was made of
+    return made if dtype is None else made.view(dtype)
+
+
+def _torch_tensor(
+    buffer: Buffer,
+    parts: _Parts,
+    dtype: torch.dtype | None,
+    leaf: bool,
+    parameter: bool,
+    policy: Policy | str | None = None,
+) -> torch.Tensor:
+    kind, shape, strides, _ = parts
+    if strides is None:
+        made = to_torch(_array(buffer, parts), policy=policy)
+    else:  # first the memory: of what is expanded that is less than the elements
+        memory = np.frombuffer(buffer, kind)
+        steps = [step // memory.itemsize for step in strides]
+        made = to_torch(memory, policy=policy).as_strided(shape, steps)
+    if dtype is not None:
+        made = made.view(dtype)
+    if parameter:
+        as_parameter: torch.Tensor = sys.modules["torch"].nn.Parameter(made, leaf)
+        return as_parameter
+    return made.requires_grad_() if leaf else made
+
+
+def _jax_array(*parts: Any, policy: Policy | str | None = None) -> Any:
+    return to(_array(*parts), "jax", policy=policy)
+
+
+_WITHOUT_DEVICES = host.replace(device="refuse")
+
+
+def reduce_managed(x: ManagedTensor, protocol: int) -> Any:
+    """``ManagedTensor.__reduce_ex__``. Called by ``_core``."""
+    try:
+        array = to_numpy(x, policy=_WITHOUT_DEVICES)
+    except ConversionRefused as error:
+        what = f"cannot pickle a ManagedTensor of dtype {x.dtype} on {x.device}"
+        away = any(f"on {x.device}" in reason for reason in error.reasons)
+        fix = "dlbridge.from_dlpack(x, device='cpu')" if away else None
+        raise refused(what, "; ".join(error.reasons), fix) from error
+    buffer, *parts = _parts(array, host)
+    if protocol >= 5:
+        return _managed, (buffer, x.readonly, *parts)
+    return _managed, ((bytes if x.readonly else bytearray)(buffer), x.readonly, *parts)
+
+
+def _managed(buffer: Buffer, readonly: bool, *parts: Any) -> ManagedTensor:
+    made = _array(buffer, *parts)
+    if readonly:
+        made.flags.writeable = False
+    return from_dlpack(made)
