@@ -11,12 +11,13 @@ project = "dlbridge"
 author = "the authors of dlbridge"
 release = _version[1]
 
-extensions = ["myst_parser"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+autodoc_typehints = "none"
 myst_enable_extensions = ["deflist", "colon_fence"]
 myst_heading_anchors = 3
 
-html_theme = "alabaster"
-html_theme_options = {"page_width": "1100px", "sidebar_width": "230px"}
+html_theme = "furo"
+html_title = f"dlbridge {release}"
 html_show_copyright = False
 html_show_sourcelink = False
 nitpicky = True

@@ -248,8 +248,8 @@ PyMethodDef functions[] = {
      "stream=None, async_=False)\n--\n\n"
      "x, from any library, as a numpy.ndarray: sharing memory wherever the policy allows.\n\n"
      "order=\"C\", writable=True: what the array has to be; a copy is made where it is not so.\n"
-     "out: an array to fill and return. stream: the one that x's memory is ordered on. async_: a\n"
-     "PendingArray, to be awaited, while a copy from a device goes on."},
+     "out: an array to fill and return. stream: the one that x's memory is ordered on.\n"
+     "async_=True: a PendingArray, to be awaited, while a copy from a device goes on."},
     {"to_torch", as_function(to_torch), METH_FASTCALL | METH_KEYWORDS,
      "to_torch(x, /, *, policy=None, dtype=None, copy=None, order=None, device=None, "
      "stream=None)\n--\n\n"

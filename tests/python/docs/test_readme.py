@@ -295,3 +295,13 @@ def test_the_table_of_the_manual_is_what_happens(road: str, row: str) -> None:
     for make, target in SOURCES[row]:
         source = make()
         assert tuple(outcome(source, target, policy) for policy in PRESETS) == ROWS[row]
+
+
+def test_the_reference_has_every_public_name_and_each_says_what_it_is() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text()
+    presets = {"strict", "host", "zero_copy", "snapshot", "__version__"}
+    named = re.findall(r"^\.\. auto\w+:: (\w+)", text, re.MULTILINE)
+    assert sorted(named) == sorted(set(dlbridge.__all__) - presets)
+    for name in named:
+        said = getattr(dlbridge, name).__doc__
+        assert said and len(said.split()) > 5, name
