@@ -107,6 +107,7 @@ def explain_plan(
     device: _Device,
     order: str | None,
     writable: bool | None,
+    stream: Any,
     leaf: bool,
     /,
 ) -> Plan: ...
@@ -119,6 +120,7 @@ def cross_to(
     device: _Device,
     order: str | None,
     writable: bool | None,
+    stream: Any,
     leaf: bool,
     /,
 ) -> Any: ...

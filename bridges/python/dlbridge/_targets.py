@@ -80,20 +80,22 @@ def to(
     order: Literal["C"] | None = None,
     writable: bool | None = None,
     device: Any = None,
+    stream: Any = None,
 ) -> Any:
     """``x``, from any library, as an array of ``target``: a library's name or its module.
 
     A tree (dicts, lists, tuples, dataclasses, their like, and what optree or torch's pytree know)
     comes back as a tree of the same structure, with its other leaves untouched. ``order="C"`` and
     ``writable=True`` say what the result has to be; a copy is made where a view would not be so.
+    ``stream`` is the one that the memory is ordered on.
     """
     row = target_of(library_for(target))
-    return _core.cross_to(x, row, policy, dtype, copy, device, order, writable, False)
+    return _core.cross_to(x, row, policy, dtype, copy, device, order, writable, stream, False)
 
 
 def convert_to(library: Library, x: Any, policy: Policy | str | None, *, leaf: bool = False) -> Any:
     """An array or tensor, or a tree of them, as the library's. ``leaf``: ``x`` is one of a tree."""
-    return _core.cross_to(x, target_of(library), policy, None, None, None, None, None, leaf)
+    return _core.cross_to(x, target_of(library), policy, None, None, None, None, None, None, leaf)
 
 
 def hand_over(library: Library, managed: _core.ManagedTensor, view: bool, may_copy: bool) -> Any:
@@ -131,6 +133,7 @@ def explain(
     order: Literal["C"] | None = None,
     writable: bool | None = None,
     device: Any = None,
+    stream: Any = None,
 ) -> Plan:
     """What the conversion of ``x`` to ``target`` would do, and why. Changes nothing.
 
@@ -140,7 +143,9 @@ def explain(
 
     def plan_of(x: Any, leaf: bool = True) -> Plan:
         try:
-            return _core.explain_plan(x, row, policy, dtype, copy, device, order, writable, leaf)
+            return _core.explain_plan(
+                x, row, policy, dtype, copy, device, order, writable, stream, leaf
+            )
         except ConversionRefused as refused:
             # What cannot even be read as a tensor has a Plan too: its refusal.
             return refused.plan

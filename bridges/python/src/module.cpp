@@ -159,22 +159,22 @@ PyObject* capsule(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t c
   });
 }
 
-// The arguments (x, target, policy, dtype, copy, device, order, writable, leaf): what is asked of
-// x, which is a leaf of a tree where it says so.
+// The arguments (x, target, policy, dtype, copy, device, order, writable, stream, leaf): what is
+// asked of x, which is a leaf of a tree where it says so.
 Call call_for(const char* function, PyObject* const* arguments, Py_ssize_t count) {
-  only_argument(function, arguments, count, 9);
+  only_argument(function, arguments, count, 10);
   Call call = read_call({.policy = arguments[2],
                          .dtype = arguments[3],
                          .copy = arguments[4],
                          .device = arguments[5],
+                         .stream = arguments[8],
                          .order = arguments[6],
                          .writable = arguments[7]});
-  call.request.leaf = arguments[8] == Py_True;
+  call.request.leaf = arguments[9] == Py_True;
   return call;
 }
 
-// explain_plan(x, target, policy, dtype, copy, device, order, writable, leaf), target a name or a
-// capsule of new_target().
+// explain_plan(x, target, ...), target a name or a capsule of new_target().
 PyObject* explain_plan(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
   return guarded([&]() -> PyObject* {
     drain_releases();
@@ -183,8 +183,7 @@ PyObject* explain_plan(PyObject* /*module*/, PyObject* const* arguments, Py_ssiz
   });
 }
 
-// cross_to(x, target, policy, dtype, copy, device, order, writable, leaf): the conversion itself,
-// of a tree too.
+// cross_to(x, target, ...): the conversion itself, of a tree too.
 PyObject* cross_to(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
   return guarded([&]() -> PyObject* {
     drain_releases();

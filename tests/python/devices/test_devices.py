@@ -172,12 +172,15 @@ def test_a_table_producers_current_stream_is_waited_for() -> None:
     same(while_held(lambda: dlbridge.to_numpy(x), stream), VALUES)
 
 
-def test_the_callers_stream_is_told_to_the_producer_and_waited_for() -> None:
+@pytest.mark.parametrize(
+    "cross", [dlbridge.to_numpy, lambda x, **how: dlbridge.to(x, "numpy", **how)]
+)
+def test_the_callers_stream_is_told_to_the_producer_and_waited_for(cross: Any) -> None:
     stream = guarded.make_stream()
     reader = guarded.make_stream()
     guarded.hold(stream)
     x = Plain(VALUES, stream=stream, late=True)
-    same(while_held(lambda: dlbridge.to_numpy(x, stream=reader), stream), VALUES)
+    same(while_held(lambda: cross(x, stream=reader), stream), VALUES)
     assert [call["stream"] for call in x.calls] == [reader]
 
 
