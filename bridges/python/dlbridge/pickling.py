@@ -7,6 +7,7 @@ import functools
 import io
 import math
 import pickle
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -50,7 +51,7 @@ def dumps(
     file = io.BytesIO()
     buffers: list[pickle.PickleBuffer] = []
     pickler = pickle.Pickler(file, 5, buffer_callback=buffers.append)
-    pickler.dispatch_table = _reducers(policy_in_force(policy), sys.modules.get("torch"))
+    pickler.dispatch_table = _reducers(policy_in_force(policy), _torch())
     pickler.dump(x)
     return file.getvalue(), buffers
 
@@ -86,7 +87,7 @@ class Pickler(pickle.Pickler):
         protocol = 5 if protocol is None else protocol
         super().__init__(file, protocol, buffer_callback=buffer_callback)
         if protocol >= 5:
-            self.dispatch_table = _reducers(policy_in_force(policy), sys.modules.get("torch"))
+            self.dispatch_table = _reducers(policy_in_force(policy), _torch())
 
 
 class Unpickler(pickle.Unpickler):
@@ -100,9 +101,9 @@ class Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str, /) -> Any:
         found = super().find_class(module, name)
-        if self._policy is None or found not in (_torch_tensor, _jax_array):
-            return found
-        return lambda *parts: found(*parts, policy=self._policy)
+        if self._policy is not None and (found is _torch_tensor or found is _jax_array):
+            return functools.partial(found, policy=self._policy)
+        return found
 
 
 class _Reducers(dict[type, Callable[[Any], Any]]):
@@ -115,6 +116,8 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
         if torch is not None:
             for exact in (torch.Tensor, torch.nn.Parameter):
                 self[exact] = self._reduce_tensor
+            # Not every torch has named tensors.
+            self._has_names = getattr(torch.Tensor, "has_names", lambda x: False)
             self._own_way = policy.replace(dtype="bits")
             self._native = frozenset(
                 getattr(torch, name)
@@ -134,7 +137,7 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
     def _reduce_tensor(self, x: torch.Tensor) -> Any:
         torch = sys.modules["torch"]
         plain = x.layout is torch.strided and x.is_cpu and not (x.is_quantized or x.is_nested)
-        if not plain or x.__dict__ or x._backward_hooks:
+        if not plain or x.__dict__ or x._backward_hooks or self._has_names(x):
             return x.__reduce_ex__(5)  # type: ignore[no-untyped-call]
         # A type that NumPy lacks crosses as its bits, so that neither side needs ml_dtypes.
         dtype = None if x.dtype in self._native else x.dtype
@@ -143,6 +146,8 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
         return _torch_tensor, (buffer, parts, dtype, leaf, type(x) is not torch.Tensor)
 
     def _reduce_jax(self, x: Any) -> Any:
+        if len(x.devices()) > 1 or not _has_whole_bytes(x.dtype):
+            return x.__reduce_ex__(5)
         return _jax_array, _parts(to_numpy(x, policy=self._policy), self._policy)
 
     def _reduce_array(self, x: _Array) -> Any:
@@ -154,6 +159,17 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
 
 
 _reducers = functools.lru_cache(_Reducers)
+
+
+def _has_whole_bytes(dtype: Any) -> bool:
+    """Not of JAX's random keys, nor of small integers, of which NumPy's take a byte each."""
+    return isinstance(dtype, np.dtype) and not re.match(r"[a-z]+[124](_|$)", dtype.name)
+
+
+def _torch() -> Any:
+    """torch, where it is imported to its end."""
+    torch = sys.modules.get("torch")
+    return torch if hasattr(torch, "nn") else None
 
 
 def _parts(x: _Array, policy: Policy) -> tuple[Any, ...]:

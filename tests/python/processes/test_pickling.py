@@ -256,6 +256,13 @@ def test_what_has_more_than_memory_goes_as_its_library_sends_it(name: str) -> No
         assert values[0].to_dense().tolist() == values[1].to_dense().tolist()
 
 
+@pytest.mark.skipif(not hasattr(torch.Tensor, "has_names"), reason="this torch has no names")
+@pytest.mark.filterwarnings("ignore:Named tensors")
+def test_names_are_not_dropped() -> None:
+    with pytest.raises(RuntimeError, match="Named tensors"):
+        dlbridge.dumps(torch.ones(2, names=("x",)))
+
+
 def test_nothing_global_changes() -> None:
     before = dict(copyreg.dispatch_table)
     values = [torch.arange(6.0), np.arange(6.0)[::2], {"x": torch.ones(2, requires_grad=True)}]
@@ -347,5 +354,8 @@ def test_jax_arrives_as_jax() -> None:
         arrived = dlbridge.loads(data, copied(buffers))["x"]
         assert isinstance(arrived, jax.Array) and arrived.dtype == x.dtype
         assert arrived.tolist() == x.tolist()
+    for x in (jax.random.key(3), jax.numpy.ones(3, dtype="int4")):
+        arrived = there_and_back(x)
+        assert arrived.dtype == x.dtype and str(arrived) == str(x)
     del arrived, buffers, x
     settle()
