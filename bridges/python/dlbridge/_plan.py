@@ -60,6 +60,11 @@ class Plan(NamedTuple):
             lines.append(f"  instead: {self.fix}")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(str(self))}</pre>"
+
     def __repr__(self) -> str:
         outcome = "refused" if self.refused else "view" if self.view else "copy"
         return (
