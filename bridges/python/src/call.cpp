@@ -1,6 +1,7 @@
 #include "call.hpp"
 
 #include <cstring>
+#include <utility>
 
 #include "devices/devices.hpp"
 #include "ledger.hpp"
@@ -114,6 +115,13 @@ Policy policy_argument(PyObject* policy) {
                                 " is no preset; use one of 'host', 'strict', 'zero_copy', "
                                 "'snapshot', or a dlbridge.Policy");
   }
+  // Policies do not change, and most calls are given the one before. It is owned, to the end of the
+  // process.
+  static PyObject* last = nullptr;
+  static Policy policy_of_last;
+  if (policy == last) {
+    return policy_of_last;
+  }
   const int is_policy = PyObject_IsInstance(policy, policy_type.get());
   checked(is_policy);
   if (is_policy == 0) {
@@ -124,7 +132,9 @@ Policy policy_argument(PyObject* policy) {
   const Ref code = checked(PyObject_GetAttrString(policy, "_code"));
   const unsigned long bits = PyLong_AsUnsignedLong(code.get());
   check_error();
-  return policy_of_code(bits);
+  policy_of_last = policy_of_code(bits);
+  const Ref before(std::exchange(last, Py_NewRef(policy)));
+  return policy_of_last;
 }
 
 CopyRule copy_rule(PyObject* copy, CopyRule otherwise) {

@@ -8,9 +8,17 @@ namespace {
 
 PackageAttribute decided("dlbridge.ledger.blocks", "decided");
 PackageAttribute was_refused("dlbridge.ledger.blocks", "was_refused");
-PackageAttribute default_policy("dlbridge.ledger.blocks", "default_policy");
+PackageAttribute policy_of_context("dlbridge.ledger.blocks", "policy_of_context");
+PackageAttribute copies_forbidden("dlbridge.ledger.blocks", "copies_forbidden");
 
 thread_local Watch* current_watch = nullptr;
+
+// What the ContextVar holds here.
+Ref value_of(PackageAttribute& variable) {
+  PyObject* value = nullptr;
+  checked(PyContextVar_Get(variable.get(), nullptr, &value));
+  return Ref(value);
+}
 
 std::int64_t now() {
   const auto time = std::chrono::steady_clock::now().time_since_epoch();
@@ -22,6 +30,7 @@ std::int64_t now() {
 std::array<Tally, kTowardsNames.size()> tallies;
 std::uint64_t refusals = 0;
 int open_blocks = 0;
+int open_ledgers = 0;
 
 void Watch::begin() {
   running_ = true;
@@ -69,6 +78,9 @@ void Watch::finish() {
 
 void report(const Plan& plan, const Source& source, const Capabilities& target,
             const Policy& policy, const Request& request) {
+  if (open_ledgers == 0 && (plan.view || value_of(copies_forbidden).get() != Py_True)) {
+    return;
+  }
   Watch* watch = Watch::current();
   if (watch != nullptr) {
     watch->pause();
@@ -92,15 +104,17 @@ void refused(PyObject* plan) {
 }
 
 Ref policy_of_block() {
-  return checked(PyObject_CallNoArgs(default_policy.get()));
+  return value_of(policy_of_context);
 }
 
-PyObject* count_blocks(PyObject* /*module*/, PyObject* change) {
-  const long by = PyLong_AsLong(change);
-  if (by == -1 && PyErr_Occurred() != nullptr) {
+PyObject* count_blocks(PyObject* /*module*/, PyObject* changes) {
+  int blocks = 0;
+  int ledgers = 0;
+  if (PyArg_ParseTuple(changes, "ii:count_blocks", &blocks, &ledgers) == 0) {
     return nullptr;
   }
-  open_blocks += static_cast<int>(by);
+  open_blocks += blocks;
+  open_ledgers += ledgers;
   Py_RETURN_NONE;
 }
 

@@ -25,18 +25,19 @@ struct Tally {
 extern std::array<Tally, kTowardsNames.size()> tallies;
 extern std::uint64_t refusals;
 extern int open_blocks;
+extern int open_ledgers;  // those blocks that write down
 
 /// Whether a block is open anywhere. Where none is, this is all that a crossing pays for them.
 [[nodiscard]] inline bool any_block_open() noexcept {
   return open_blocks != 0;
 }
 
-/// Times what one call of the module makes cross, if a block is open. Crossings that a call of
+/// Times what one call of the module makes cross, if a ledger is open. Crossings that a call of
 /// Python's makes meanwhile have a watch of their own.
 class Watch {
  public:
   Watch() {
-    if (any_block_open()) [[unlikely]] {
+    if (open_ledgers != 0) [[unlikely]] {
       begin();
     }
   }
@@ -94,8 +95,8 @@ void refused(PyObject* plan);
 /// The policy that the innermost block sets, or None. Only asked while a block is open.
 [[nodiscard]] Ref policy_of_block();
 
-/// For the module: opens a block (1) or closes one (-1); the tallies as a dict.
-PyObject* count_blocks(PyObject* module, PyObject* change);
+/// For the module: opens blocks and ledgers, or closes them (-1); the tallies as a dict.
+PyObject* count_blocks(PyObject* module, PyObject* changes);
 PyObject* tallies_by_target(PyObject* module, PyObject* unused);
 
 }  // namespace dlbridge::python

@@ -290,8 +290,9 @@ PyMethodDef functions[] = {
     {"release_pool", give_back_pool, METH_NOARGS,
      "release_pool()\n--\n\n"
      "Gives the memory that is kept for the next copies back to the system; how many bytes."},
-    {"count_blocks", count_blocks, METH_O,
-     "count_blocks(change, /)\n--\n\nOpens a block that crossings have to ask (1), or closes one."},
+    {"count_blocks", count_blocks, METH_VARARGS,
+     "count_blocks(blocks, ledgers, /)\n--\n\n"
+     "Opens blocks that crossings have to ask, and ledgers among them; or closes them (-1)."},
     {"tallies", tallies_by_target, METH_NOARGS,
      "tallies()\n--\n\nViews, copies and bytes copied by target, and the refusals, since start."},
     {"register_device_runtime", register_device_runtime, METH_VARARGS,

@@ -21,22 +21,25 @@ _LIBRARIES = frozenset({"dlbridge", "torch", "numpy", "jax", "jaxlib", "contextl
 Record: TypeAlias = Callable[[Plan, tuple[str, int, str], int, "int | None"], None]
 of_all_threads: list[Record] = []
 of_context: ContextVar[tuple[Record, ...]] = ContextVar("dlbridge ledgers", default=())
-_copies_forbidden: ContextVar[bool] = ContextVar("dlbridge copies forbidden", default=False)
-_policy: ContextVar[Policy | None] = ContextVar("dlbridge policy", default=None)
+copies_forbidden: ContextVar[bool] = ContextVar("dlbridge copies forbidden", default=False)
+policy_of_context: ContextVar[Policy | None] = ContextVar("dlbridge policy", default=None)
 
 # One item for each block that is open, in all threads: what torch compiles is guarded by it.
 open_blocks: list[None] = []
 
 
-def enter_block() -> None:
-    """From here on crossings ask the package, and what is compiled leaves them to _core."""
-    _core.count_blocks(1)
+def enter_block(ledgers: int = 0) -> None:
+    """From here on _core asks the variables above, and what is compiled leaves crossings to it.
+
+    ``ledgers`` is 1 where each crossing is to be told.
+    """
+    _core.count_blocks(1, ledgers)
     open_blocks.append(None)
 
 
-def leave_block() -> None:
+def leave_block(ledgers: int = 0) -> None:
     open_blocks.pop()
-    _core.count_blocks(-1)
+    _core.count_blocks(-1, -ledgers)
 
 
 @contextmanager
@@ -59,7 +62,7 @@ def no_copies() -> Iterator[None]:
 
     It names the line and the reason; nothing is copied. Holds for this thread, or asyncio task.
     """
-    with _holding(_copies_forbidden, True):
+    with _holding(copies_forbidden, True):
         yield
 
 
@@ -78,7 +81,7 @@ def _named(policy: Policy | str) -> Policy:
 
 def policy_in_force(policy: Policy | str | None) -> Policy:
     """The policy that a call with this argument follows."""
-    return (_policy.get() or PRESETS["host"]) if policy is None else _named(policy)
+    return (policy_of_context.get() or PRESETS["host"]) if policy is None else _named(policy)
 
 
 @contextmanager
@@ -88,7 +91,7 @@ def policy(default: Policy | str) -> Iterator[Policy]:
     A preset's name or a Policy. Holds for this thread, or asyncio task; blocks may be nested.
     """
     chosen = _named(default)
-    with _holding(_policy, chosen):
+    with _holding(policy_of_context, chosen):
         yield chosen
 
 
@@ -150,7 +153,7 @@ def _entry(plan: Plan) -> _Entry | None:
 
 def decided(plan: Plan) -> _Entry | None:
     """Of a crossing that is about to happen: forbids it, or gives what to tell when it has."""
-    if _copies_forbidden.get() and not plan.view:
+    if copies_forbidden.get() and not plan.view:
         file, line, function = caller()
         was_refused(plan._replace(refused=True))
         because = "; ".join(plan.reasons)
@@ -168,10 +171,6 @@ def was_refused(plan: Plan) -> None:
     entry = _entry(plan)
     if entry is not None:
         entry.finish(time.perf_counter_ns(), None)
-
-
-def default_policy() -> Policy | None:
-    return _policy.get()
 
 
 def caller() -> tuple[str, int, str]:

@@ -27,11 +27,11 @@ class Ledger:
             of_all_threads.append(self._record)
         else:
             self._tokens.append(of_context.set((*of_context.get(), self._record)))
-        enter_block()
+        enter_block(ledgers=1)
         return self
 
     def __exit__(self, *error: object) -> None:
-        leave_block()
+        leave_block(ledgers=1)
         if self.threads:
             of_all_threads.remove(self._record)
         else:
