@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import linecache
 import math
-import threading
 from typing import NamedTuple
 
 from dlbridge._core import dtype_triple
@@ -68,7 +67,11 @@ class Totals(NamedTuple):
 
 
 def crossing_of(
-    plan: Plan, caller: tuple[str, int, str], began: int, nanoseconds: int | None
+    plan: Plan,
+    caller: tuple[str, int, str],
+    began: int,
+    nanoseconds: int | None,
+    thread: int,
 ) -> Crossing:
     elements = 0 if plan.shape is None else math.prod(plan.shape)
     return Crossing(
@@ -85,7 +88,7 @@ def crossing_of(
         bytes_copied=0 if plan.refused else plan.bytes_copied,
         steps=plan.steps,
         reasons=plan.reasons,
-        thread=threading.get_ident(),
+        thread=thread,
         began=began,
         nanoseconds=nanoseconds,
     )

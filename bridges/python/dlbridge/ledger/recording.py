@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterator
+from threading import get_ident
 from typing import Any
 
 from dlbridge._plan import Plan
@@ -16,7 +18,8 @@ class Ledger:
     """The crossings of a block. Made by ``dlbridge.trace()``; ``print`` shows it as a table."""
 
     def __init__(self, *, threads: bool = False) -> None:
-        self.crossings: list[Crossing] = []
+        self._told: deque[tuple[Any, ...]] = deque()
+        self._crossings: list[Crossing] = []
         self.threads = threads
         self._tokens: list[Any] = []
 
@@ -40,9 +43,16 @@ class Ledger:
     def _record(
         self, plan: Plan, caller: tuple[str, int, str], began: int, nanoseconds: int | None
     ) -> None:
-        self.crossings.append(crossing_of(plan, caller, began, nanoseconds))
+        self._told.append((plan, caller, began, nanoseconds, get_ident()))
 
     # What it holds.
+
+    @property
+    def crossings(self) -> list[Crossing]:
+        """All until now. They are made here, so that the block itself is held up for less."""
+        while self._told:
+            self._crossings.append(crossing_of(*self._told.popleft()))
+        return self._crossings
 
     def __iter__(self) -> Iterator[Crossing]:
         return iter(self.crossings)
