@@ -117,8 +117,12 @@ class Stats(NamedTuple):
 def stats() -> Stats:
     """The counts since start. They are always kept."""
     rows, refusals = _core.tallies()
-    by_target = {name: Tally(*row) for name, row in rows.items()}
-    views, copies, copied = (sum(each) for each in zip(*by_target.values(), strict=True))
+    views = copies = copied = 0
+    for row in rows.values():
+        views += row[0]
+        copies += row[1]
+        copied += row[2]
+    by_target = {name: Tally._make(row) for name, row in rows.items()}
     alive = _core.live_managed_tensors()
     return Stats(views + copies, views, copies, refusals, copied, by_target, alive, _torch_road())
 
