@@ -230,7 +230,7 @@ inline void negate(DType d, std::byte* number) {
 inline void reference_element(const CopyJob& job, const std::byte* source, std::byte* target) {
   const DType from = job.source_dtype;
   const DType to = job.target_dtype;
-  std::array<std::byte, 512> item{};
+  std::array<std::byte, 1024> item{};  // 32 lanes of 248 bits are 992 bytes
   const auto itemsize = static_cast<std::size_t>(from.itemsize());
   std::memcpy(item.data(), source, itemsize);
   if (from.bits % 8 == 0) {
