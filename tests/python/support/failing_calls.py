@@ -41,7 +41,8 @@ FAILURES = {
         "_PyObject_CallMethod_SizeT", "_Py_BuildValue_SizeT",
     ), "null"),
     **dict.fromkeys((
-        "PyCapsule_SetName", "PyContextVar_Get", "PyDict_DelItemString", "PyDict_SetItem", "PyDict_SetItemString",
+        "PyCapsule_SetName", "PyContextVar_Get", "PyDict_DelItemString", "PyDict_SetItem",
+        "PyDict_SetItemString",
         "PyLong_AsLong", "PyLong_AsSize_t", "PyLong_AsUnsignedLongLong",
         "PyObject_RichCompareBool", "PyLong_AsLongLong", "PyLong_AsUnsignedLong",
         "PyObject_GetBuffer", "PyObject_IsInstance", "PyObject_IsTrue", "PySequence_Size",
