@@ -287,9 +287,9 @@ def test_an_engine_may_pickle_with_it() -> None:
     dlbridge.Pickler(in_band).dump([torch.arange(1000.0)[::100]])
     assert pickle.loads(in_band.getvalue())[0].tolist() == list(range(0, 1000, 100))
     assert len(in_band.getvalue()) < 200
-    old = io.BytesIO()
-    dlbridge.Pickler(old, 4).dump(torch.ones(3))  # before buffers: as pickle itself does
-    assert old.getvalue() == pickle.dumps(torch.ones(3), 4)
+    old, tensor = io.BytesIO(), torch.ones(3)
+    dlbridge.Pickler(old, 4).dump(tensor)  # before buffers: as pickle itself does
+    assert old.getvalue() == pickle.dumps(tensor, 4)
     with pytest.raises(ValueError, match="buffer_callback"):
         dlbridge.Pickler(io.BytesIO(), 4, buffer_callback=buffers.append)
 
