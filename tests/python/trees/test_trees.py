@@ -258,7 +258,12 @@ def test_containers_nest(outer: str, inner: str) -> None:
 @pytest.mark.keeps_sources  # JAX, imported here, keeps constants
 def test_other_leaves_are_the_same_objects(road: str) -> None:
     others: list[Any] = ["text", b"bytes", 3, 2.5, None, True, object(), {1, 2}, torch.float32]
-    others += [np.str_("text"), np.bytes_(b"x"), np.datetime64("2024-01-01"), np.timedelta64(1)]
+    others += [
+        np.str_("text"),
+        np.bytes_(b"x"),
+        np.datetime64("2024-01-01"),
+        np.timedelta64(1, "s"),
+    ]
     others += [np.void(b"raw"), Text("b"), Colour.RED, Length("long"), Constant.ONE]
     others += [range(3), int, torch.Tensor, lambda: None]
     tree = {"tensor": tensor(), "others": others}
