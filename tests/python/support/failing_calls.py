@@ -85,7 +85,8 @@ CANNOT_FAIL = {
     "PyModule_AddObjectRef", "PyModule_AddStringConstant", "PyModule_Create2",
     "PyInterpreterState_Get", "PyInterpreterState_Main", "PyModuleDef_Init",
     # They tell of Python itself.
-    "_PyThreadState_UncheckedGet", "_Py_IsFinalizing",
+    "PyThreadState_GetUnchecked", "Py_IsFinalizing", "_PyThreadState_UncheckedGet",
+    "_Py_IsFinalizing",
 }
 # fmt: on
 

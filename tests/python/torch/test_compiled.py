@@ -249,6 +249,7 @@ class Scaled(torch.nn.Module):
         return self.linear(to_torch(array / np.abs(array).max()))
 
 
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0")
 def test_a_module_is_exported_with_numpy_inside() -> None:
     module, x = Scaled(), tensor()
     exported = torch.export.export(module, (x,), strict=True).module()
