@@ -5,7 +5,6 @@ from __future__ import annotations
 import copyreg
 import functools
 import io
-import math
 import pickle
 import re
 import sys
@@ -51,7 +50,7 @@ def dumps(
     file = io.BytesIO()
     buffers: list[pickle.PickleBuffer] = []
     pickler = pickle.Pickler(file, 5, buffer_callback=buffers.append)
-    pickler.dispatch_table = _reducers(policy_in_force(policy), _torch())
+    pickler.dispatch_table = _reducers(policy)
     pickler.dump(x)
     return file.getvalue(), buffers
 
@@ -87,7 +86,7 @@ class Pickler(pickle.Pickler):
         protocol = 5 if protocol is None else protocol
         super().__init__(file, protocol, buffer_callback=buffer_callback)
         if protocol >= 5:
-            self.dispatch_table = _reducers(policy_in_force(policy), _torch())
+            self.dispatch_table = _reducers(policy)
 
 
 class Unpickler(pickle.Unpickler):
@@ -119,13 +118,6 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
             # Not every torch has named tensors.
             self._has_names = getattr(torch.Tensor, "has_names", lambda x: False)
             self._own_way = policy.replace(dtype="bits")
-            self._native = frozenset(
-                getattr(torch, name)
-                for name in (
-                    *("float16", "float32", "float64", "complex64", "complex128", "bool"),
-                    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-                )
-            )
 
     def __missing__(self, kind: type) -> Callable[[Any], Any]:
         jax = sys.modules.get("jax")
@@ -140,8 +132,9 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
         if not plain or x.__dict__ or x._backward_hooks or self._has_names(x):
             return x.__reduce_ex__(5)  # type: ignore[no-untyped-call]
         # A type that NumPy lacks crosses as its bits, so that neither side needs ml_dtypes.
-        dtype = None if x.dtype in self._native else x.dtype
-        buffer, parts = _sent(to_numpy(x, policy=self._own_way), self._policy)
+        array = to_numpy(x, policy=self._own_way)
+        dtype = x.dtype if array.dtype.kind == "u" else None
+        buffer, parts = _sent(array, self._policy)
         leaf = x.requires_grad and x.is_leaf
         return _torch_tensor, (buffer, parts, dtype, leaf, type(x) is not torch.Tensor)
 
@@ -158,18 +151,18 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
         return _array, _parts(x, self._policy)
 
 
-_reducers = functools.lru_cache(_Reducers)
-
-
 def _has_whole_bytes(dtype: Any) -> bool:
     """Not of JAX's random keys, nor of small integers, of which NumPy's take a byte each."""
     return isinstance(dtype, np.dtype) and not re.match(r"[a-z]+[124](_|$)", dtype.name)
 
 
-def _torch() -> Any:
-    """torch, where it is imported to its end."""
+_remembered = functools.lru_cache(_Reducers)
+
+
+def _reducers(policy: Policy | str | None) -> _Reducers:
     torch = sys.modules.get("torch")
-    return torch if hasattr(torch, "nn") else None
+    imported = torch if hasattr(torch, "nn") else None  # to its end
+    return _remembered(policy_in_force(policy), imported)
 
 
 def _parts(x: _Array, policy: Policy) -> tuple[Any, ...]:
@@ -184,14 +177,11 @@ def _sent(x: _Array, policy: Policy) -> tuple[pickle.PickleBuffer, _Parts]:
     if not x.flags.c_contiguous:
         first, extent = _extent(x.shape, x.strides, x.itemsize)
         if x.size and extent <= x.nbytes:
-            memory = _bytes_from(x, extent)
-            return _buffer(memory), (x.dtype.str, x.shape, x.strides, first)
+            memory: Buffer = _bytes_from(x, extent)
+            return pickle.PickleBuffer(memory), (x.dtype.str, x.shape, x.strides, first)
         x = to_numpy(x, order="C", policy=policy)
-    return _buffer(x), (x.dtype.str, x.shape, None, 0)
-
-
-def _buffer(x: Buffer) -> pickle.PickleBuffer:
-    return pickle.PickleBuffer(x)
+    packed: Buffer = x
+    return pickle.PickleBuffer(packed), (x.dtype.str, x.shape, None, 0)
 
 
 def _extent(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> tuple[int, int]:
@@ -211,16 +201,17 @@ def _bytes_from(x: _Array, extent: int) -> _Array:
 
 def _array(buffer: Buffer, parts: _Parts, dtype: Any = None) -> _Array:
     kind, shape, strides, first = parts
-    overlapping = False
-    if strides is not None:
+    made: _Array
+    if strides is None:
+        made = np.ndarray(shape, kind, buffer)
+    else:
         there = memoryview(buffer).nbytes
         extent = _extent(shape, strides, np.dtype(kind).itemsize)
         if extent != (first, there):  # which NumPy 2.4 does not ask where nothing is there
             raise ValueError(f"a buffer has {there} bytes where its array has {extent[1]}")
-        overlapping = there < math.prod(shape) * np.dtype(kind).itemsize
-    made: _Array = np.ndarray(shape, kind, buffer, first, strides)
-    if overlapping:
-        made.flags.writeable = False  # as that which it was made of
+        made = np.ndarray(shape, kind, buffer, first, strides)
+        if there < made.nbytes:  # its elements share memory: read-only, as what it was made of
+            made.flags.writeable = False
     return made if dtype is None else made.view(dtype)
 
 

@@ -98,7 +98,7 @@ void report(const Plan& plan, const Source& source, const Capabilities& target,
 
 void refused(PyObject* plan) {
   ++refusals;
-  if (any_block_open() && Watch::current() != nullptr) {
+  if (Watch::current() != nullptr) {
     (void)checked(PyObject_CallOneArg(was_refused.get(), plan));
   }
 }
