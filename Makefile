@@ -146,7 +146,7 @@ fuzz: build build-fuzz ## Fuzz plans, copies, managed tensors and the doors; FUZ
 	}
 	export -f fuzz
 	export UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/python
-	{ for name in capsule plan copy; do echo $$name build-fuzz/fuzz/$${name}_fuzz; done
+	{ for name in capsule plan copy message; do echo $$name build-fuzz/fuzz/$${name}_fuzz; done
 	  echo doors $(PY) tests/fuzz/doors_fuzz.py
 	} | xargs -P $(JOBS) -I@ bash -c 'fuzz @'
 

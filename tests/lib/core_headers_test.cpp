@@ -15,6 +15,7 @@
 #include "dlbridge/pinned_memory.hpp"
 #include "dlbridge/plan.hpp"
 #include "dlbridge/policy.hpp"
+#include "dlbridge/shared_memory.hpp"
 #include "dlbridge/source.hpp"
 #include "dlbridge/streams.hpp"
 #include "dlbridge/tensor_view.hpp"

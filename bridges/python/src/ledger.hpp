@@ -11,9 +11,9 @@
 namespace dlbridge::python {
 
 /// Where a crossing goes, for the tallies.
-enum class Towards : std::uint8_t { kNumPy, kTorch, kManaged, kCapsule, kOther };
-inline constexpr std::array<const char*, 5> kTowardsNames = {"numpy", "torch", "dlbridge",
-                                                             "capsule", "other"};
+enum class Towards : std::uint8_t { kNumPy, kTorch, kManaged, kCapsule, kProcess, kOther };
+inline constexpr std::array<const char*, 6> kTowardsNames = {"numpy",   "torch",   "dlbridge",
+                                                             "capsule", "process", "other"};
 
 struct Tally {
   std::uint64_t views = 0;

@@ -35,7 +35,8 @@ inline void carry_out_into(const Plan& plan, const Source& source, const DLTenso
   carry_out_into(Leg{Who::kEngine, plan.steps, plan.dtype, plan.device}, source, target, stream);
 }
 
-/// Makes a view what a plan without a copy says: read-only, or read as another type.
-void carry_out_view(const Plan& plan, ManagedTensor& view) noexcept;
+/// Makes a view what a plan without a copy says: read-only, read as another type, or of pages that
+/// are copied when they are written to, for which the system may fail (std::system_error).
+void carry_out_view(const Plan& plan, ManagedTensor& view);
 
 }  // namespace dlbridge

@@ -40,6 +40,7 @@ enum class Condition : std::uint8_t {
   kCopiesOut,
   kPaddedElements,
   kTraced,
+  kNotShared,
   kTooManyDimensions,
   kTooFewDimensions,
   // What the plan finds when it holds the tensor against the target.
@@ -180,6 +181,8 @@ inline constexpr std::array kConditions = {
                  "its elements would be read as packed ones"},
     ConditionRow{Condition::kTraced, "traced", "",
                  "its library traces it, and takes what leaves the trace for a constant"},
+    ConditionRow{Condition::kNotShared, "not_shared", "",
+                 "other processes cannot map the memory that it is in"},
     ConditionRow{Condition::kTooManyDimensions, "too_many_dimensions", "of {ndim} dimensions",
                  "{target} takes at most {max_ndim}"},
     ConditionRow{Condition::kTooFewDimensions, "too_few_dimensions", "of {ndim} dimensions",

@@ -2,6 +2,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <span>
 #include <utility>
 
 #include "dlbridge/capabilities.hpp"
@@ -57,10 +58,16 @@ concept Consumer = requires(ManagedTensor tensor, const Source& source) {
 
 namespace detail {
 
-/// Where a copy is to be written, if not to memory of its own.
+/// Where a copy is to be written, if not to memory of its own: to a tensor that is there, or to one
+/// that `allocate` makes on the host when it is needed.
 struct Room {
   const DLTensor* tensor = nullptr;
   Stream stream{};  // that its memory is used on, if it is a device's
+  ManagedTensor (*allocate)(void* context, DType dtype,
+                            std::span<const std::int64_t> shape) = nullptr;
+  void* context = nullptr;
+
+  [[nodiscard]] bool is_given() const noexcept { return tensor != nullptr || allocate != nullptr; }
 };
 
 /// A managed tensor, and the stream that its memory is ordered on where it is a device's.
@@ -77,7 +84,8 @@ struct Carried {
 }
 
 /// The legs of an accepted plan, one after the other, but for the consumer's: the one way from an
-/// opened door to a managed tensor. With a `room` the copy is written there, and the tensor empty.
+/// opened door to a managed tensor. With a `room` the copy is written there; the tensor is empty
+/// where that was there already.
 ///
 /// A Door has the object's `source`; acquire(), a view that keeps the memory; prepare(leg, after),
 /// what its library makes, described in `after`; Copying(door, bytes, waits), a scope around
@@ -107,10 +115,10 @@ template <typename Door>
       carried = {door.prepare(leg, prepared), prepared.stream};
       prepared.tensor = carried.tensor.tensor();  // the object that it was read from may be gone
       carried.tensor.mark_copied();
-      if (last && room.tensor == nullptr && is_like_a_copy(prepared.tensor)) {
+      if (last && !room.is_given() && is_like_a_copy(prepared.tensor)) {
         carried.tensor.reinterpret(plan.dtype);
       }
-      if (!last || (room.tensor == nullptr && is_like_a_copy(prepared.tensor))) {
+      if (!last || (!room.is_given() && is_like_a_copy(prepared.tensor))) {
         continue;
       }
       leg = {Who::kEngine, 0, plan.dtype, leg.to};  // made such a copy, or brought to its room
@@ -123,6 +131,12 @@ template <typename Door>
       if (room.tensor != nullptr) {
         carry_out_into(leg, from, *room.tensor, room.stream, &warning);
         carried = {};
+      } else if (room.allocate != nullptr) {
+        const auto ndim = static_cast<std::size_t>(from.tensor.ndim);
+        ManagedTensor made = room.allocate(room.context, leg.dtype, {from.tensor.shape, ndim});
+        carry_out_into(leg, from, made.tensor(), {}, &warning);
+        made.mark_copied();
+        carried = {std::move(made), {}};
       } else {
         carried = {carry_out(leg, from, &warning), managed_stream(leg.to)};
       }
@@ -130,7 +144,7 @@ template <typename Door>
     if (warning != CastWarning::kNone) [[unlikely]] {
       door.warn(warning);
     }
-    if (room.tensor != nullptr) {
+    if (room.is_given()) {
       return carried;
     }
   }

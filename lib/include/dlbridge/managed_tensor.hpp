@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -88,6 +89,16 @@ inline constexpr DLPackVersion kVersion{DLPACK_MAJOR_VERSION, DLPACK_MINOR_VERSI
 /// Whether two elements of the tensor share memory. Exact for tensors of moderate size; larger ones
 /// with strides that interleave count as overlapping when that cannot be ruled out cheaply.
 [[nodiscard]] bool overlaps_itself(const DLTensor& tensor);
+
+/// The addresses that the elements of a tensor reach, from the lowest on and before `end`.
+struct Extent {
+  std::uintptr_t first = 0;
+  std::uintptr_t end = 0;
+};
+
+/// That of a tensor, without strides in C order; of no elements, an empty one. Nothing where it
+/// would not lie in any memory.
+[[nodiscard]] std::optional<Extent> extent_of(const DLTensor& tensor) noexcept;
 
 /// Fills `strides` (elements) for C order over `shape`.
 void fill_c_strides(std::span<const std::int64_t> shape, std::int64_t* strides) noexcept;

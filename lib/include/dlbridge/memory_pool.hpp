@@ -20,8 +20,8 @@ namespace dlbridge {
 /// Sets them, and gives back at once what is kept beyond. Returns the limit until now.
 std::size_t set_pool_limit(std::size_t bytes) noexcept;
 
-/// Gives back everything that is kept, and the memory of small blocks that the calling thread keeps
-/// (at most 16 times 256 bytes).
+/// Gives back everything that is kept, blocks of shared memory too, and the memory of small blocks
+/// that the calling thread keeps (at most 16 times 256 bytes).
 void release_pool() noexcept;
 
 /// Bytes that are kept now.

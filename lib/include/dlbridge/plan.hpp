@@ -29,11 +29,13 @@ enum class Step : std::uint8_t {
   kCast,
   kSwapBytes,
   kMarkReadOnly,
+  kCopyOnWrite,
 };
 
-inline constexpr std::array<std::string_view, 11> kStepNames = {
-    "detach",         "resolve conj", "resolve neg", "materialise", "densify",       "copy to host",
-    "copy to device", "repack",       "cast",        "swap bytes",  "mark read-only"};
+inline constexpr std::array<std::string_view, 12> kStepNames = {
+    "detach",  "resolve conj", "resolve neg",    "materialise",
+    "densify", "copy to host", "copy to device", "repack",
+    "cast",    "swap bytes",   "mark read-only", "copy on write"};
 
 /// What a cast made of values that the type asked for cannot hold. (Integers are refused.)
 enum class CastWarning : std::uint8_t {

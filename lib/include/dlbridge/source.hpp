@@ -47,6 +47,7 @@ struct Traits {
   bool copies_there = false;         // the producer can copy its memory where it is when asked
   bool of_target = false;            // it is of the target's library, and may come back itself
   bool maybe_pinned = false;         // host memory that a device may be writing to
+  bool has_shared_pages = false;     // it can be had as pages that are copied when written to
   bool no_numbers = false;           // of an inexpressible type: texts, objects, dates or structs
   // Source::stream is the one that the producer's work is on; nothing of ours reads it otherwise.
   bool stream_known = true;

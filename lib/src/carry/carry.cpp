@@ -5,6 +5,7 @@
 #include "carry/fit.hpp"
 #include "carry/pass.hpp"
 #include "device/staging.hpp"
+#include "dlbridge/shared_memory.hpp"
 #include "tensor/layout.hpp"
 
 namespace dlbridge {
@@ -137,7 +138,10 @@ void carry_out_into(const Leg& leg, const Source& source, const DLTensor& target
   }
 }
 
-void carry_out_view(const Plan& plan, ManagedTensor& view) noexcept {
+void carry_out_view(const Plan& plan, ManagedTensor& view) {
+  if (plan.has(Step::kCopyOnWrite)) [[unlikely]] {
+    view = copy_on_write(view);
+  }
   if (plan.has(Step::kMarkReadOnly)) {
     view.mark_read_only();
   }

@@ -7,6 +7,7 @@
 #include <new>
 
 #include "dlbridge/memory_pool.hpp"
+#include "ipc/shared_block.hpp"
 #include "memory/block_memory.hpp"
 #include "memory/found.hpp"
 
@@ -42,14 +43,7 @@ struct Piece {
 };
 
 std::size_t initial_limit() noexcept {
-  const char* text = std::getenv("DLBRIDGE_POOL_BYTES");
-  if (text == nullptr) {
-    return kDefaultLimit;
-  }
-  char* end = nullptr;
-  const unsigned long long bytes = std::strtoull(text, &end, 10);
-  return end == text || *end != '\0' || *text == '-' ? kDefaultLimit
-                                                     : static_cast<std::size_t>(bytes);
+  return detail::bytes_in_environment("DLBRIDGE_POOL_BYTES", kDefaultLimit);
 }
 
 // Nobody may look at what is kept; AddressSanitizer reports who does.
@@ -281,6 +275,16 @@ void* allocate(std::size_t bytes) {
 
 namespace detail {
 
+std::size_t bytes_in_environment(const char* name, std::size_t otherwise) noexcept {
+  const char* text = std::getenv(name);
+  if (text == nullptr) {
+    return otherwise;
+  }
+  char* end = nullptr;
+  const unsigned long long bytes = std::strtoull(text, &end, 10);
+  return end == text || *end != '\0' || *text == '-' ? otherwise : static_cast<std::size_t>(bytes);
+}
+
 HostMemory take_host_memory(std::size_t bytes) {
   if (bytes < kPooledFrom) {
     // An empty tensor gets an address too: some consumers do not take NULL.
@@ -323,6 +327,7 @@ void release_pool() noexcept {
   Pool::Pieces out{};
   pool.shrink_to(0, out);
   free_pieces(out);
+  (void)detail::release_blocks();
   detail::BlockMemory::free_spares();
 }
 

@@ -14,4 +14,7 @@ struct HostMemory {
 /// Memory with whatever is in it, 64-byte aligned; never null. Throws std::bad_alloc.
 [[nodiscard]] HostMemory take_host_memory(std::size_t bytes);
 
+/// The number of bytes that a variable of the environment says, if it says one.
+[[nodiscard]] std::size_t bytes_in_environment(const char* name, std::size_t otherwise) noexcept;
+
 }  // namespace dlbridge::detail

@@ -127,6 +127,7 @@ class Planner {
         break;
       case Condition::kFractionalStrides:
       case Condition::kCopiesOut:
+      case Condition::kNotShared:
         need_copy(condition, Step::kRepack);
         break;
       case Condition::kPaddedElements:
@@ -300,6 +301,8 @@ class Planner {
     const Ruling ruling = policy_[Field::kReadOnly];
     if (target_.readonly == ReadOnlySupport::kNever || ruling == Ruling::kRefuse) {
       refuse(cause);
+    } else if (ruling == Ruling::kCopy && source_.traits.has_shared_pages) {
+      take(cause, Step::kCopyOnWrite);  // of memory that nothing here can write to
     } else if (ruling == Ruling::kCopy) {
       need_copy(cause, Step::kRepack);
     } else {
@@ -322,7 +325,8 @@ class Planner {
         (!plan_.writable || alias_ || (!is_c_contiguous(tensor) && overlaps_itself(tensor)))) {
       need_copy(Condition::kWritableAsked, Step::kRepack);
       plan_.writable = true;
-      plan_.steps &= static_cast<std::uint16_t>(~detail::bits_of({Step::kMarkReadOnly}));
+      plan_.steps &=
+          static_cast<std::uint16_t>(~detail::bits_of({Step::kMarkReadOnly, Step::kCopyOnWrite}));
     }
   }
 

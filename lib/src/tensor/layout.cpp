@@ -74,6 +74,33 @@ bool overlaps_itself(const DLTensor& tensor) {
   return meets_itself(dimensions.data(), count, 0, *seen);
 }
 
+std::optional<Extent> extent_of(const DLTensor& tensor) noexcept {
+  __extension__ using Wide = __int128;
+  constexpr Wide kMost = Wide{1} << 62;
+  const auto data = reinterpret_cast<std::uintptr_t>(tensor.data);
+  if (element_count(tensor) == 0) {
+    return Extent{data, data};
+  }
+  Wide lowest = 0;  // in elements
+  Wide highest = tensor.strides == nullptr ? Wide{element_count(tensor)} - 1 : 0;
+  for (std::int32_t i = 0; i < tensor.ndim && tensor.strides != nullptr; ++i) {
+    const Wide reach = Wide{tensor.shape[i] - 1} * tensor.strides[i];
+    if (reach > kMost || reach < -kMost) {
+      return std::nullopt;
+    }
+    (reach < 0 ? lowest : highest) += reach;
+  }
+  const int bits = DType(tensor.dtype).element_bits();
+  const Wide origin = Wide{data} + tensor.byte_offset;
+  // Of elements of less than a byte the first may begin inside of one.
+  const Wide first = origin - (-lowest * bits + 7) / 8;
+  const Wide end = origin + ((highest + 1) * bits + 7) / 8;
+  if (first < 0 || end > kMost) {
+    return std::nullopt;
+  }
+  return Extent{static_cast<std::uintptr_t>(first), static_cast<std::uintptr_t>(end)};
+}
+
 namespace detail {
 
 bool has_negative_stride(const DLTensor& tensor) noexcept {

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <cerrno>
 #include <cstdlib>
 
 #include "dlbridge/memory_pool.hpp"
@@ -58,7 +59,11 @@ extern "C" void* __wrap_aligned_alloc(std::size_t alignment, std::size_t size) {
 }
 extern "C" void* __wrap_mmap(void* at, std::size_t size, int access, int kind, int file,
                              off_t offset) {
-  return fails_now() ? MAP_FAILED : __real_mmap(at, size, access, kind, file, offset);
+  if (fails_now()) {
+    errno = ENOMEM;
+    return MAP_FAILED;
+  }
+  return __real_mmap(at, size, access, kind, file, offset);
 }
 
 void* operator new(std::size_t size) {

@@ -1,0 +1,94 @@
+#include "dlbridge/shared_memory.hpp"
+
+#include "dlbridge/error.hpp"
+#include "ipc/shared_block.hpp"
+#include "tensor/layout.hpp"
+
+namespace dlbridge {
+
+ManagedTensor SharedArena::allocate(DType dtype, std::span<const std::int64_t> shape) {
+  DLTensor tensor{};
+  tensor.device = Device{}.dl();
+  tensor.dtype = dtype.dl();
+  tensor.ndim = static_cast<std::int32_t>(shape.size());
+  tensor.shape = const_cast<std::int64_t*>(shape.data());  // NOLINT: nobody writes to it
+  const std::size_t bytes = room_for(detail::bytes_to_allocate(tensor));
+  if (bytes == 0) {
+    return ManagedTensor::allocate(dtype, shape);
+  }
+  auto hold = std::static_pointer_cast<detail::Hold>(hold_);
+  std::size_t offset = used_;
+  if (!hold || hold->block().size() - offset < bytes) {
+    const bool planned = !hold && planned_ >= bytes;
+    hold = detail::take_block(planned ? planned_ : bytes, mode_);
+    offset = 0;
+  }
+  tensor.data = hold->block().memory + offset;
+  ManagedTensor made = detail::tensor_in_block(hold, tensor, 0);
+  if (!hold_ || hold == hold_) {
+    hold_ = hold;
+    used_ = offset + bytes;
+  }
+  return made;
+}
+
+namespace {
+
+detail::SharedBlock* block_of(const DLTensor& tensor) noexcept {
+  if (!Device(tensor.device).host_accessible() || element_count(tensor) == 0) {
+    return nullptr;
+  }
+  const auto extent = extent_of(tensor);
+  return extent ? detail::block_around(extent->first, extent->end) : nullptr;
+}
+
+}  // namespace
+
+bool can_share(const DLTensor& tensor, SharedMode mode) noexcept {
+  if (element_count(tensor) == 0) {
+    return Device(tensor.device).host_accessible();
+  }
+  detail::SharedBlock* block = block_of(tensor);
+  return block != nullptr && detail::can_lend(*block, mode);
+}
+
+bool is_in_block(const DLTensor& tensor) noexcept {
+  return block_of(tensor) != nullptr;
+}
+
+namespace {
+
+// Private pages, and the tensor that they were made of: it keeps the block from being used again.
+struct Pages {
+  ManagedTensor shared;
+  std::byte* memory;
+  std::size_t size;
+};
+
+}  // namespace
+
+ManagedTensor copy_on_write(const ManagedTensor& shared) {
+  const DLTensor& tensor = shared.tensor();
+  const detail::SharedBlock* block = block_of(tensor);
+  if (block == nullptr) {
+    throw ConversionRefused("cannot make this tensor's pages private: it lies in no shared block",
+                            {"its memory is not in a shared block"});
+  }
+  using detail::kPage;
+  const auto extent = extent_of(tensor);
+  const auto base = reinterpret_cast<std::uintptr_t>(block->memory);
+  const std::size_t before = (extent->first - base) / kPage * kPage;
+  const std::size_t size = (extent->end - base - before + kPage - 1) / kPage * kPage;
+  auto pages = std::make_unique<Pages>(Pages{shared.share(), nullptr, size});
+  pages->memory = detail::map_file(block->descriptor, size, detail::Mapping::kPrivate, before);
+  DLTensor own = tensor;
+  own.data = pages->memory + (reinterpret_cast<std::uintptr_t>(tensor.data) - base - before);
+  const std::uint64_t flags = shared.flags() & ~std::uint64_t{DLPACK_FLAG_BITMASK_READ_ONLY};
+  return ManagedTensor::own(own, flags,
+                            {pages.release(), [](void* context) noexcept {
+                               const std::unique_ptr<Pages> all(static_cast<Pages*>(context));
+                               detail::unmap_file(all->memory, all->size);
+                             }});
+}
+
+}  // namespace dlbridge
