@@ -44,11 +44,13 @@ set(module_sources
   module.cpp
   names.cpp
   registry.cpp
+  sharing.cpp
   targets/bridge_target.cpp
   targets/library_target.cpp
   targets/managed_target.cpp
   targets/numpy_target.cpp
   targets/pending_target.cpp
+  targets/shared_target.cpp
   targets/target.cpp
   targets/torch_target.cpp
   torch/portable_torch.cpp

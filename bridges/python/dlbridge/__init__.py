@@ -36,24 +36,30 @@ if TYPE_CHECKING:
     from dlbridge.functions.numpy_function import numpy_function
     from dlbridge.functions.torch_function import gradcheck, torch_function
     from dlbridge.ledger.recording import Ledger, trace
-    from dlbridge.pickling import Pickler, dumps, loads
+    from dlbridge.processes.pickling import Pickler, dumps, loads
+    from dlbridge.processes.sharing import Shared, recv, send, share, shared_empty
 
 # What a crossing does not need is imported when it is first asked for; some of it imports torch.
 _LATER = {
     "Ledger": "ledger.recording",
     "NotDifferentiable": "functions.array_function",
     "PendingArray": "_arrival",
-    "Pickler": "pickling",
+    "Pickler": "processes.pickling",
+    "Shared": "processes.sharing",
     "accepts": "functions.agnostic",
     "as_namespace": "functions.agnostic",
     "borrow": "functions.borrow",
     "counting_deleters": "_core",  # what the conformance kit needs of C
-    "dumps": "pickling",
+    "dumps": "processes.pickling",
     "gradcheck": "functions.torch_function",
-    "loads": "pickling",
+    "loads": "processes.pickling",
     "numpy_function": "functions.numpy_function",
     "pinned_empty": "_arrival",
+    "recv": "processes.sharing",
     "returns_like": "functions.agnostic",
+    "send": "processes.sharing",
+    "share": "processes.sharing",
+    "shared_empty": "processes.sharing",
     "torch_function": "functions.torch_function",
     "trace": "ledger.recording",
 }
@@ -69,6 +75,7 @@ __all__ = [
     "Pickler",
     "Plan",
     "Policy",
+    "Shared",
     "SilentCopyWarning",
     "__version__",
     "accepts",
@@ -86,9 +93,13 @@ __all__ = [
     "pinned_empty",
     "policy",
     "pool_limit",
+    "recv",
     "register",
     "release_pool",
     "returns_like",
+    "send",
+    "share",
+    "shared_empty",
     "snapshot",
     "stats",
     "strict",

@@ -112,6 +112,9 @@ def parts_of(x: Any) -> Container | None:
             return None
         together = inner.put_together
         return inner._replace(put_together=lambda new: MappingProxyType(together(new)))
+    sharing = sys.modules.get("dlbridge.processes.sharing")
+    if sharing is not None and isinstance(x, sharing.Shared):  # it stands for its tree
+        return Container((x.tree,), lambda i: ".tree", lambda new: new[0])
     registered = _by_optree(x) or _by_torch(x)
     if registered is not None:
         return registered

@@ -23,7 +23,7 @@ _FILES = {
     for file, names in (
         ("numpy", ("numpy",)),
         ("torch", ("torch",)),
-        ("own", ("dlbridge", "dlbridge.ManagedTensor")),
+        ("own", ("dlbridge", "dlbridge.ManagedTensor", "process", "dlbridge.process")),
         ("jax", ("jax", "jaxlib")),
         ("tensorflow", ("tensorflow", "keras")),
         ("cupy", ("cupy",)),

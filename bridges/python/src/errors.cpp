@@ -100,6 +100,12 @@ void translate_exception() noexcept {
       set_refused(refused);
     } catch (const std::bad_alloc&) {
       PyErr_NoMemory();
+    } catch (const std::system_error& error) {
+      // OSError makes of the number the class that says it: TimeoutError, BrokenPipeError, ...
+      const Ref both(Py_BuildValue("(is)", error.code().value(), error.what()));
+      if (both) {
+        PyErr_SetObject(PyExc_OSError, both.get());
+      }
     } catch (const std::exception& error) {
       PyErr_SetString(PyExc_RuntimeError, error.what());
     }

@@ -11,6 +11,7 @@
 #include "extension.hpp"
 #include "names.hpp"
 #include "registry.hpp"
+#include "sharing.hpp"
 #include "targets/managed_target.hpp"
 #include "targets/numpy_target.hpp"
 #include "targets/pending_target.hpp"
@@ -290,6 +291,13 @@ PyMethodDef functions[] = {
     {"release_pool", give_back_pool, METH_NOARGS,
      "release_pool()\n--\n\n"
      "Gives the memory that is kept for the next copies back to the system; how many bytes."},
+    {"shared_target", shared_target, METH_VARARGS, nullptr},
+    {"shared_bytes", shared_bytes, METH_VARARGS, nullptr},
+    {"shared_allocate", shared_allocate, METH_VARARGS, nullptr},
+    {"pack_shared", pack_shared, METH_VARARGS, nullptr},
+    {"unpack_shared", unpack_shared, METH_VARARGS, nullptr},
+    {"send_shared", send_shared, METH_VARARGS, nullptr},
+    {"receive_shared", receive_shared, METH_VARARGS, nullptr},
     {"count_blocks", count_blocks, METH_VARARGS,
      "count_blocks(blocks, ledgers, /)\n--\n\n"
      "Opens blocks that crossings have to ask, and ledgers among them; or closes them (-1)."},

@@ -255,10 +255,6 @@ Capabilities capabilities_in(PyObject* fields) {
   return can;
 }
 
-void delete_target(PyObject* capsule) {
-  delete static_cast<Target*>(PyCapsule_GetPointer(capsule, kTargetCapsule));
-}
-
 }  // namespace
 
 const LibraryRow* library_of(PyTypeObject* type) {
@@ -381,14 +377,9 @@ PyObject* new_target(PyObject* /*module*/, PyObject* arguments, PyObject* keywor
     row.capabilities = capabilities_in(fields);
     row.quirks = texts_by_condition(quirks, &row.always);
     row.library = library;
-    auto target = std::make_unique<LibraryTarget>(std::move(row));
-    PyObject* capsule =
-        PyCapsule_New(static_cast<Target*>(target.get()), kTargetCapsule, delete_target);
-    if (capsule != nullptr) {
-      (void)target.release();
-      Py_INCREF(library);  // what is on its way may speak from an older row
-    }
-    return capsule;
+    Ref capsule = target_capsule(std::make_unique<LibraryTarget>(std::move(row)));
+    Py_INCREF(library);  // what is on its way may speak from an older row
+    return capsule.release();
   });
 }
 

@@ -46,8 +46,6 @@ struct ConsumerRow {
   std::vector<std::string> always;  // the same, whatever is met
 };
 
-inline constexpr const char* kTargetCapsule = "dlbridge.target";
-
 /// Functions of the module: see _core.pyi.
 PyObject* library_of_in_python(PyObject* module, PyObject* x);
 PyObject* add_library(PyObject* module, PyObject* arguments, PyObject* keywords);

@@ -228,5 +228,5 @@ def test_python_of_the_package_evaluates_no_text() -> None:
             continue
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"\b(?:eval|exec)\(|allow_pickle|shell=True", text), path
-        # loads() says in its first lines whom it trusts.
-        assert path.name == "pickling.py" or not re.search(r"\bpickle\b", text), path
+        # loads() says whom it trusts; a note is read with no class but containers.
+        assert path.parent.name == "processes" or not re.search(r"\bpickle\b", text), path

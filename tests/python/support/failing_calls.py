@@ -25,7 +25,8 @@ FAILURES = {
         "PyBytes_FromStringAndSize",
         "PyCapsule_New", "PyDict_Copy", "PyDict_GetItemWithError", "PyDict_New",
         "PyDict_SetDefault", "PyImport_GetModule",
-        "PyImport_ImportModule", "PyList_GetSlice", "PyLong_AsVoidPtr", "PyLong_FromLong",
+        "PyImport_ImportModule", "PyList_GetSlice", "PyList_New", "PyLong_AsVoidPtr",
+        "PyLong_FromLong",
         "PyLong_FromLongLong", "PyLong_FromSize_t", "PyLong_FromVoidPtr",
         "PyMemoryView_FromObject", "PyNumber_Index",
         "PyNumber_Long", "PyObject_Call", "PyObject_CallFunction",
@@ -41,7 +42,8 @@ FAILURES = {
         "_PyObject_CallMethod_SizeT", "_Py_BuildValue_SizeT",
     ), "null"),
     **dict.fromkeys((
-        "PyCapsule_SetName", "PyContextVar_Get", "PyDict_DelItemString", "PyDict_SetItem",
+        "PyCapsule_SetName", "PyContextVar_Get", "PyErr_CheckSignals", "PyList_Append",
+        "PyDict_DelItemString", "PyDict_SetItem",
         "PyDict_SetItemString",
         "PyLong_AsLong", "PyLong_AsSize_t", "PyLong_AsUnsignedLongLong",
         "PyObject_RichCompareBool", "PyLong_AsLongLong", "PyLong_AsUnsignedLong",
@@ -76,7 +78,8 @@ CANNOT_FAIL = {
     "PyErr_NormalizeException", "PyErr_Occurred", "PyErr_Restore", "PyErr_SetObject",
     "PyErr_SetString", "PyErr_WriteUnraisable", "PyList_SetItem",
     "PyEval_RestoreThread", "PyEval_SaveThread",
-    "PyGILState_Check", "PyMem_Free", "PyErr_Print", "PyObject_ClearWeakRefs", "PyObject_Free",
+    "PyGILState_Check", "PyGILState_Ensure", "PyGILState_Release",
+    "PyMem_Free", "PyErr_Print", "PyObject_ClearWeakRefs", "PyObject_Free",
     "PyObject_HasAttrString", "PyObject_Init", "PySequence_Check", "PyTuple_GetItem",
     "PyTuple_Size", "PyType_IsSubtype", "PyType_Modified", "PyUnicode_CompareWithASCIIString",
     "Py_AddPendingCall", "Py_EnterRecursiveCall", "Py_IsInitialized", "Py_LeaveRecursiveCall",
@@ -279,6 +282,16 @@ def struct() -> Any:
 
 to_numpy, to_torch, from_dlpack = dlbridge.to_numpy, dlbridge.to_torch, dlbridge.from_dlpack
 
+
+def shared(x: Any) -> Any:
+    return dlbridge._core.cross_to(x, "process", *[None] * 7, False)
+
+
+def passed(x: Any) -> Any:
+    message = dlbridge._core.pack_shared([shared(x)], "read", b"")
+    return dlbridge._core.unpack_shared(*message)[1][0]
+
+
 CASES: dict[str, Case] = {
     # views and copies between the libraries with bridges of their own
     "array to array": Case(lambda: np.arange(6.0), to_numpy),
@@ -409,6 +422,9 @@ CASES: dict[str, Case] = {
     "masked": Case(
         lambda: np.ma.masked_array([1.0, 2.0], [True, False]), to_numpy, refused="with a mask"
     ),
+    "to shared memory": Case(lambda: np.arange(6.0), shared),
+    "tensor to shared memory": Case(lambda: tensor(), shared, torch=True),
+    "through a message": Case(lambda: np.arange(6.0), passed),
     "forbidden in a block": Case(
         lambda: np.arange(6.0), lambda x: in_block(x, dtype="f4"), refused="copies"
     ),

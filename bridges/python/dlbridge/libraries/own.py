@@ -10,4 +10,10 @@ ROWS = (
         object="dlbridge.ManagedTensor",
         bridge="dlbridge",
     ),
+    Library(
+        name="process",
+        modules=("dlbridge.process",),  # no object is told by this either
+        object="dlbridge.Shared",
+        bridge="process",
+    ),
 )

@@ -114,8 +114,10 @@ Door::Copying::Copying(Door& door, std::int64_t bytes, bool waits)
   source_.tensor.shape = kept(described_.shape, described_.ndim, room);
   source_.tensor.strides = kept(described_.strides, described_.ndim, room + kMaxDimensions);
   source_.byte_strides = kept(byte_strides_, described_.ndim, room + 2 * kMaxDimensions);
-  if (door.way == &kNumPyWay) {
-    held_ = door.way->acquire(door);  // a map could be closed, a buffer resized
+  // A map could be closed, a buffer resized, a tensor given other memory.
+  if (door.way == &kNumPyWay ||
+      (door.way == &kTorchWay && !door.held && described_.data != nullptr)) {
+    held_ = door.way->acquire(door);
   }
   without_gil_.emplace();
 }

@@ -31,8 +31,7 @@ void add_bridge(const detail::BridgeRow& bridge) {
   }
   Ref capsule = Ref::borrow(Py_None);
   if (bridge.deliver != nullptr) {
-    const Target* target = new BridgeTarget(bridge, way);  // for good, as the bridge is
-    capsule = checked(PyCapsule_New(const_cast<Target*>(target), kTargetCapsule, nullptr));
+    capsule = target_capsule(std::make_unique<BridgeTarget>(bridge, way));
   }
   checked(
       PyObject_CallFunction(add_compiled.get(), "ssO", bridge.name, bridge.object, capsule.get()));

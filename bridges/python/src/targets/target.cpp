@@ -5,9 +5,25 @@
 #include "registry.hpp"
 #include "targets/managed_target.hpp"
 #include "targets/numpy_target.hpp"
+#include "targets/shared_target.hpp"
 #include "targets/torch_target.hpp"
 
 namespace dlbridge::python {
+namespace {
+
+constexpr const char* kTargetCapsule = "dlbridge.target";
+
+void delete_target(PyObject* capsule) {
+  delete static_cast<Target*>(PyCapsule_GetPointer(capsule, kTargetCapsule));
+}
+
+}  // namespace
+
+Ref target_capsule(std::unique_ptr<Target> target) {
+  Ref capsule = checked(PyCapsule_New(target.get(), kTargetCapsule, delete_target));
+  (void)target.release();
+  return capsule;
+}
 
 const Target& target_in(PyObject* name_or_capsule) {
   if (PyCapsule_CheckExact(name_or_capsule)) {
@@ -18,7 +34,7 @@ const Target& target_in(PyObject* name_or_capsule) {
     return *static_cast<const Target*>(target);
   }
   const std::pair<const char*, const Target&> known[] = {
-      {"numpy", kToNumPy}, {"torch", kToTorch}, {"dlbridge", kToManaged}};
+      {"numpy", kToNumPy}, {"torch", kToTorch}, {"dlbridge", kToManaged}, {"process", kToProcess}};
   for (const auto& [name, target] : known) {
     if (PyUnicode_Check(name_or_capsule) &&
         PyUnicode_CompareWithASCIIString(name_or_capsule, name) == 0) {

@@ -2,6 +2,7 @@
 
 // The ways out: what a library can take, and how it is handed over. One file a target.
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -36,8 +37,11 @@ class Target {
   Stream (*const reader)(Device);  // the stream that will read memory of a device
 };
 
-/// The target of that name ("numpy", "torch", "dlbridge"), or that a capsule of new_target() holds.
-/// Throws PythonError.
+/// The capsule that owns the target. Throws PythonError.
+[[nodiscard]] Ref target_capsule(std::unique_ptr<Target> target);
+
+/// The target of that name ("numpy", "torch", "dlbridge", "process"), or of such a capsule. Throws
+/// PythonError.
 [[nodiscard]] const Target& target_in(PyObject* name_or_capsule);
 
 /// What a library made of a tensor, or the refusal of what it has against it: of sizes that

@@ -19,7 +19,7 @@ namespace {
 
 PackageAttribute device_type("dlbridge._types", "Device");
 PackageAttribute dtype_type("dlbridge._types", "DType");
-PackageAttribute reduce_managed("dlbridge.pickling", "reduce_managed");
+PackageAttribute reduce_managed("dlbridge.processes.pickling", "reduce_managed");
 
 // Memory of objects that died, for the next ones: the base of an array is made and dropped with
 // every crossing. None under AddressSanitizer, which could not see a use after free in it.
