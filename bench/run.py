@@ -25,6 +25,7 @@ import bulk
 import crossings
 import features
 import numpy as np
+import processes
 import torch
 from measure import Figure, machine, measure, print_table
 from rich.progress import track
@@ -108,14 +109,15 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
     parser.add_argument("--plot", metavar="FILE", help="draw them there (.svg, .png)")
     parser.add_argument("--build", type=Path, default=Path("build"), help="where CMake built")
-    parser.add_argument("--only", choices=["crossings", "copies", "features"])
+    parser.add_argument("--only", choices=["crossings", "copies", "features", "processes"])
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-    wanted = {options.only} if options.only else {"crossings", "copies", "features"}
+    wanted = {options.only} if options.only else {"crossings", "copies", "features", "processes"}
     figures: list[Figure] = []
-    for name, module in (("crossings", crossings), ("copies", bulk), ("features", features)):
+    parts = {"crossings": crossings, "copies": bulk, "features": features, "processes": processes}
+    for name, module in parts.items():
         if name in wanted:
-            figures += [measure(each) for each in track(list(module.lines()), name)]
+            figures += [measure(each) for each in track(module.lines(), name)]
         if name == "crossings" and name in wanted:
             figures += crossings.compiled(options.build)
     print_table(figures)
