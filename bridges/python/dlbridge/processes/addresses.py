@@ -34,8 +34,9 @@ class Address(NamedTuple):
 
     process: int
     files: tuple[_File, ...]
-    answers: _File  # the pipe that the ticket is written to once they were
-    ticket: int
+    # The pipe that the ticket is written to once they were; None where they stay for others.
+    answers: _File | None = None
+    ticket: int = -1
 
 
 class _Lent(int):
@@ -43,6 +44,14 @@ class _Lent(int):
 
     def __del__(self) -> None:
         os.close(self)
+
+
+def lent(descriptors: list[int]) -> list[_Lent]:
+    return [_Lent(descriptor) for descriptor in descriptors]
+
+
+def address_of(descriptors: list[int]) -> Address:
+    return Address(os.getpid(), tuple(map(_File.of, descriptors)))
 
 
 class _Lending:
@@ -80,17 +89,17 @@ class _Lending:
             self._read_answers()
 
     def lend(self, descriptors: list[int]) -> Address:
-        lent = [_Lent(descriptor) for descriptor in descriptors]
+        held = lent(descriptors)
         self.begin()
         with self._lock:
             assert self._pipe is not None
             ticket = next(self._tickets)
-            if lent:
-                self._lent[ticket] = lent
+            if held:
+                self._lent[ticket] = held
                 if not _in_loader():
                     self._last_awaited = ticket
-            files = tuple(map(_File.of, descriptors))
-            return Address(os.getpid(), files, _File.of(self._pipe[1]), ticket)
+            here = address_of(descriptors)
+            return here._replace(answers=_File.of(self._pipe[1]), ticket=ticket)
 
     def _read_answers(self) -> None:
         assert self._pipe is not None
@@ -144,7 +153,7 @@ def fetched(address: Address, write: bool) -> list[int]:
         for file in address.files:
             mine.append(_opened(address.process, file, os.O_RDWR if write else os.O_RDONLY))
             fcntl.flock(mine[-1], fcntl.LOCK_SH | fcntl.LOCK_NB)
-        if mine:
+        if mine and address.answers is not None:
             answers = _opened(address.process, address.answers, os.O_WRONLY)
             try:
                 # Where thousands were not looked at yet, this one stays lent a while longer.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias
 
 from dlbridge import ManagedTensor, Policy, _core, to
 from dlbridge.processes import notes
-from dlbridge.processes.addresses import Address, fetched, lending
+from dlbridge.processes.addresses import Address, address_of, fetched, lending, lent
 
 if TYPE_CHECKING:
     import socket
@@ -201,20 +201,43 @@ def _shared_of(mode: Mode, tensors: list[ManagedTensor], note: bytes) -> tuple[S
     return Shared._of(tree, tensors, libraries, mode), note[:1] == _SHARED
 
 
-def _reduce(shared: Shared) -> Any:
-    if shared._tensors is _GONE:
-        _ = shared.tree  # which says so
-    note = _SHARED + shared._note
-    data, descriptors = _core.pack_shared(shared._tensors, shared.mode, note)
-    address = lending.lend(descriptors)
-    write = shared.mode != "read"
+# --- for engines that carry bytes -----------------------------------------------------------------
+
+# Where a tree can be had by processes of this machine: what can be pickled.
+Place: TypeAlias = tuple[bytes, tuple[Any, ...], bool]
+
+
+class Offer:
+    """A tree that processes of this machine may fetch, as often as they like, while this lives."""
+
+    def __init__(self, shared: Shared) -> None:
+        message, descriptors = _packed(shared)
+        self._lent = lent(descriptors)
+        self.place: Place = (message, tuple(address_of(descriptors)), shared.mode != "read")
+
+
+def place_for_one(shared: Shared) -> Place:
+    """Where it can be had once. It stays there until then, or until this process ends."""
+    message, descriptors = _packed(shared)
+    place = (message, tuple(lending.lend(descriptors)), shared.mode != "read")
     shared._give_away()
-    return _arrive, (data, tuple(address), write)
+    return place
 
 
-def _arrive(data: bytes, address: tuple[Any, ...], write: bool) -> Shared:
+def fetch(place: Place) -> Shared:
+    """The tree that is there. A ConnectionError where its process has ended."""
+    message, address, write = place
     descriptors = fetched(Address(*address), write)
-    return _shared_of(*_core.unpack_shared(data, descriptors))[0]
+    return _shared_of(*_core.unpack_shared(message, descriptors))[0]
+
+
+def _packed(shared: Shared) -> tuple[bytes, list[int]]:
+    _ = shared.tree  # which says so where it was given away
+    return _core.pack_shared(shared._tensors, shared.mode, _SHARED + shared._note)
+
+
+def _reduce(shared: Shared) -> Any:
+    return fetch, (place_for_one(shared),)
 
 
 reduction.ForkingPickler.register(Shared, _reduce)
