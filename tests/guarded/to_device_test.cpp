@@ -244,6 +244,43 @@ TEST_F(to_device, a_copy_within_a_device_waits_for_both_streams_and_for_no_host)
   EXPECT_EQ(device.counts().kernels, 1);
 }
 
+TEST_F(to_device, a_cast_within_a_device_is_checked_where_integers_may_not_fit) {
+  OnDevice source(device, {2, 3});
+  source.store_later(stream);
+  Source described;
+  describe(source.tensor(), stream, described);
+  const auto cast_to = [&](DType dtype, CastWarning& warning) {
+    Request request;
+    request.dtype = dtype;
+    const Plan decided = plan(described, kOnDevice, Policy::host(), request);
+    EXPECT_FALSE(decided.is_refused());
+    return carry_out(decided.legs()[0], described, &warning);
+  };
+  CastWarning warning = CastWarning::kNone;
+  const ManagedTensor integers = cast_to({kDLInt, 8}, warning);
+  EXPECT_THAT(read_back<std::int8_t>(integers), ElementsAre(0, 1, 2, 3, 4, 5));
+  EXPECT_EQ(warning, CastWarning::kNone);
+  const auto before = device.counts();
+  (void)cast_to({kDLFloat, 64}, warning);
+  EXPECT_EQ(device.counts().to_host, before.to_host) << "what always fits stays on the device";
+
+  described.tensor = integers.tensor();
+  described.stream = device.own_stream(0);
+  EXPECT_THAT(read_back<std::int64_t>(cast_to({kDLInt, 64}, warning)),
+              ElementsAre(0, 1, 2, 3, 4, 5));
+  const ManagedTensor wide = cast_to({kDLInt, 64}, warning);
+  const std::vector<std::int64_t> numbers = {0, 1, 2, 300, 4, 5};
+  device.synchronise(0, device.own_stream(0));
+  device.store(wide.data(), numbers.data(), 6 * sizeof(std::int64_t));
+  described.tensor = wide.tensor();
+  try {
+    (void)cast_to({kDLInt, 8}, warning);
+    ADD_FAILURE() << "300 became an int8";
+  } catch (const ValueOutOfRange& refused) {
+    EXPECT_EQ(refused.met.value, "300");
+  }
+}
+
 TEST_F(to_device, the_source_is_read_before_it_is_written_to_again) {
   OnDevice source(device, {2, 3});
   Source described;

@@ -13,9 +13,10 @@ namespace dlbridge {
 ///
 /// Work on a source that a device works on is ordered after `source.stream`; a copy on a device is
 /// ordered on the runtime's own stream, where the tensor's memory also comes from.
-/// A cast between the memory of devices is the device's, which checks no value; every other sets
-/// `warning`, if there is one to set, and throws ValueOutOfRange for an integer that does not fit.
-/// Throws ConversionRefused for what cannot be copied so, DeviceError, std::bad_alloc.
+/// A cast sets `warning`, if there is one to set, and throws ValueOutOfRange for an integer that
+/// does not fit. Within a device it goes by the host where integers may not fit; from floats to
+/// narrower floats it is the device's, and sets none. Throws ConversionRefused for what cannot be
+/// copied so, DeviceError, std::bad_alloc.
 [[nodiscard]] ManagedTensor carry_out(const Leg& leg, const Source& source,
                                       CastWarning* warning = nullptr);
 

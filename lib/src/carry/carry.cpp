@@ -64,6 +64,25 @@ void cast_to_host(DeviceRuntime& runtime, int device, const CopyJob& job, Stream
   require_held(cast, copy_elements(cast), warning);
 }
 
+// From one place on a device to another, by way of the host: for casts that it has to check.
+void cast_by_host(DeviceRuntime& runtime, int device, const CopyJob& job, Stream from, Stream to,
+                  CastWarning* warning) {
+  const auto ndim = static_cast<std::size_t>(job.ndim);
+  const ManagedTensor made = ManagedTensor::allocate(job.target_dtype, {job.shape, ndim});
+  ByteStrides strides;
+  fill_bytes(made.tensor(), job.target_dtype, strides);
+  CopyJob down = job;
+  down.target = made.tensor().data;
+  down.target_strides_bytes = strides.data();
+  cast_to_host(runtime, device, down, from, warning);
+  CopyJob up = job;
+  up.source = down.target;
+  up.source_strides_bytes = strides.data();
+  up.source_dtype = job.target_dtype;
+  up.conjugate = up.negate = up.swap_bytes = false;
+  require_held(up, copy_to_device(runtime, device, up, to), nullptr);
+}
+
 }  // namespace
 
 ManagedTensor carry_out(const Leg& leg, const Source& source, CastWarning* warning) {
@@ -124,6 +143,12 @@ void carry_out_into(const Leg& leg, const Source& source, const DLTensor& target
                 "memory goes from one device to another by their own libraries, or by the host");
   }
   require_no_capture(runtime, device, source.stream);
+  const CopyJob& job = pass.job();
+  if (job.target_dtype.kind() == DType::Kind::kInteger &&
+      !always_fits(job.source_dtype, job.target_dtype)) {
+    cast_by_host(runtime, device, job, source.stream, stream, warning);
+    return;
+  }
   detail::order(runtime, device, source.stream, device, stream);
   runtime.copy_elements(device, pass.job(), stream);
   // The source may be written to again, on its own stream, once that stream is told to wait.
