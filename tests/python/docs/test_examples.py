@@ -31,6 +31,22 @@ def test_an_example_runs_and_prints_its_ledger(
     assert (tmp_path / f"demo-output/{name}.png").stat().st_size > 10_000
 
 
+def test_three_processes_say_what_each_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(os.path.abspath, filter(None, paths))))
+    monkeypatch.chdir(tmp_path)
+    out = run_python(str(EXAMPLES / "processes.py"), timeout=280)
+    for words in (
+        "producer: 240 crossings, 40,960 bytes copied",  # 80 times 64 labels
+        "trainer: 400 crossings, 205,120 bytes copied",  # 80 times 64 x 10 scores, and a loss
+        "viewer: 240 crossings, 0 bytes copied",
+        "drawn: demo-output/processes.png",
+    ):
+        assert words in out, out
+
+
 def test_the_ledger_of_the_demo_names_the_right_lines_and_bytes(tmp_path: Path) -> None:
     out = run_child(
         f"""

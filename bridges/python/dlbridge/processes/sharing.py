@@ -45,14 +45,21 @@ class Shared:
 
     @classmethod
     def _of(
-        cls, tree: Any, tensors: list[ManagedTensor], libraries: list[str | None], mode: Mode
+        cls,
+        tree: Any,
+        tensors: list[ManagedTensor],
+        libraries: list[str | None],
+        mode: Mode,
+        note: bytes | None = None,
     ) -> Shared:
-        lending.begin()
+        if note is None:
+            lending.begin()
         made = object.__new__(cls)
         made._tree = tree
         made._tensors = tensors
         made._libraries = libraries
-        made._note = notes.written((tree, libraries), tensors)
+        # Written now, so that what cannot be sent is an error of the call that was given it.
+        made._note = note or notes.written((tree, libraries), tensors)
         made.mode = mode
         return made
 
@@ -198,7 +205,7 @@ def _shared_of(mode: Mode, tensors: list[ManagedTensor], note: bytes) -> tuple[S
     tree, libraries = notes.read(note[1:], tensors)
     if not isinstance(libraries, list) or len(libraries) != len(tensors):
         raise pickle.UnpicklingError("the tree that was sent is damaged")
-    return Shared._of(tree, tensors, libraries, mode), note[:1] == _SHARED
+    return Shared._of(tree, tensors, libraries, mode, note[1:]), note[:1] == _SHARED
 
 
 # --- for engines that carry bytes -----------------------------------------------------------------
