@@ -595,6 +595,29 @@ def test_few_descriptors_are_an_error_with_advice() -> None:
     )
 
 
+def test_messages_that_nobody_reads_leave_nothing() -> None:
+    dlbridge.release_pool()
+    before = len(os.listdir("/proc/self/fd"))
+    here, there = socket.socketpair()
+    for _ in range(50):
+        dlbridge.send(here, np.zeros(1000))
+    here.close()
+    there.close()
+    dlbridge.release_pool()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_thousand_trees_are_held_with_few_descriptors(pair: Any) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    shared = dlbridge.share({"x": np.arange(3), "y": torch.ones(2)})
+    held = []
+    for _ in range(1000):
+        dlbridge.send(pair[0], shared)
+        held.append(dlbridge.recv(pair[1], "torch"))
+    assert len(os.listdir("/proc/self/fd")) < before + 10
+    assert all(each["x"].tolist() == [0, 1, 2] for each in held)
+
+
 def test_nothing_is_left_in_dev_shm_nor_among_the_descriptors(pair: Any) -> None:
     before = sorted(os.listdir("/dev/shm")), len(os.listdir("/proc/self/fd"))
     for _ in range(5):
