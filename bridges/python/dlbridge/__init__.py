@@ -120,6 +120,8 @@ _compiler.watch()
 
 
 def __getattr__(name: str) -> Any:
+    if name == "engines":
+        return importlib.import_module(f"{__name__}.engines")
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)

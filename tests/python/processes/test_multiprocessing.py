@@ -249,6 +249,12 @@ def test_a_loader_that_is_left_early_ends_at_once() -> None:
     )
 
 
+def test_engines_are_met_when_they_are_asked_for() -> None:
+    assert dlbridge.engines.loader.collate is not None
+    with pytest.raises(AttributeError):
+        _ = dlbridge.engines.nothing
+
+
 def test_samples_that_are_not_alike_are_named() -> None:
     from dlbridge.engines.loader import collate
 
