@@ -18,8 +18,8 @@ namespace {
 using namespace doubles;  // NOLINT(google-build-using-namespace)
 
 // What a write through a mapping for reading ends a process with.
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kEndsBySignal = false;  // AddressSanitizer reports it, and ends with a status
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kEndsBySignal = false;  // a sanitizer reports it, and ends with a status
 #else
 constexpr bool kEndsBySignal = true;
 #endif
