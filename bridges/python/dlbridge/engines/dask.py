@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ def _is_here(context: dict[str, Any] | None) -> bool:
 def _serialized(x: Any, context: dict[str, Any] | None = None) -> tuple[dict[str, Any], list[Any]]:
     if x.nbytes >= _SMALL and _is_here(context):
         try:
-            return {"place": pickle.dumps(place_for_one(share(x)))}, []
+            return {"place": place_for_one(share(x))}, []
         except ConversionRefused:
             pass  # what has no memory on the host goes as its library sends it
     data, buffers = dumps(x)
@@ -34,13 +33,13 @@ def _serialized(x: Any, context: dict[str, Any] | None = None) -> tuple[dict[str
 
 def _array(header: dict[str, Any], frames: list[Any]) -> Any:
     if "place" in header:
-        return to_numpy(fetch(pickle.loads(header["place"])))
+        return to_numpy(fetch(header["place"]))
     return loads(frames[0], frames[1:])
 
 
 def _tensor(header: dict[str, Any], frames: list[Any]) -> Any:
     if "place" in header:
-        return to_torch(fetch(pickle.loads(header["place"])))
+        return to_torch(fetch(header["place"]))
     return loads(frames[0], frames[1:])
 
 
