@@ -1,6 +1,6 @@
 #pragma once
 
-// Functions of the module for dlbridge/sharing.py: see _core.pyi.
+// Functions of the module for dlbridge/processes/sharing.py: see _core.pyi.
 
 #include <Python.h>
 

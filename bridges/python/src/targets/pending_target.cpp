@@ -56,26 +56,14 @@ class Out {
   [[nodiscard]] bool packed() const { return is_c_contiguous(described_.tensor); }
 
  private:
-  // First and last byte of what the strides reach.
-  static std::pair<std::uintptr_t, std::uintptr_t> reach(const DLTensor& tensor) {
-    auto first = reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset;
-    auto last = first;
-    const std::int64_t itemsize = DType(tensor.dtype).itemsize();
-    for (std::int32_t i = 0; i < tensor.ndim && tensor.strides != nullptr; ++i) {
-      const std::int64_t step = (tensor.shape[i] - 1) * tensor.strides[i] * itemsize;
-      (step < 0 ? first : last) += static_cast<std::uintptr_t>(step);
-    }
-    return {first, last + static_cast<std::uintptr_t>(itemsize) - 1};
-  }
-
   static void require_separate(const DLTensor& into, const DLTensor& from) {
     if (element_count(into) == 0 || !Device(from.device).host_accessible() ||
         from.data == nullptr) {
       return;
     }
-    const auto [a, b] = reach(into);
-    const auto [c, d] = reach(from);
-    if (a <= d && c <= b) {
+    const auto written = extent_of(into);
+    const auto read = extent_of(from);
+    if (written && read && written->first < read->end && read->first < written->end) {
       wrong_out("it shares memory with the source");
     }
   }
