@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,16 +32,13 @@ def _serialized(x: Any, context: dict[str, Any] | None = None) -> tuple[dict[str
     return {}, [data, *(memoryview(buffer).cast("B") for buffer in buffers)]
 
 
-def _array(header: dict[str, Any], frames: list[Any]) -> Any:
-    if "place" in header:
-        return to_numpy(fetch(header["place"]))
-    return loads(frames[0], frames[1:])
+def _reader(convert: Callable[[Any], Any]) -> Callable[[dict[str, Any], list[Any]], Any]:
+    def read(header: dict[str, Any], frames: list[Any]) -> Any:
+        if "place" in header:
+            return convert(fetch(header["place"]))
+        return loads(frames[0], frames[1:])
 
-
-def _tensor(header: dict[str, Any], frames: list[Any]) -> Any:
-    if "place" in header:
-        return to_torch(fetch(header["place"]))
-    return loads(frames[0], frames[1:])
+    return read
 
 
 def same_host(dask_worker: Any = None) -> None:
@@ -51,13 +49,13 @@ def same_host(dask_worker: Any = None) -> None:
     receiver gets what ``recv`` gives: arrays that are read-only, tensors whose pages are copied
     when they are written to. Both ends have to be of one user and see each other's processes.
     """
-    kinds: list[tuple[type, Any]] = [(np.ndarray, _array)]
+    kinds: list[tuple[type, Callable[[Any], Any]]] = [(np.ndarray, to_numpy)]
     try:
         import torch
     except ImportError:
         pass
     else:
-        kinds.append((torch.Tensor, _tensor))
-    for kind, read in kinds:
+        kinds.append((torch.Tensor, to_torch))
+    for kind, convert in kinds:
         dask_serialize.register(kind)(_serialized)
-        dask_deserialize.register(kind)(read)
+        dask_deserialize.register(kind)(_reader(convert))
