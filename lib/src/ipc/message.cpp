@@ -90,9 +90,7 @@ TensorLine line_of(const ManagedTensor& tensor, Blocks& blocks) {
   line.flags = tensor.flags() & kFlags;
   line.dtype = tensor.tensor().dtype;
   if (element_count(tensor.tensor()) != 0) {
-    const auto extent = extent_of(tensor.tensor());
-    detail::SharedBlock* block =
-        extent ? detail::block_around(extent->first, extent->end) : nullptr;
+    detail::SharedBlock* block = detail::block_of(tensor.tensor());
     if (block == nullptr) {
       throw ConversionRefused("cannot send a tensor that lies in no shared block",
                               {"other processes cannot map its memory"},

@@ -316,10 +316,16 @@ OwnedDescriptor locked_descriptor(SharedBlock& block, SharedMode mode) {
   return locked;
 }
 
-SharedBlock* block_around(std::uintptr_t first, std::uintptr_t end) noexcept {
-  if (any_blocks.load(std::memory_order_acquire) == 0) {
+SharedBlock* block_of(const DLTensor& tensor) noexcept {
+  if (any_blocks.load(std::memory_order_acquire) == 0 || !Device(tensor.device).host_accessible() ||
+      element_count(tensor) == 0) {
     return nullptr;
   }
+  const auto extent = extent_of(tensor);
+  if (!extent) {
+    return nullptr;
+  }
+  const auto [first, end] = *extent;
   Registry& here = registry();
   const Lock lock(here.mutex);
   const auto* address = reinterpret_cast<const std::byte*>(first);

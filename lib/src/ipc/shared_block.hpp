@@ -63,8 +63,8 @@ class Hold {
 /// std::system_error.
 [[nodiscard]] OwnedDescriptor locked_descriptor(SharedBlock& block, SharedMode mode);
 
-/// The block that holds all bytes from `first` to before `end`, or null.
-[[nodiscard]] SharedBlock* block_around(std::uintptr_t first, std::uintptr_t end) noexcept;
+/// The block that holds all of the tensor's elements, or null; also where there are none.
+[[nodiscard]] SharedBlock* block_of(const DLTensor& tensor) noexcept;
 
 /// Gives back the blocks that nobody uses; how many bytes.
 std::size_t release_blocks() noexcept;

@@ -32,28 +32,16 @@ ManagedTensor SharedArena::allocate(DType dtype, std::span<const std::int64_t> s
   return made;
 }
 
-namespace {
-
-detail::SharedBlock* block_of(const DLTensor& tensor) noexcept {
-  if (!Device(tensor.device).host_accessible() || element_count(tensor) == 0) {
-    return nullptr;
-  }
-  const auto extent = extent_of(tensor);
-  return extent ? detail::block_around(extent->first, extent->end) : nullptr;
-}
-
-}  // namespace
-
 bool can_share(const DLTensor& tensor, SharedMode mode) noexcept {
   if (element_count(tensor) == 0) {
     return Device(tensor.device).host_accessible();
   }
-  detail::SharedBlock* block = block_of(tensor);
+  detail::SharedBlock* block = detail::block_of(tensor);
   return block != nullptr && detail::can_lend(*block, mode);
 }
 
 bool is_in_block(const DLTensor& tensor) noexcept {
-  return block_of(tensor) != nullptr;
+  return detail::block_of(tensor) != nullptr;
 }
 
 namespace {
@@ -69,7 +57,7 @@ struct Pages {
 
 ManagedTensor copy_on_write(const ManagedTensor& shared) {
   const DLTensor& tensor = shared.tensor();
-  const detail::SharedBlock* block = block_of(tensor);
+  const detail::SharedBlock* block = detail::block_of(tensor);
   if (block == nullptr) {
     throw ConversionRefused("cannot make this tensor's pages private: it lies in no shared block",
                             {"its memory is not in a shared block"});
