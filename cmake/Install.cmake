@@ -3,7 +3,7 @@ include(CMakePackageConfigHelpers)
 
 set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/dlbridge")
 
-set(package_targets dlbridge dlbridge_torch dlbridge_cpython dlbridge_numpy dlbridge_extension)
+set(package_targets dlbridge dlbridge_arrow dlbridge_torch dlbridge_cpython dlbridge_numpy dlbridge_extension)
 set(DLBRIDGE_HAS_CUDA FALSE)
 if(TARGET dlbridge_cuda)
   set(DLBRIDGE_HAS_CUDA TRUE)
@@ -14,7 +14,7 @@ endif()
 install(TARGETS ${package_targets} EXPORT dlbridgeTargets)
 install(EXPORT dlbridgeTargets NAMESPACE dlbridge:: DESTINATION "${package_dir}")
 install(
-  DIRECTORY lib/include/ bridges/torch/include/ bridges/cpython/include/ bridges/numpy/include/
+  DIRECTORY lib/include/ bridges/arrow/include/ bridges/torch/include/ bridges/cpython/include/ bridges/numpy/include/
             bridges/python/include/
   DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
   FILES_MATCHING PATTERN "*.hpp")

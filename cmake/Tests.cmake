@@ -70,6 +70,7 @@ set_source_files_properties("${PROJECT_SOURCE_DIR}/tests/lib/copy/copy_test.cpp"
 # Memory that ends: what our own code asks of these is asked of tests/lib/memory/failing_memory.cpp.
 target_link_options(dlbridge_lib_tests PRIVATE LINKER:--wrap=malloc,--wrap=aligned_alloc,--wrap=mmap)
 dlbridge_test_program(guarded LINK dlbridge)
+dlbridge_test_program(arrow LINK dlbridge_arrow)
 
 if(TARGET LibTorch::torch)
   dlbridge_test_program(torch LINK dlbridge_torch)

@@ -253,8 +253,9 @@ void carry(const Plan& plan, const Origin& origin) {
     require(view.dtype() == plan.dtype, "a view of another type");
     return;
   }
-  const bool by_library = plan.has(Step::kDensify) || plan.has(Step::kCopyToHost) ||
-                          plan.has(Step::kCopyToDevice) || !here.host_accessible();
+  const bool by_library = plan.has(Step::kDensify) || plan.has(Step::kGather) ||
+                          plan.has(Step::kCopyToHost) || plan.has(Step::kCopyToDevice) ||
+                          !here.host_accessible();
   if (by_library) {
     return;
   }

@@ -23,6 +23,7 @@ enum class Step : std::uint8_t {
   kResolveNeg,
   kMaterialise,
   kDensify,
+  kGather,
   kCopyToHost,
   kCopyToDevice,
   kRepack,
@@ -32,10 +33,10 @@ enum class Step : std::uint8_t {
   kCopyOnWrite,
 };
 
-inline constexpr std::array<std::string_view, 12> kStepNames = {
-    "detach",  "resolve conj", "resolve neg",    "materialise",
-    "densify", "copy to host", "copy to device", "repack",
-    "cast",    "swap bytes",   "mark read-only", "copy on write"};
+inline constexpr std::array<std::string_view, 13> kStepNames = {
+    "detach",     "resolve conj",   "resolve neg",    "materialise", "densify",
+    "gather",     "copy to host",   "copy to device", "repack",      "cast",
+    "swap bytes", "mark read-only", "copy on write"};
 
 /// What a cast made of values that the type asked for cannot hold. (Integers are refused.)
 enum class CastWarning : std::uint8_t {

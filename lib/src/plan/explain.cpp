@@ -119,8 +119,9 @@ class Writer {
       case Who::kProducer:
         return leg.has(Step::kCopyToHost)
                    ? "its own library is asked to copy it to " + to_string(leg.to)
-               : leg.has(Step::kDensify) ? std::string()
-                                         : "its own library is asked to copy it where it is";
+               : leg.has(Step::kDensify) || leg.has(Step::kGather)
+                   ? std::string()
+                   : "its own library is asked to copy it where it is";
       case Who::kConsumer:
         return leg.has(Step::kCopyToDevice)
                    ? std::string(target_.name) + " copies it to " + to_string(leg.to)

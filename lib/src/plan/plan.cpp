@@ -13,11 +13,13 @@ namespace {
 
 constexpr Conditions kNeverCross =
     kWithoutStorage | detail::kBesideValues |
-    Conditions{Condition::kQuantised, Condition::kNested, Condition::kDispatchSubclass,
-               Condition::kInexpressibleDType, Condition::kPaddedSubByte};
+    Conditions{Condition::kQuantised,          Condition::kNested,
+               Condition::kDispatchSubclass,   Condition::kNulls,
+               Condition::kInexpressibleDType, Condition::kMixedTypes,
+               Condition::kPaddedSubByte};
 
 constexpr Conditions kWithoutStrides{Condition::kSparse, Condition::kOpaqueLayout,
-                                     Condition::kZeroTensor};
+                                     Condition::kZeroTensor, Condition::kScattered};
 
 // The decision, made condition by condition. Refusals are kept, so that a caller learns all of them
 // at once.
@@ -121,6 +123,9 @@ class Planner {
       case Condition::kSparse:
       case Condition::kOpaqueLayout:
         copy_unless_refused(Field::kLayout, condition, Step::kDensify);
+        break;
+      case Condition::kScattered:
+        need_copy(condition, Step::kGather);
         break;
       case Condition::kSwappedBytes:
         need_copy(condition, Step::kSwapBytes);

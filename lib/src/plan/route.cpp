@@ -6,8 +6,9 @@ namespace {
 // What only changes how memory is described.
 constexpr std::uint16_t kDescribing = bits_of({Step::kDetach, Step::kMarkReadOnly});
 // What a library makes itself lies packed, and has no bits that are still to be resolved.
-constexpr std::uint16_t kPreparing = bits_of({Step::kDetach, Step::kResolveConj, Step::kResolveNeg,
-                                              Step::kMaterialise, Step::kDensify, Step::kRepack});
+constexpr std::uint16_t kPreparing =
+    bits_of({Step::kDetach, Step::kResolveConj, Step::kResolveNeg, Step::kMaterialise,
+             Step::kDensify, Step::kGather, Step::kRepack});
 
 void add_leg(Plan& plan, Who who, int steps, DType dtype, Device to) {
   plan.route[plan.leg_count++] = {who, static_cast<std::uint16_t>(steps), dtype, to};
@@ -54,7 +55,7 @@ bool lay_legs(Plan& plan, const Source& source, const Capabilities& target, Devi
               std::optional<Who> mover, std::uint16_t of_consumer) {
   Device at(source.tensor.device);
   auto left = static_cast<std::uint16_t>(plan.steps & ~kDescribing & ~of_consumer);
-  if (plan.has(Step::kDensify) || mover == Who::kProducer) {
+  if (plan.has(Step::kDensify) || plan.has(Step::kGather) || mover == Who::kProducer) {
     const bool moves = mover == Who::kProducer;
     const int its = (kPreparing | (moves ? bits_of({Step::kCopyToHost}) : 0)) & ~of_consumer;
     at = moves ? plan.device : at;

@@ -251,7 +251,8 @@ TEST(CopyRule, always_copies_under_strict_what_no_field_refuses) {
   const Policy policy = Policy::strict().with_copy(CopyRule::kAlways);
   const std::string copied =
       "plain expanded sliding_windows transposed negative_strides pinned pinned_for_rocm "
-      "managed_memory swapped_bytes fractional_strides elements_at_odd_addresses misaligned "
+      "managed_memory swapped_bytes fractional_strides scattered elements_at_odd_addresses "
+      "misaligned "
       "read_only traced ";
   for (const auto& source : policy_table()) {
     Spec spec;

@@ -76,7 +76,8 @@ inline constexpr Conditions kNever{Condition::kQuantised,
 
 /// Conditions under which shape and strides do not say where the values lie.
 inline constexpr Conditions kWithoutStrides{Condition::kSparse, Condition::kOpaqueLayout,
-                                            Condition::kZeroTensor, Condition::kFractionalStrides};
+                                            Condition::kZeroTensor, Condition::kFractionalStrides,
+                                            Condition::kScattered};
 
 inline std::string broken_by_refusal(const Plan& plan) {
   if (!plan.noted.empty() || plan.steps != 0 || plan.leg_count != 0 || plan.view || plan.writable ||
@@ -247,7 +248,7 @@ inline std::string broken_by_view(const Plan& plan, const Question& asked) {
     return "a view that copies";
   }
   for (const Step step :
-       {Step::kResolveConj, Step::kResolveNeg, Step::kMaterialise, Step::kDensify,
+       {Step::kResolveConj, Step::kResolveNeg, Step::kMaterialise, Step::kDensify, Step::kGather,
         Step::kCopyToHost, Step::kCopyToDevice, Step::kRepack, Step::kCast, Step::kSwapBytes}) {
     if (plan.has(step)) {
       return "a view with the step " + std::string(kStepNames[static_cast<std::size_t>(step)]);
