@@ -26,6 +26,7 @@ set(module_sources
   devices/devices.cpp
   devices/packaged_runtimes.cpp
   doors/array_interface_door.cpp
+  doors/arrow_door.cpp
   doors/bridge_door.cpp
   doors/dlpack_door.cpp
   doors/door.cpp
@@ -64,7 +65,8 @@ set(module_sources
   types/managed_tensor_table.cpp
   types/managed_tensor_type.cpp)
 list(TRANSFORM module_sources PREPEND "${PROJECT_SOURCE_DIR}/bridges/python/src/")
-dlbridge_extension(dlbridge_python _core SOURCES ${module_sources} LINK dlbridge dlbridge_numpy)
+dlbridge_extension(dlbridge_python _core SOURCES ${module_sources}
+  LINK dlbridge dlbridge_arrow dlbridge_numpy)
 # For what the torch bridge says without torch: its vocabulary.
 target_include_directories(dlbridge_python PRIVATE
   "${PROJECT_SOURCE_DIR}/bridges/torch/include" "${PROJECT_SOURCE_DIR}/bridges/python/include"

@@ -42,7 +42,7 @@ INCLUDES = {
 # Which other bridges' headers a bridge may include; each may include the core's and its own.
 ARROWS = {
     "bridges/numpy": {"bridges/cpython"},
-    "bridges/python": {"bridges/cpython", "bridges/numpy"},
+    "bridges/python": {"bridges/arrow", "bridges/cpython", "bridges/numpy"},
 }
 # The one file of bridges/python that knows the library, wherever it lies in its rooms.
 COMPANIONS = {"torch_companion.cpp": "bridges/torch", "cuda_companion.cpp": "bridges/cuda"}

@@ -31,6 +31,8 @@ _FILES = {
         ("mlx", ("mlx",)),
         ("dpnp", ("dpnp", "dpctl")),
         ("pyarrow", ("pyarrow", "pyarrow.Array")),
+        ("polars", ("polars",)),
+        ("pandas", ("pandas",)),
         ("warp", ("warp",)),
         ("onnxruntime", ("onnxruntime",)),
         ("tvm_ffi", ("tvm_ffi", "tvm")),

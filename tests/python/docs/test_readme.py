@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from arrow_sources import Chunked, Whole
 from numpy_sources import unaligned
 
 import dlbridge
@@ -262,6 +263,14 @@ SOURCES: dict[str, list[tuple[Callable[[], Any], str]]] = {
         (lambda: dlbridge.to_numpy(np.ones(3, "f4"), copy=True), "jax")
     ],
     "strides that are no multiple of the item size": [(lambda: structured()["a"], "torch")],
+    "columns in chunks or side by side, booleans that are bits (Arrow)": [
+        (lambda: Chunked(b"g", np.ones(3), np.ones(2)), "numpy"),
+        (lambda: Whole(b"b", np.ones(1, "u1")), "torch"),
+    ],
+    "columns with nulls, or of several types": [
+        (lambda: Whole(b"g", np.ones(3), nulls=1, marks=np.zeros(1, "u1")), "numpy"),
+        (lambda: Whole(b"u", np.ones(3)), "numpy"),
+    ],
     "in the other byte order": [(lambda: np.ones(3, ">f4"), "torch")],
 }
 # What the other rows are about exists only inside a transform, where the tests of the policy look,

@@ -1,30 +1,35 @@
-"""pyarrow: tensors, and arrays of one dimension."""
+"""pyarrow: tensors, arrays of one dimension, and columns in chunks and side by side."""
 
+import importlib
 from typing import Any
 
 from dlbridge import Capabilities, Library
 from dlbridge._errors import refused
 from dlbridge.libraries import FLOATS, INTEGERS, UNSIGNED, address_by_dlpack
 
-# The names of the types that it exports, what else than 0 nulls of a type may become, and the types
-# that count from a date or a time.
+# The names of the types that it exports through DLPack, what else than 0 nulls of a type may
+# become, and the types that count from a date or a time.
 _NUMBERS = (*INTEGERS, *UNSIGNED, "halffloat", "float", "double")
 _FILLERS = dict.fromkeys(("halffloat", "float", "double"), 'float("nan")') | {"bool": "False"}
 _TEMPORAL = ("date", "time", "timestamp", "duration")
 
 
 def _read(x: Any) -> Any:
-    if type(x).__name__ == "ChunkedArray":
-        if x.num_chunks != 1:
-            raise refused(
-                "cannot take a pyarrow.ChunkedArray in",
-                f"its {x.num_chunks} chunks lie apart",
-                "x.combine_chunks()",
-            )
+    if type(x).__name__ == "RecordBatchReader":
+        raise refused(
+            "cannot take a pyarrow.RecordBatchReader in",
+            "it can be read only once, and whoever looks at it reads it",
+            "x.read_all()",
+        )
+    if type(x).__name__ == "ChunkedArray" and x.num_chunks == 1:
         x = x.chunk(0)
+    if hasattr(x, "__arrow_c_stream__"):
+        return x  # columns, by Arrow's own interface
     # What has no type has no gaps either: its Tensor holds numbers, as what lends one on does.
     kind = getattr(x, "type", None)
     if kind is not None and (_nulls(x) or str(kind) not in _NUMBERS):
+        if _fix(x) is None or (str(kind) == "bool" and not _nulls(x)):
+            return importlib.import_module("pyarrow").chunked_array([x])  # by Arrow's own interface
         try:
             x.__dlpack__(max_version=(1, 0))
         except TypeError as error:  # its own refusal, which knows no way out
@@ -66,7 +71,11 @@ ROWS = (
     Library(
         name="pyarrow",
         read=_read,
-        fixes={"read_only": "x.to_numpy(zero_copy_only=False).copy()"},
+        fixes={
+            "read_only": "x.to_numpy(zero_copy_only=False).copy()",
+            "nulls": "x.fill_null(0) (nulls become 0)",
+            "mixed_types": "dict(zip(x.column_names, x.columns))",
+        },
         capabilities=Capabilities(
             result="pyarrow.Tensor",
             dtypes=(*INTEGERS, *UNSIGNED, *FLOATS),

@@ -19,9 +19,17 @@ ManagedTensor acquire(Door& door) {
   return NumPy::acquire(door.readable, door.source);
 }
 
+// What a registered library named in its object's place: it speaks as that library.
+void take_array(Door& door) {
+  door.way = &kNumPyWay;
+  describe_array(door);
+  door.source.traits.library = &*door.library;
+  door.source.fix = {};  // NumPy's own words for its own arrays
+}
+
 }  // namespace
 
-const Way kNumPyWay{"numpy.ndarray", describe_array, acquire, nullptr, take_by_dlpack};
+const Way kNumPyWay{"numpy.ndarray", describe_array, acquire, nullptr, take_array};
 const Way kNumPyScalarWay{"a NumPy scalar", describe_scalar, acquire, nullptr, take_by_dlpack};
 
 }  // namespace dlbridge::python

@@ -10,7 +10,7 @@ namespace {
   raise(PyExc_TypeError, std::string("expected an array or tensor, not ") +
                              Py_TYPE(object)->tp_name +
                              " (it has none of the exchange table, __dlpack__, the array "
-                             "interfaces and the buffer protocol)");
+                             "interfaces, the buffer protocol and Arrow's C interface)");
 }
 
 }  // namespace

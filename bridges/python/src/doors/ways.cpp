@@ -85,6 +85,12 @@ const Way* probe(PyTypeObject* type) {
   if (type->tp_as_buffer != nullptr && type->tp_as_buffer->bf_getbuffer != nullptr) {
     return &kBufferWay;
   }
+  if (type_has(type, "__arrow_c_array__")) {
+    return &kArrowArrayWay;
+  }
+  if (type_has(type, "__arrow_c_stream__")) {
+    return &kArrowStreamWay;
+  }
   return nullptr;
 }
 

@@ -35,6 +35,8 @@ extern const Way kDLPackWay;
 extern const Way kCudaArrayInterfaceWay;
 extern const Way kArrayInterfaceWay;
 extern const Way kBufferWay;
+extern const Way kArrowArrayWay;
+extern const Way kArrowStreamWay;
 /// Of objects without a protocol, whose library says in the registry how they are read.
 extern const Way kRegisteredWay;
 

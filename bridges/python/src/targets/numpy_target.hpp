@@ -9,10 +9,19 @@ class NumPyTarget final : public Target {
  public:
   NumPyTarget() : Target(Towards::kNumPy) {}
 
-  [[nodiscard]] bool owns(const Door& door) const override { return door.way == &kNumPyWay; }
+  /// An array that was read in its object's place is one too, where it holds no numbers: nothing
+  /// else could become of it.
+  [[nodiscard]] bool owns(const Door& door) const override {
+    const Traits& traits = door.source.traits;
+    return door.way == &kNumPyWay &&
+           (!door.held || (traits.no_numbers && !traits.conditions.has(Condition::kCopiesOut)));
+  }
   [[nodiscard]] const Capabilities& capabilities(
       Door& door, const Call& call, std::optional<Capabilities>& /*changed*/) const override {
     return NumPy::capabilities(door.source, call.request);
+  }
+  [[nodiscard]] Ref itself(const Door& door) const override {
+    return Ref::borrow(owns(door) ? door.readable : door.object);
   }
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 };

@@ -1,0 +1,74 @@
+"""pandas: series, indices and frames.
+
+Over NumPy they are read as its arrays: Arrow's way takes a NaN for a null. What is over Arrow, or
+nullable, comes by Arrow's interface, for which pandas needs pyarrow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from dlbridge import Capabilities, Library
+from dlbridge._errors import refused
+from dlbridge.libraries import FLOATS, INTEGERS, UNSIGNED
+
+
+def _types(x: Any) -> list[Any]:
+    return list(dict.fromkeys(x.dtypes)) if hasattr(x, "columns") else [x.dtype]
+
+
+def _is_over_numpy(x: Any) -> bool:
+    """By its type; what stands for a frame stands for every column of it."""
+    return all(isinstance(dtype, np.dtype) for dtype in _types(x))
+
+
+def _conditions(x: Any) -> Iterable[str]:
+    if hasattr(x, "columns") and len(x) and len(x.columns) > 1 and _is_over_numpy(x):
+        row = x.iloc[:1]  # of the same blocks
+        if not np.may_share_memory(row.to_numpy(), row.iloc[:, 0].to_numpy()):
+            return ("copies_out",)
+    return ()
+
+
+def _read(x: Any) -> Any:
+    types = _types(x)
+    if len(types) > 1:
+        raise refused(
+            f"cannot take a pandas.{type(x).__name__} in",
+            f"its columns are of {', '.join(map(str, types))}, and a tensor has one type",
+            "dict(x.items())",
+        )
+    return x.to_numpy() if _is_over_numpy(x) else x
+
+
+def _to_pandas(array: Any) -> Any:
+    import pandas
+
+    return (pandas.Series if array.ndim == 1 else pandas.DataFrame)(array, copy=False)
+
+
+ROWS = (
+    Library(
+        name="pandas",
+        read=_read,
+        conditions=_conditions,
+        fixes={
+            "nulls": "x.fillna(0) (nulls become 0)",
+            "read_only": "x.to_numpy(copy=True)",
+        },
+        capabilities=Capabilities(
+            result="pandas.Series or DataFrame",
+            dtypes=("bool", *INTEGERS, *UNSIGNED, *FLOATS),
+            min_dimensions=1,
+            max_dimensions=2,
+            read_only="honours",
+        ),
+        take=_to_pandas,
+        handed="array",
+        address=lambda made: int(made.to_numpy().ctypes.data),
+        quirks={"copies_out": "columns that lie apart are copied by pandas itself"},
+    ),
+)

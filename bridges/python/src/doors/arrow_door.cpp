@@ -1,0 +1,94 @@
+// Columns, by the capsules of Arrow's C interfaces.
+
+#include "dlbridge/arrow.hpp"
+#include "dlbridge/python_lease.hpp"
+#include "doors/dlpack_door.hpp"
+
+namespace dlbridge::python {
+namespace {
+
+constexpr const char* kColumns = "dlbridge columns";
+
+Name array_method("__arrow_c_array__");
+Name stream_method("__arrow_c_stream__");
+
+template <class Struct>
+Struct& in_capsule(PyObject* capsule, const char* name, const Door& door) {
+  if (!PyCapsule_CheckExact(capsule) || PyCapsule_IsValid(capsule, name) == 0) {
+    refuse(door, std::string("it gave no capsule named \"") + name + "\"");
+  }
+  return *static_cast<Struct*>(PyCapsule_GetPointer(capsule, name));
+}
+
+ArrowColumns columns_of_array(const Door& door) {
+  const Ref pair = checked(PyObject_CallMethodNoArgs(door.readable, array_method.get()));
+  if (!PyTuple_Check(pair.get()) || PyTuple_GET_SIZE(pair.get()) != 2) {
+    refuse(door, "its __arrow_c_array__() returned no pair of capsules");
+  }
+  return ArrowColumns::take(
+      in_capsule<arrow::Schema>(PyTuple_GET_ITEM(pair.get(), 0), "arrow_schema", door),
+      in_capsule<arrow::Array>(PyTuple_GET_ITEM(pair.get(), 1), "arrow_array", door));
+}
+
+ArrowColumns columns_of_stream(const Door& door) {
+  const Ref capsule = checked(PyObject_CallMethodNoArgs(door.readable, stream_method.get()));
+  auto& stream = in_capsule<arrow::Stream>(capsule.get(), "arrow_array_stream", door);
+  // A query may run now, on threads that need the GIL.
+  const WithoutGil without_gil;
+  return ArrowColumns::take(stream);
+}
+
+// A view is taken at once. What has to be gathered first, or is refused, is kept for that.
+void settle(Door& door, ArrowColumns columns) {
+  Arrow::describe(columns, door.source);
+  if (door.source.traits.conditions == Conditions{Condition::kReadOnly}) {
+    const Lease lease{Arrow::hold(columns),
+                      [](void* held) noexcept { run_with_gil(held, Arrow::let_go); }};
+    door.taken = ManagedTensor::own(door.source.tensor, DLPACK_FLAG_BITMASK_READ_ONLY, lease);
+    describe_taken(door);
+    return;
+  }
+  auto kept = std::make_unique<ArrowColumns>(std::move(columns));
+  door.held = checked(PyCapsule_New(kept.get(), kColumns, [](PyObject* capsule) {
+    const KeepError keep;  // the refusal, while a producer in Python lets go
+    delete static_cast<ArrowColumns*>(PyCapsule_GetPointer(capsule, kColumns));
+  }));
+  (void)kept.release();
+  door.readable = door.held.get();
+}
+
+template <ArrowColumns (*kRead)(const Door&)>
+void take(Door& door) {
+  try {
+    settle(door, kRead(door));
+  } catch (const ConversionRefused& refused) {
+    refuse(door, refused.reasons.front());
+  }
+}
+
+template <const Way& kWay, ArrowColumns (*kRead)(const Door&)>
+void take_as(Door& door) {
+  door.way = &kWay;  // also where a registered library named another object to read
+  take<kRead>(door);
+}
+
+ManagedTensor gather(Door& door, const Leg& /*leg*/, Source& made) {
+  const auto& columns =
+      *static_cast<const ArrowColumns*>(PyCapsule_GetPointer(door.readable, kColumns));
+  ManagedTensor tensor;
+  {
+    const Door::Copying scope(door, byte_count(door.source.tensor), /*waits=*/false);
+    tensor = Arrow::gather(columns);
+  }
+  dlbridge::describe(tensor, *door.library, made);
+  return tensor;
+}
+
+}  // namespace
+
+const Way kArrowArrayWay{"__arrow_c_array__", describe_by_registry, give_taken, gather,
+                         take_as<kArrowArrayWay, columns_of_array>};
+const Way kArrowStreamWay{"__arrow_c_stream__", describe_by_registry, give_taken, gather,
+                          take_as<kArrowStreamWay, columns_of_stream>};
+
+}  // namespace dlbridge::python

@@ -1,0 +1,76 @@
+"""pandas: over NumPy as its arrays, over Arrow by Arrow's interface."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dlbridge
+
+pd = pytest.importorskip("pandas")
+torch = pytest.importorskip("torch")
+
+
+def test_series_indices_and_frames_of_one_block_are_views() -> None:
+    values = np.arange(6.0).reshape(3, 2)
+    frame = pd.DataFrame(values)
+    for x in (frame, frame[0], pd.Series([1.5, np.nan]), pd.Index([1, 2])):
+        view = dlbridge.to_numpy(x, copy=False)
+        np.testing.assert_array_equal(view, x.to_numpy())
+        assert np.may_share_memory(view, x.to_numpy())
+        assert view.flags.writeable == x.to_numpy().flags.writeable
+        assert dlbridge.explain(x, "numpy").view
+
+
+def test_writing_to_what_torch_got_changes_no_frame() -> None:
+    x = pd.Series([1.0, 2.0])
+    dlbridge.to_torch(x).zero_()
+    assert x.tolist() == [1, 2]
+
+
+def test_columns_that_lie_apart_are_said_to_be_copied() -> None:
+    x = pd.DataFrame({"a": [1.0, 2.0]})
+    x["b"] = [3.0, 4.0]
+    assert dlbridge.to_numpy(x).tolist() == [[1, 3], [2, 4]]
+    assert dlbridge.explain(x, "numpy").bytes_copied == 32
+    with pytest.raises(dlbridge.ConversionRefused, match="a copy, not its own memory"):
+        dlbridge.to_numpy(x, copy=False)
+
+
+def test_the_fixes_work() -> None:
+    x = pd.DataFrame({"a": [1], "b": [2.5], "c": ["text"], "d": pd.to_datetime(["2020-01-01"])})
+    with pytest.raises(dlbridge.ConversionRefused, match="int64, float64") as caught:
+        dlbridge.to_torch(x)
+    tree = dlbridge.to_torch(eval(str(caught.value.fix)))
+    assert tree["a"].tolist() == [1] and tree["b"].tolist() == [2.5]
+    assert tree["c"] is not None and tree["d"] is not None
+    with pytest.raises(dlbridge.ConversionRefused, match="datetime64"):
+        dlbridge.to_torch(x["d"])
+    assert dlbridge.to_numpy(x["d"]).dtype.kind == "M"
+
+
+def test_arrow_and_nullable_types() -> None:
+    pytest.importorskip("pyarrow")
+    for dtype in ("int64[pyarrow]", "Int64"):
+        x = pd.Series([1, 2], dtype=dtype)
+        assert dlbridge.to_torch(x).tolist() == [1, 2]
+        x = pd.Series([1, None], dtype=dtype)
+        with pytest.raises(dlbridge.ConversionRefused, match="with nulls") as caught:
+            dlbridge.to_torch(x)
+        call = str(caught.value.fix).partition(" (")[0]
+        assert dlbridge.to_torch(eval(call)).tolist() == [1, 0]
+    x = pd.Series(["a", "b"], dtype="category")
+    with pytest.raises(dlbridge.ConversionRefused, match="of dtype dictionary"):
+        dlbridge.to_torch(x)
+
+
+def test_tensors_become_series_and_frames_over_their_memory() -> None:
+    x = torch.zeros(3, 2)
+    frame = dlbridge.to(x, "pandas")
+    series = dlbridge.to(x[:, 0], pd)
+    x += 1
+    assert isinstance(frame, pd.DataFrame) and frame.to_numpy().tolist() == [[1, 1]] * 3
+    assert isinstance(series, pd.Series) and series.tolist() == [1, 1, 1]
+    with pytest.raises(dlbridge.ConversionRefused, match="at most 2"):
+        dlbridge.to(torch.zeros(2, 2, 2), "pandas")
+    assert dlbridge.to(frame, "pandas") is frame

@@ -1,0 +1,110 @@
+"""polars, and duckdb's results: columns by Arrow's C interface."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dlbridge
+
+pl = pytest.importorskip("polars")
+NUMBERS = [
+    "Int8",
+    "Int16",
+    "Int32",
+    "Int64",
+    "UInt8",
+    "UInt16",
+    "UInt32",
+    "UInt64",
+    "Float32",
+    "Float64",
+]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_column_of_numbers_is_a_view(name: str) -> None:
+    x = pl.Series("a", [1, 2, 3], dtype=getattr(pl, name))
+    view = dlbridge.to_numpy(x, copy=False)
+    assert view.dtype == np.dtype(name.lower()) and view.tolist() == [1, 2, 3]
+    assert view.ctypes.data == x.to_numpy().ctypes.data and not view.flags.writeable
+    assert dlbridge.to_numpy(x[1:], copy=False).tolist() == [2, 3]
+
+
+def test_the_view_outlives_the_series() -> None:
+    x = pl.Series("a", np.arange(1 << 16))
+    view = dlbridge.to_numpy(x, copy=False)
+    del x
+    assert view.sum() == sum(range(1 << 16))
+
+
+def test_torch_gets_memory_of_its_own() -> None:
+    pytest.importorskip("torch")
+    x = pl.Series("a", [1.0, 2.0])
+    dlbridge.to_torch(x).zero_()
+    assert x.to_list() == [1, 2]
+    with pytest.raises(dlbridge.ConversionRefused) as caught:
+        dlbridge.to_torch(x, policy="strict")
+    assert caught.value.fix
+    copied = dlbridge.to_torch(x.to_numpy(writable=True), policy="strict")
+    assert copied.tolist() == [1, 2]
+
+
+def test_booleans_chunks_and_frames_are_one_copy() -> None:
+    x = pl.Series([True, False, True])
+    assert dlbridge.to_numpy(x[1:]).tolist() == [False, True]
+    s = pl.Series("a", [1.0, 2.0])
+    two = pl.concat([s, s], rechunk=False)
+    assert dlbridge.to_numpy(two).tolist() == [1, 2, 1, 2]
+    frame = pl.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]})
+    made = dlbridge.to_numpy(frame)
+    assert made.tolist() == [[1, 3], [2, 4]] and made.flags.c_contiguous and made.flags.writeable
+    for source in (x, two, frame):
+        plan = dlbridge.explain(source, "numpy")
+        assert plan.steps == ("gather",)
+        assert plan.bytes_copied == dlbridge.to_numpy(source).nbytes
+        with pytest.raises(dlbridge.ConversionRefused):
+            dlbridge.to_numpy(source, copy=False)
+
+
+@pytest.mark.parametrize("rows", [1, 255, 5000])
+@pytest.mark.parametrize("columns", [2, 7, 100])
+def test_frames_of_many_shapes(rows: int, columns: int) -> None:
+    values = np.arange(rows * columns, dtype="f4").reshape(rows, columns)
+    frame = pl.DataFrame({str(i): values[:, i] for i in range(columns)})
+    frame = pl.concat([frame, frame[1:]], rechunk=False)
+    np.testing.assert_array_equal(dlbridge.to_numpy(frame), np.concatenate([values, values[1:]]))
+
+
+def test_arrays_and_even_lists_have_a_dimension_more() -> None:
+    x = pl.Series([[1, 2], [3, 4]], dtype=pl.Array(pl.Int64, 2))
+    assert dlbridge.to_numpy(x, copy=False).tolist() == [[1, 2], [3, 4]]
+    x = pl.Series([[[1, 2], [3, 4]]], dtype=pl.Array(pl.Int64, (2, 2)))
+    assert dlbridge.to_numpy(x, copy=False).tolist() == [[[1, 2], [3, 4]]]
+    assert dlbridge.to_numpy(pl.Series([[1, 2], [3, 4]]), copy=False).tolist() == [[1, 2], [3, 4]]
+    with pytest.raises(dlbridge.ConversionRefused, match="different lengths"):
+        dlbridge.to_numpy(pl.Series([[1], [2, 3]]))
+
+
+def test_the_fixes_work() -> None:
+    x = pl.Series([1, None])
+    with pytest.raises(dlbridge.ConversionRefused, match="with nulls") as caught:
+        dlbridge.to_numpy(x)
+    call = str(caught.value.fix).partition(" (")[0]
+    assert dlbridge.to_numpy(eval(call)).tolist() == [1, 0]
+    x = pl.DataFrame({"a": [1], "b": [2.5], "c": ["text"]})
+    with pytest.raises(dlbridge.ConversionRefused, match="int64, float64, string") as caught:
+        dlbridge.to_numpy(x)
+    tree = dlbridge.to_numpy(eval(str(caught.value.fix)))
+    assert tree["a"].tolist() == [1] and tree["b"].tolist() == [2.5]
+    assert tree["c"].to_list() == ["text"]
+    for kind in ("Date", "Datetime", "Duration", "Time", "String", "Null"):
+        with pytest.raises(dlbridge.ConversionRefused, match="of dtype"):
+            dlbridge.to_numpy(pl.Series([None], dtype=getattr(pl, kind)))
+
+
+def test_results_of_duckdb() -> None:
+    duckdb = pytest.importorskip("duckdb")
+    x = duckdb.sql("select i::double as a, -i::double as b from range(5000) t(i)")
+    made = dlbridge.to_numpy(x)
+    np.testing.assert_array_equal(made, np.arange(5000.0)[:, None] * [1, -1])
