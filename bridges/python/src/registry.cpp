@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include "doors/ways.hpp"
 #include "targets/library_target.hpp"
 
 namespace dlbridge::python {
@@ -352,6 +353,7 @@ PyObject* add_library(PyObject* /*module*/, PyObject* arguments, PyObject* keywo
       rows[each] = kept;
       unknown.erase(each);
     }
+    forget_libraries();
     return Py_NewRef(Py_None);
   });
 }

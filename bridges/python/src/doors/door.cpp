@@ -149,7 +149,7 @@ void refuse(const Door& door, const std::string& fault) {
 
 void name_library(Door& door) {
   PyObject* object = door.object;
-  const LibraryRow* row = library_of(Py_TYPE(object));
+  const LibraryRow* row = library_known_of(Py_TYPE(object));
   const char* type = Py_TYPE(object)->tp_name;
   door.row = row;
   if (row == nullptr) {

@@ -1,6 +1,7 @@
 // NumPy's arrays and scalars, by the bridge to NumPy.
 
 #include "doors/dlpack_door.hpp"
+#include "registry.hpp"
 
 namespace dlbridge::python {
 namespace {
@@ -21,6 +22,10 @@ ManagedTensor acquire(Door& door) {
 
 // What a registered library named in its object's place: it speaks as that library.
 void take_array(Door& door) {
+  if (door.row != nullptr && door.row->immutable) {
+    take_by_dlpack(door);  // the array itself does not know
+    return;
+  }
   door.way = &kNumPyWay;
   describe_array(door);
   door.source.traits.library = &*door.library;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "dlbridge/numpy.hpp"
+#include "registry.hpp"
 #include "types/managed_tensor_type.hpp"
 
 namespace dlbridge::python {
@@ -16,7 +17,9 @@ struct Remembered {
   PyTypeObject* type;
   unsigned int version;
   const Way* way;
-  bool bare_call;  // its __dlpack__ takes no max_version
+  bool bare_call;    // its __dlpack__ takes no max_version
+  bool has_library;  // `library` was looked for
+  const LibraryRow* library;
 };
 constexpr std::size_t kRemembered = 256;
 std::array<Remembered, kRemembered> remembered{};
@@ -148,7 +151,7 @@ const Way* way_into(PyObject* object) {
   }
   // Not where the type altered itself when it was asked.
   if (has_valid_tag(type) && type->tp_version_tag == version) {
-    place_of(type) = {type, type->tp_version_tag, way, false};
+    place_of(type) = {type, type->tp_version_tag, way, false, false, nullptr};
   }
   return way;
 }
@@ -156,6 +159,24 @@ const Way* way_into(PyObject* object) {
 void add_way(PyTypeObject* type, const Way& way) {
   bridges.emplace_back(type, &way);
   remembered = {};  // what was found without it
+}
+
+const LibraryRow* library_known_of(PyTypeObject* type) {
+  if (const Remembered& known = place_of(type); is_about(known, type) && known.has_library) {
+    return known.library;
+  }
+  const LibraryRow* row = library_of(type);  // may run Python, which may change what is known
+  if (Remembered& known = place_of(type); is_about(known, type)) {
+    known.has_library = true;
+    known.library = row;
+  }
+  return row;
+}
+
+void forget_libraries() noexcept {
+  for (Remembered& known : remembered) {
+    known.has_library = false;
+  }
 }
 
 bool wants_bare_call(PyTypeObject* type) noexcept {

@@ -10,6 +10,7 @@
 namespace dlbridge::python {
 
 class Door;
+struct LibraryRow;
 
 /// A way in. Its functions need the GIL, and throw PythonError or ConversionRefused.
 struct Way {
@@ -53,6 +54,10 @@ extern const Way kRegisteredWay;
 /// Makes `way` the one into objects of that type and its subclasses, before any protocol that they
 /// speak: a bridge in C++. Both live as long as the process.
 void add_way(PyTypeObject* type, const Way& way);
+
+/// library_of(), remembered with the way; and for the registry, after it has changed.
+[[nodiscard]] const LibraryRow* library_known_of(PyTypeObject* type);
+void forget_libraries() noexcept;
 
 /// Whether __dlpack__ of this type is known not to take `max_version`, so that it is not tried
 /// again.
