@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import bulk
+import columns
 import crossings
 import features
 import numpy as np
@@ -109,12 +110,18 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
     parser.add_argument("--plot", metavar="FILE", help="draw them there (.svg, .png)")
     parser.add_argument("--build", type=Path, default=Path("build"), help="where CMake built")
-    parser.add_argument("--only", choices=["crossings", "copies", "features", "processes"])
+    parts = {
+        "crossings": crossings,
+        "copies": bulk,
+        "features": features,
+        "processes": processes,
+        "columns": columns,
+    }
+    parser.add_argument("--only", choices=list(parts))
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-    wanted = {options.only} if options.only else {"crossings", "copies", "features", "processes"}
+    wanted = {options.only} if options.only else set(parts)
     figures: list[Figure] = []
-    parts = {"crossings": crossings, "copies": bulk, "features": features, "processes": processes}
     for name, module in parts.items():
         if name in wanted:
             figures += [measure(each) for each in track(module.lines(), name)]

@@ -174,6 +174,25 @@ TEST_F(ArrowTest, BooleansAreUnpacked) {
   EXPECT_THAT(values_of<bool>(made), ElementsAre(true, false, true, true, false, true, true));
 }
 
+TEST_F(ArrowTest, ManyBooleansAreUnpackedFromAnyBit) {
+  std::vector<std::uint8_t> bits(40);
+  for (std::size_t i = 0; i < bits.size(); ++i) {
+    bits[i] = static_cast<std::uint8_t>(i * 37 + 11);
+  }
+  for (std::int64_t offset = 0; offset < 17; ++offset) {
+    for (const std::int64_t count : {0, 1, 7, 8, 9, 64, 300}) {
+      arrow::Schema schema = make.schema("b");
+      arrow::Array array = make.array(count, {nullptr, bits.data()}, {}, offset);
+      const auto found = values_of<bool>(managed(ArrowColumns::take(schema, array)));
+      for (std::int64_t i = 0; i < count; ++i) {
+        const std::int64_t bit = offset + i;
+        ASSERT_EQ(found[static_cast<std::size_t>(i)],
+                  ((bits[static_cast<std::size_t>(bit / 8)] >> (bit % 8)) & 1) != 0);
+      }
+    }
+  }
+}
+
 TEST_F(ArrowTest, ColumnsOfOneTypeAreATwoDimensionalTensorInCOrder) {
   std::vector<double> left(1000);
   std::vector<double> right(1000);
@@ -274,8 +293,9 @@ TEST_F(ArrowTest, WhatHoldsNoNumbersIsNamed) {
   arrow::Schema schema =
       make.schema("+s", {make.child("l"), make.child("u"), make.child("l"), make.child("g")});
   arrow::Array array = make.array(3, {nullptr});
-  EXPECT_THAT([&] { (void)managed(ArrowColumns::take(schema, array)); },
-              ThrowsMessage<ConversionRefused>(HasSubstr("with columns of int64, string, float64")));
+  EXPECT_THAT(
+      [&] { (void)managed(ArrowColumns::take(schema, array)); },
+      ThrowsMessage<ConversionRefused>(HasSubstr("with columns of int64, string, float64")));
 }
 
 TEST_F(ArrowTest, NothingIsTakenFromAnEmptyColumn) {

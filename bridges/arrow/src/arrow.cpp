@@ -1,6 +1,7 @@
 #include "dlbridge/arrow.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -43,12 +44,30 @@ void require_ok(int code, arrow::Stream& stream, std::string_view what) {
                        ")");
 }
 
-void unpack_bits(const arrow::Part& part, std::int64_t first, std::int64_t count, std::byte* to,
+// Eight booleans of a byte each, by the byte that has their bits.
+constexpr auto kUnpacked = [] {
+  std::array<std::array<std::byte, 8>, 256> all{};
+  for (std::size_t bits = 0; bits < all.size(); ++bits) {
+    for (std::size_t i = 0; i < 8; ++i) {
+      all[bits][i] = static_cast<std::byte>((bits >> i) & 1);
+    }
+  }
+  return all;
+}();
+
+void unpack_bits(const std::byte* bits, std::int64_t first, std::int64_t count, std::byte* to,
                  std::int64_t stride) {
-  const auto* bytes = reinterpret_cast<const std::uint8_t*>(part.values);
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::int64_t bit = part.first_bit + first + i;
-    to[i * stride] = static_cast<std::byte>((bytes[bit >> 3] >> (bit & 7)) & 1);
+  std::int64_t i = 0;
+  while (i < count) {
+    const std::int64_t bit = first + i;
+    const auto& byte = kUnpacked[static_cast<std::size_t>(bits[bit >> 3])];
+    if (stride == 1 && (bit & 7) == 0 && count - i >= 8) {
+      std::memcpy(to + i, byte.data(), 8);
+      i += 8;
+    } else {
+      to[i * stride] = byte[static_cast<std::size_t>(bit & 7)];
+      ++i;
+    }
   }
 }
 
@@ -150,7 +169,7 @@ ManagedTensor Arrow::gather(const ArrowColumns& columns) {
   const auto copy = [&](const arrow::Part& part, std::int64_t first, std::int64_t rows) {
     std::byte* there = to + ((part.first_row + first) * width * inner + part.column) * size;
     if (columns.bits_) {
-      unpack_bits(part, first * inner, rows * inner, there, width);
+      unpack_bits(part.values, part.first_bit + first * inner, rows * inner, there, width);
     } else {
       copy_elements(part.values + first * inner * size, columns.dtype_, rows * inner, there, width);
     }
