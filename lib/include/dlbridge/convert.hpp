@@ -204,7 +204,18 @@ struct Opened {
   CastWarning* warning = nullptr;
 };
 
-// Through an opened door: decided, carried, and ordered on managed_stream().
+// By an accepted plan, and ordered on managed_stream().
+template <typename Door>
+[[nodiscard]] ManagedTensor carried_out(Door& door, const Plan& decided) {
+  Carried carried = carry(door, decided);
+  const Device device = carried.tensor.device();
+  if (!device.host_accessible()) [[unlikely]] {
+    order_streams(device, carried.stream, managed_stream(device));
+  }
+  return std::move(carried.tensor);
+}
+
+// Through an opened door: decided, carried, and ordered.
 template <Producer From>
 [[nodiscard]] ManagedTensor brought_out(Opened<From>& door, const Capabilities& target,
                                         const Policy& policy, const Request& request) {
@@ -213,12 +224,7 @@ template <Producer From>
     throw refusal(decided, door.source, target, policy, request);
   }
   door.warning = request.warning;
-  Carried carried = carry(door, decided);
-  const Device device = carried.tensor.device();
-  if (!device.host_accessible()) [[unlikely]] {
-    order_streams(device, carried.stream, managed_stream(device));
-  }
-  return std::move(carried.tensor);
+  return carried_out(door, decided);
 }
 
 // As to_managed(), whatever the object is like. Apart, so that the common case stays short.

@@ -235,6 +235,9 @@ class ManagedTensor {
     return ManagedTensor(reinterpret_cast<detail::Block*>(released));
   }
 
+  /// Whether this copy of the library made the struct, so that retake() is right for it.
+  [[nodiscard]] static bool is_own(const DLManagedTensorVersioned& managed) noexcept;
+
   /// Hands over the legacy struct. Throws ConversionRefused, keeping the tensor, when it is
   /// read-only, since the legacy struct cannot say so; std::bad_alloc likewise.
   [[nodiscard]] DLManagedTensor* release_legacy();

@@ -150,7 +150,7 @@ namespace detail {
 }  // namespace detail
 
 /// How advice is worded: as calls of the language that the caller writes.
-enum class Dialect : std::uint8_t { kCpp, kPython };
+enum class Dialect : std::uint8_t { kCpp, kPython, kC };
 
 /// A Plan in words.
 struct Explanation {
@@ -171,6 +171,7 @@ struct Explanation {
 /// The refusal as the exception to throw.
 [[nodiscard]] ConversionRefused refusal(const Plan& plan, const Source& source,
                                         const Capabilities& target, const Policy& policy,
-                                        const Request& request = {});
+                                        const Request& request = {},
+                                        Dialect dialect = Dialect::kCpp);
 
 }  // namespace dlbridge

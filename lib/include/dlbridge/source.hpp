@@ -73,6 +73,9 @@ struct Source {
   std::array<std::int64_t, 2 * kMaxDimensions> room;
 };
 
+/// What the flags of a DLManagedTensorVersioned say of its elements.
+[[nodiscard]] Conditions conditions_of_flags(std::uint64_t flags, DType dtype);
+
 /// Fills `source` with a managed tensor, which speaks as `library`.
 void describe(const ManagedTensor& tensor, const Library& library, Source& source);
 

@@ -177,8 +177,8 @@ Explanation explain(const Plan& plan, const Source& source, const Capabilities& 
 }
 
 ConversionRefused refusal(const Plan& plan, const Source& source, const Capabilities& target,
-                          const Policy& policy, const Request& request) {
-  Explanation text = explain(plan, source, target, policy, request);
+                          const Policy& policy, const Request& request, Dialect dialect) {
+  Explanation text = explain(plan, source, target, policy, request, dialect);
   return ConversionRefused(text.message, std::move(text.reasons), std::move(text.fix));
 }
 

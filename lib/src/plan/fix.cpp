@@ -44,8 +44,20 @@ constexpr Advice kCpp{
     .and_may_copy = " and the call without CopyRule::kNever",
 };
 
+constexpr Advice kC{
+    .cast = "dlbridge_request{.dtype = \"{dtype}\"}",
+    .host = "dlbridge_policy{.preset = \"host\"}",
+    .densify = "dlbridge_policy{.layout = \"densify\"}",
+    .upcast = "dlbridge_policy{.dtype = \"upcast\"}",
+    .bits = "dlbridge_policy{.dtype = \"bits\"}",
+    .snapshot = "dlbridge_policy{.preset = \"snapshot\"}",
+    .versioned = "a DLManagedTensorVersioned, or ",
+    .may_copy = "the call without .copy = \"never\" to copy",
+    .and_may_copy = " and the call without .copy = \"never\"",
+};
+
 const Advice& advice_of(Dialect dialect) {
-  return dialect == Dialect::kPython ? kPython : kCpp;
+  return dialect == Dialect::kPython ? kPython : dialect == Dialect::kC ? kC : kCpp;
 }
 
 // Where `x` stands by itself in a call, or npos.

@@ -4,16 +4,21 @@
 
 namespace dlbridge {
 
+Conditions conditions_of_flags(std::uint64_t flags, DType dtype) {
+  Conditions said;
+  said.add_if((flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0, Condition::kReadOnly);
+  const bool padded = (flags & DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED) != 0;
+  said.add_if(padded && dtype.element_bits() % 8 != 0, Condition::kPaddedElements);
+  return said;
+}
+
 void describe(const ManagedTensor& tensor, const Library& library, Source& source) {
   source.traits.library = &library;
+  source.traits.conditions |= conditions_of_flags(tensor.flags(), tensor.dtype());
   if (tensor.readonly()) {
-    source.traits.conditions.add(Condition::kReadOnly);
     // Of memory that nobody ever shared, that costs one load.
     source.traits.has_shared_pages = is_in_block(tensor.tensor());
   }
-  const bool padded = (tensor.flags() & DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED) != 0;
-  source.traits.conditions.add_if(padded && tensor.dtype().element_bits() % 8 != 0,
-                                  Condition::kPaddedElements);
   source.tensor = tensor.tensor();
 }
 

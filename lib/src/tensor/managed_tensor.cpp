@@ -235,7 +235,7 @@ ManagedTensor ManagedTensor::adopt_or_leave(DLManagedTensorVersioned* managed,
                           "." + std::to_string(managed->version.minor) +
                           ", and only major version 1 is understood");
   }
-  if (managed->deleter == delete_block) {
+  if (is_own(*managed)) {
     return retake(managed);
   }
   if (const auto fault = tensor_fault(managed->dl_tensor); !fault.empty()) {
@@ -254,6 +254,10 @@ ManagedTensor ManagedTensor::adopt(DLManagedTensor* managed, bool writable,
   }
   return own(managed->dl_tensor, writable ? 0 : DLPACK_FLAG_BITMASK_READ_ONLY,
              {managed, run_deleter != nullptr ? run_deleter : run_legacy_deleter});
+}
+
+bool ManagedTensor::is_own(const DLManagedTensorVersioned& managed) noexcept {
+  return managed.deleter == delete_block;
 }
 
 ManagedTensor ManagedTensor::allocate(DType dtype, std::span<const std::int64_t> shape) {
