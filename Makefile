@@ -32,7 +32,7 @@ LIBRARIES_VENV ?= .venv-libraries
 LIBRARIES_READY := $(LIBRARIES_VENV)/.ready
 
 # Ours, wherever it is: committed or not, but nothing generated.
-CXX_FILES = $(shell find lib bridges tests examples bench -name '*.cpp' -o -name '*.hpp' | sort)
+CXX_FILES = $(shell find lib bridges tests examples bench -name '*.cpp' -o -name '*.hpp' -o -name '*.[ch]' | sort)
 PY_DIRS = bridges cmake tests examples $(wildcard docs bench)
 
 # $(call debian,packages): installs the missing ones, or says that they are missing and goes on:

@@ -22,13 +22,27 @@ list(TRANSFORM cpython_sources PREPEND bridges/cpython/src/ OUTPUT_VARIABLE comp
 list(TRANSFORM numpy_sources PREPEND bridges/numpy/src/)
 install(FILES ${compiled_there} ${numpy_sources} DESTINATION "${CMAKE_INSTALL_DATADIR}/dlbridge")
 
+if(TARGET dlbridge_c)
+  # An export of its own: `cmake --install <build> --component c` installs this and nothing else.
+  install(TARGETS dlbridge_c EXPORT dlbridgeCTargets COMPONENT c)
+  install(EXPORT dlbridgeCTargets NAMESPACE dlbridge:: DESTINATION "${package_dir}" COMPONENT c)
+  install(FILES lib/include/dlbridge/dlbridge.h
+    DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/dlbridge" COMPONENT c)
+  set(pc_dir "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+  file(RELATIVE_PATH c_prefix_from_pc "/prefix/${pc_dir}" "/prefix")
+  configure_file(cmake/dlbridge.pc.in "${PROJECT_BINARY_DIR}/dlbridge.pc" @ONLY)
+  install(FILES "${PROJECT_BINARY_DIR}/dlbridge.pc" DESTINATION "${pc_dir}" COMPONENT c)
+endif()
+
 configure_package_config_file(cmake/dlbridgeConfig.cmake.in
   "${PROJECT_BINARY_DIR}/dlbridgeConfig.cmake" INSTALL_DESTINATION "${package_dir}")
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/dlbridgeConfigVersion.cmake"
   COMPATIBILITY SameMinorVersion)
-install(
-  FILES
-    "${PROJECT_BINARY_DIR}/dlbridgeConfig.cmake"
-    "${PROJECT_BINARY_DIR}/dlbridgeConfigVersion.cmake"
-    cmake/FindDLPack.cmake cmake/FindLibTorch.cmake cmake/PythonSite.cmake cmake/TorchRelease.cmake
-  DESTINATION "${package_dir}")
+set(package_files
+  "${PROJECT_BINARY_DIR}/dlbridgeConfig.cmake"
+  "${PROJECT_BINARY_DIR}/dlbridgeConfigVersion.cmake"
+  cmake/FindDLPack.cmake cmake/FindLibTorch.cmake cmake/PythonSite.cmake cmake/TorchRelease.cmake)
+install(FILES ${package_files} DESTINATION "${package_dir}")
+if(TARGET dlbridge_c)
+  install(FILES ${package_files} DESTINATION "${package_dir}" COMPONENT c)
+endif()

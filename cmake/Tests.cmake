@@ -72,6 +72,11 @@ target_link_options(dlbridge_lib_tests PRIVATE LINKER:--wrap=malloc,--wrap=align
 dlbridge_test_program(guarded LINK dlbridge)
 dlbridge_test_program(arrow LINK dlbridge_arrow)
 
+# The shared library as others see it.
+if(TARGET dlbridge_c)
+  include(CInterfaceTests)
+endif()
+
 if(TARGET LibTorch::torch)
   dlbridge_test_program(torch LINK dlbridge_torch)
 endif()
@@ -173,6 +178,18 @@ endfunction()
 # A static core built with a sanitizer would ask for its runtime in the examples' programs.
 if(NOT DLBRIDGE_SANITIZE)
   dlbridge_example_project(cpp-frameworks)
+  if(TARGET dlbridge_c)
+    dlbridge_example_project(c-interface)
+    find_program(PKG_CONFIG pkg-config)
+  endif()
+  if(TARGET dlbridge_c AND PKG_CONFIG)
+    set(linked "${CMAKE_BINARY_DIR}/c_by_pkg_config")
+    add_test(NAME install.pkg_config COMMAND sh -c "\
+${CMAKE_C_COMPILER} -std=c99 ${PROJECT_SOURCE_DIR}/examples/c-interface/main.c -o ${linked} \
+$(${PKG_CONFIG} --cflags --libs dlbridge) -Wl,-rpath,${prefix}/${CMAKE_INSTALL_LIBDIR} && ${linked}")
+    set_tests_properties(install.pkg_config PROPERTIES FIXTURES_REQUIRED installed
+      ENVIRONMENT "PKG_CONFIG_PATH=${prefix}/${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+  endif()
   if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
     dlbridge_example_project(cpp-processes)
   endif()

@@ -8,6 +8,7 @@
 #include "dlbridge/copy.hpp"
 #include "dlbridge/device.hpp"
 #include "dlbridge/device_runtime.hpp"
+#include "dlbridge/dlbridge.h"
 #include "dlbridge/dtype.hpp"
 #include "dlbridge/error.hpp"
 #include "dlbridge/managed_tensor.hpp"
