@@ -133,7 +133,7 @@ instructions: build ## Hold the instructions of small crossings against those ag
 # furthest, and all that ever ended a target. What ends one now is kept as build-fuzz/found-...
 # Targets run side by side, JOBS at a time, and say what there is to say when they end.
 FUZZ_FLAGS = -max_total_time=$(FUZZ_SECONDS) -max_len=1024 -len_control=0 -timeout=60 -verbosity=0 -print_funcs=0 -print_final_stats=1
-fuzz: build build-fuzz ## Fuzz plans, copies, managed tensors and the doors; FUZZ_SECONDS=60 for each
+fuzz: build build-fuzz ## Fuzz plans, copies, managed tensors, the C interface and the doors; FUZZ_SECONDS=60 for each
 	@fuzz() {
 	  mkdir -p build-fuzz/corpus/$$1
 	  if "$${@:2}" $(FUZZ_FLAGS) -artifact_prefix=build-fuzz/found-$$1- \
@@ -146,7 +146,7 @@ fuzz: build build-fuzz ## Fuzz plans, copies, managed tensors and the doors; FUZ
 	}
 	export -f fuzz
 	export UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/python
-	{ for name in capsule plan copy message; do echo $$name build-fuzz/fuzz/$${name}_fuzz; done
+	{ for name in capsule plan copy message c_interface; do echo $$name build-fuzz/fuzz/$${name}_fuzz; done
 	  echo doors $(PY) tests/fuzz/doors_fuzz.py
 	} | xargs -P $(JOBS) -I@ bash -c 'fuzz @'
 

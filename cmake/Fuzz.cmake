@@ -7,4 +7,7 @@ foreach(source IN LISTS fuzz_sources)
   target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}/tests")
   target_link_libraries(${name} PRIVATE dlbridge dlbridge_build_flags)
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  if(name MATCHES "^c_interface")
+    target_link_libraries(${name} PRIVATE dlbridge_c_objects)  # with the counters inside
+  endif()
 endforeach()

@@ -54,7 +54,8 @@ static dlbridge_status image_acquire(void* context, void** data, dlbridge_lease*
 
 /* How its users speak, for the messages. */
 static const char* const kFixes[] = {"read_only", "image_copy(x)", NULL};
-static const dlbridge_library kLibrary = {sizeof(dlbridge_library), "images", "struct image", kFixes};
+static const dlbridge_library kLibrary = {sizeof(dlbridge_library), "images", "struct image",
+                                          kFixes};
 
 /* What others' tensors have to be to become images: bytes on the host, in C order. */
 static const char* const kTypes[] = {"uint8", NULL};

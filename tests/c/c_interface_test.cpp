@@ -87,6 +87,23 @@ TEST(CToManaged, marks_what_is_in_a_graph_as_read_only) {
   EXPECT_EQ(tensor.get()->flags, DLPACK_FLAG_BITMASK_READ_ONLY);
 }
 
+TEST(CToManaged, passes_on_that_nobody_may_write_however_it_was_said) {
+  const char* const conditions[] = {"read_only", nullptr};
+  auto target = empty<dlbridge_capabilities>();
+  target.read_only = "honours";
+  for (const bool by_flag : {false, true}) {
+    Memory memory;
+    dlbridge_source source = memory.source();
+    source.flags = by_flag ? DLPACK_FLAG_BITMASK_READ_ONLY : 0;
+    source.conditions = by_flag ? nullptr : conditions;
+    Tensor tensor;
+    ASSERT_EQ(dlbridge_to_managed(&source, &target, nullptr, nullptr, tensor.place(), nullptr),
+              DLBRIDGE_OK);
+    EXPECT_EQ(tensor.get()->flags, DLPACK_FLAG_BITMASK_READ_ONLY);
+    EXPECT_EQ(tensor.dl().data, memory.values.data());
+  }
+}
+
 TEST(CToManaged, reads_strides_in_bytes) {
   struct [[gnu::packed]] Record {
     char mark;

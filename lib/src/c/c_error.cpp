@@ -74,11 +74,12 @@ Told in_words() {
 dlbridge_status told(dlbridge_error** error) noexcept {
   try {
     Told all = in_words();
-    if (error != nullptr) {
-      *error = new_error(all.status, std::move(all.words));
+    if (error == nullptr) {
+      return all.status;
     }
-    return all.status;
-  } catch (...) {  // there was no memory for the words
+    *error = new_error(all.status, std::move(all.words));
+    return (*error)->status;  // the two agree, also where there is no memory for the words
+  } catch (...) {             // there was no memory for the words
     if (error != nullptr) {
       *error = &no_memory;
     }
