@@ -153,6 +153,9 @@ void read_library(const dlbridge_library* pointer, Library& library) {
 }
 
 Policy read_policy(const dlbridge_policy* pointer) {
+  if (pointer == nullptr) {
+    return {};
+  }
   const auto given = read_struct(pointer, "dlbridge_policy");
   Policy policy;
   if (given.preset != nullptr) {

@@ -74,8 +74,11 @@ ManagedTensor CallbackDoor::acquire() {
   require_usage(lease.release != nullptr,
                 "acquire() of the source set no release(); give one that does nothing where "
                 "nothing keeps the memory");
+  // Elsewhere than where it was looked at, it is looked at again.
+  const bool moved = tensor.data != source.tensor.data;
   // NOLINTNEXTLINE(clang-analyzer-cplusplus.NewDeleteLeaks): the lease frees what it is in
-  return ManagedTensor::own(tensor, given_.flags, kept(lease));
+  return moved ? ManagedTensor::own(tensor, given_.flags, kept(lease))
+               : ManagedTensor::own_trusted(tensor, given_.flags, kept(lease));
 }
 
 ManagedTensor CallbackDoor::prepare(const Leg& leg, Source& after) {
