@@ -1,4 +1,4 @@
-# libdlbridge.so: the C interface of lib/include/dlbridge/dlbridge.h, with the core inside it.
+# The C interface of lib/include/dlbridge/dlbridge.h: libdlbridge.so, with the core inside it.
 set(c_header "${PROJECT_SOURCE_DIR}/lib/include/dlbridge/dlbridge.h")
 foreach(part IN ITEMS MAJOR MINOR)
   # The one place of the interface's version, which is not the project's.
@@ -6,19 +6,31 @@ foreach(part IN ITEMS MAJOR MINOR)
   string(REGEX MATCH "[0-9]+$" c_abi_${part} "${line}")
 endforeach()
 
-# As objects too, for the fuzz target, which looks inside.
-add_library(dlbridge_c_objects OBJECT
-  lib/src/c/c_api.cpp
-  lib/src/c/c_arguments.cpp
-  lib/src/c/c_doors.cpp
-  lib/src/c/c_error.cpp
-  lib/src/c/c_plan.cpp
-  lib/src/c/c_source.cpp
-  lib/src/c/c_tensors.cpp)
-target_include_directories(dlbridge_c_objects PRIVATE lib/src)
-target_link_libraries(dlbridge_c_objects PRIVATE dlbridge dlbridge_build_flags)
-set_target_properties(dlbridge_c_objects PROPERTIES
-  POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+# As objects: for the library and for the fuzz target, which looks inside; and, with names that stay
+# inside, for the Python module, which hands out the table.
+foreach(kind IN ITEMS objects inside)
+  add_library(dlbridge_c_${kind} OBJECT EXCLUDE_FROM_ALL
+    "${PROJECT_SOURCE_DIR}/lib/src/c/c_api.cpp"
+    "${PROJECT_SOURCE_DIR}/lib/src/c/c_arguments.cpp"
+    "${PROJECT_SOURCE_DIR}/lib/src/c/c_doors.cpp"
+    "${PROJECT_SOURCE_DIR}/lib/src/c/c_error.cpp"
+    "${PROJECT_SOURCE_DIR}/lib/src/c/c_plan.cpp"
+    "${PROJECT_SOURCE_DIR}/lib/src/c/c_source.cpp"
+    "${PROJECT_SOURCE_DIR}/lib/src/c/c_tensors.cpp")
+  target_include_directories(dlbridge_c_${kind} PRIVATE "${PROJECT_SOURCE_DIR}/lib/src")
+  target_link_libraries(dlbridge_c_${kind} PRIVATE dlbridge dlbridge_build_flags)
+  set_target_properties(dlbridge_c_${kind} PROPERTIES
+    POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+endforeach()
+target_compile_definitions(dlbridge_c_inside PRIVATE DLBRIDGE_EXPORT=)
+
+if(NOT DLBRIDGE_C)
+  return()
+endif()
+if(BUILD_SHARED_LIBS)
+  message(STATUS "no C interface: it is a libdlbridge.so of its own, with a static core inside")
+  return()
+endif()
 
 add_library(dlbridge_c SHARED $<TARGET_OBJECTS:dlbridge_c_objects>)
 add_library(dlbridge::c ALIAS dlbridge_c)

@@ -66,7 +66,7 @@ set(module_sources
   types/managed_tensor_type.cpp)
 list(TRANSFORM module_sources PREPEND "${PROJECT_SOURCE_DIR}/bridges/python/src/")
 dlbridge_extension(dlbridge_python _core SOURCES ${module_sources}
-  LINK dlbridge dlbridge_arrow dlbridge_numpy)
+  LINK dlbridge dlbridge_arrow dlbridge_c_inside dlbridge_numpy)
 # For what the torch bridge says without torch: its vocabulary.
 target_include_directories(dlbridge_python PRIVATE
   "${PROJECT_SOURCE_DIR}/bridges/torch/include" "${PROJECT_SOURCE_DIR}/bridges/python/include"

@@ -16,6 +16,7 @@ _Policy: TypeAlias = Policy | str | None
 _Device: TypeAlias = str | tuple[int, int] | torch.device | None
 
 __version__: str
+dlbridge_c_api: CapsuleType  # the functions of dlbridge/dlbridge.h, for extensions
 
 class ManagedTensor:
     """A tensor of no library: memory, shape, strides, type and device, owned through DLPack."""

@@ -3,6 +3,7 @@
 #include "extension.hpp"
 
 #include "crossing.hpp"
+#include "dlbridge/dlbridge.h"
 #include "dlbridge/python.hpp"
 #include "ledger.hpp"
 #include "targets/bridge_target.hpp"
@@ -67,6 +68,11 @@ constexpr PythonInterface kInterface{.take = take,
 Ref extension_interface() {
   return checked(
       PyCapsule_New(const_cast<PythonInterface*>(&kInterface), PythonInterface::kCapsule, nullptr));
+}
+
+Ref c_interface() {
+  const dlbridge_api* api = dlbridge_get_api(DLBRIDGE_ABI_MAJOR);
+  return checked(PyCapsule_New(const_cast<dlbridge_api*>(api), kCInterface, nullptr));
 }
 
 }  // namespace dlbridge::python

@@ -344,6 +344,7 @@ int fill_module(PyObject* module) {
            add_managed_tensor_type(module);
            add_arriving_type();
            checked(PyModule_AddObjectRef(module, "_interface", extension_interface().get()));
+           checked(PyModule_AddObjectRef(module, "dlbridge_c_api", c_interface().get()));
            checked(PyModule_AddStringConstant(module, "__version__", DLBRIDGE_VERSION));
            return Py_None;
          }) == nullptr

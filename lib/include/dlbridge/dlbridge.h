@@ -24,7 +24,9 @@
 #define DLBRIDGE_ABI_MAJOR 1
 #define DLBRIDGE_ABI_MINOR 0
 
-#if defined(_WIN32)
+#if defined(DLBRIDGE_EXPORT) /* empty, where the functions stay inside of what they are built into \
+                              */
+#elif defined(_WIN32)
 #define DLBRIDGE_EXPORT
 #else
 #define DLBRIDGE_EXPORT __attribute__((visibility("default")))
