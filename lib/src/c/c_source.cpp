@@ -10,8 +10,8 @@ namespace {
 // Conditions of which the memory is not read where its shape would say, if it is read at all.
 constexpr Conditions kMayLackMemory =
     kWithoutStorage | Conditions{Condition::kZeroTensor, Condition::kSparse,
-                                 Condition::kOpaqueLayout, Condition::kQuantised,
-                                 Condition::kNested};
+                                 Condition::kScattered,  Condition::kOpaqueLayout,
+                                 Condition::kQuantised,  Condition::kNested};
 
 constexpr std::uintptr_t kSomewhere = 64;
 
