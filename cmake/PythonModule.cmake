@@ -46,6 +46,7 @@ set(module_sources
   names.cpp
   registry.cpp
   sharing.cpp
+  targets/argument_target.cpp
   targets/bridge_target.cpp
   targets/library_target.cpp
   targets/managed_target.cpp

@@ -1,6 +1,5 @@
 // A Python extension: halved(x) takes a tensor of any library, returns a NumPy array.
 
-#include <dlbridge/error.hpp>
 #include <dlbridge/numpy.hpp>
 #include <dlbridge/python.hpp>
 #include <dlbridge/tensor_view.hpp>
@@ -9,7 +8,11 @@ namespace {
 
 PyObject* halved(PyObject* /*module*/, PyObject* x) {
   try {
-    const dlbridge::ManagedTensor tensor = dlbridge::from_python(x);
+    const dlbridge::ManagedTensor tensor =
+        dlbridge::from_python(x, {.device = dlbridge::Device{},
+                                  .aligned = true,
+                                  .dtype = dlbridge::dtype_of<float>(),
+                                  .ndim = 1});
     if (!tensor) {
       return nullptr;  // the error is set
     }
@@ -20,10 +23,8 @@ PyObject* halved(PyObject* /*module*/, PyObject* x) {
       to(i) = from(i) / 2;
     }
     return dlbridge::NumPy::deliver(std::move(result));
-  } catch (const dlbridge::PythonError&) {
-    return nullptr;  // the error is set
-  } catch (const dlbridge::ConversionRefused& refused) {
-    PyErr_SetString(PyExc_ValueError, refused.what());
+  } catch (...) {
+    dlbridge::set_python_error();
     return nullptr;
   }
 }

@@ -37,8 +37,13 @@ template <bool kRecorded = true, typename AnyTarget>
   const Capabilities& capabilities = met(door, target, call, changed);
   const Plan decided =
       plan(door.source, capabilities, call.policy, call.request, device_runtimes());
+  if constexpr (requires { target.leaves_to_another(door, decided); }) {
+    if (target.leaves_to_another(door, decided)) {
+      return target.itself(door);
+    }
+  }
   if (decided.is_refused()) [[unlikely]] {
-    raise_refused(decided, door.source, capabilities, call.policy, call.request);
+    raise_refused(decided, door.source, capabilities, call.policy, call.request, target.dialect);
   }
   if (decided.itself) {
     return target.itself(door);

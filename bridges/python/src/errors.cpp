@@ -81,8 +81,8 @@ Ref plan_object(const Plan& plan, const Source& source, const Capabilities& targ
 }
 
 void raise_refused(const Plan& plan, const Source& source, const Capabilities& target,
-                   const Policy& policy, const Request& request) {
-  const Explanation text = explain(plan, source, target, policy, request, Dialect::kPython);
+                   const Policy& policy, const Request& request, Dialect dialect) {
+  const Explanation text = explain(plan, source, target, policy, request, dialect);
   const Ref object = plan_in_words(text, plan, source, target, {});
   set_refused(text.message, object.get());
   throw PythonError();

@@ -45,7 +45,7 @@ Ref plan_object(const Plan& plan, const Source& source, const Capabilities& targ
 
 /// Sets dlbridge.ConversionRefused with its plan, and throws PythonError.
 [[noreturn]] void raise_refused(const Plan& plan, const Source& source, const Capabilities& target,
-                                const Policy& policy, const Request& request);
+                                const Policy& policy, const Request& request, Dialect dialect);
 
 /// Sets Python's error for the C++ exception that is being handled.
 void translate_exception() noexcept;

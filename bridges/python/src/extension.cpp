@@ -2,12 +2,11 @@
 
 #include "extension.hpp"
 
-#include "crossing.hpp"
 #include "dlbridge/dlbridge.h"
 #include "dlbridge/python.hpp"
 #include "ledger.hpp"
+#include "targets/argument_target.hpp"
 #include "targets/bridge_target.hpp"
-#include "targets/managed_target.hpp"
 #include "types/managed_tensor_type.hpp"
 
 namespace dlbridge::python {
@@ -17,19 +16,15 @@ using detail::PythonInterface;
 
 PackageAttribute convert_to("dlbridge._targets", "to");
 
-DLManagedTensorVersioned* take(PyObject* object, bool on_host, bool aligned) noexcept {
+DLManagedTensorVersioned* take(PyObject* object, const Parameter& parameter,
+                               Matching matching) noexcept {
   DLManagedTensorVersioned* taken = nullptr;
   (void)guarded([&] {
     drain_releases();
     const Watch watch;
-    Call call;
-    if (any_block_open()) [[unlikely]] {
-      call = read_call({});
+    if (ManagedTensor tensor = argument(object, parameter, matching)) {
+      taken = tensor.release();
     }
-    if (on_host) {
-      call.request.device = Device{};
-    }
-    taken = cross(object, way_into_tensor(object), BareTarget{.aligned = aligned}, call).release();
     return Py_None;
   });
   return taken;

@@ -149,8 +149,9 @@ namespace detail {
 
 }  // namespace detail
 
-/// How advice is worded: as calls of the language that the caller writes.
-enum class Dialect : std::uint8_t { kCpp, kPython, kC };
+/// How advice is worded: as calls of the language that the caller writes. Of a C++ function that
+/// Python calls, no argument is dlbridge's: the caller can open a block, or pass another object.
+enum class Dialect : std::uint8_t { kCpp, kPython, kPythonArgument, kC };
 
 /// A Plan in words.
 struct Explanation {

@@ -56,8 +56,32 @@ constexpr Advice kC{
     .and_may_copy = " and the call without .copy = \"never\"",
 };
 
+constexpr Advice kPythonArgument{
+    .cast = "dlbridge.to(x, \"numpy\", dtype=\"{dtype}\")",
+    .host = "a block of dlbridge.policy(\"host\")",
+    .densify = "a block of dlbridge.policy(dlbridge.host.replace(layout=\"densify\"))",
+    .upcast = "a block of dlbridge.policy(dlbridge.host.replace(dtype=\"upcast\"))",
+    .bits = "a block of dlbridge.policy(dlbridge.host.replace(dtype=\"bits\"))",
+    .snapshot = "a block of dlbridge.policy(\"snapshot\")",
+    .versioned = "a versioned capsule, or ",
+    .may_copy =
+        "dlbridge.from_dlpack(x, device=\"{to_device}\", copy=True) and keep it: that copy is "
+        "then written to",
+    .and_may_copy = "",
+};
+
 const Advice& advice_of(Dialect dialect) {
-  return dialect == Dialect::kPython ? kPython : dialect == Dialect::kC ? kC : kCpp;
+  switch (dialect) {
+    case Dialect::kPython:
+      return kPython;
+    case Dialect::kPythonArgument:
+      return kPythonArgument;
+    case Dialect::kC:
+      return kC;
+    case Dialect::kCpp:
+      break;
+  }
+  return kCpp;
 }
 
 // Where `x` stands by itself in a call, or npos.
@@ -79,6 +103,7 @@ class Adviser {
   Adviser(const Plan& plan, const Source& source, const Capabilities& target, const Policy& policy,
           const Request& request, Dialect dialect)
       : refused_(plan.refused),
+        to_(plan.device),
         source_(source),
         target_(target),
         policy_(policy),
@@ -161,7 +186,9 @@ class Adviser {
   [[nodiscard]] std::string call_of_ours() const {
     const bool forbids = request_.copy_was_argument && policy_.copy() == CopyRule::kNever;
     if (forbids && outcome(policy_.with_copy(request_.policy_copy), request_)) {
-      return std::string(advice_.may_copy);
+      std::string words(advice_.may_copy);
+      put(words, "{to_device}", to_string(to_));
+      return words;
     }
     if (!request_.takes_policy) {
       return {};
@@ -270,6 +297,7 @@ class Adviser {
   }
 
   const Conditions refused_;
+  const Device to_;
   const Source& source_;
   const Capabilities& target_;
   const Policy& policy_;

@@ -345,7 +345,7 @@ def test_a_function_that_writes_is_refused(casters: Any, offset: int) -> None:
     # What it wrote to a copy would be lost.
     array = at(offset, "f4", (3, 4))
     before = array.tobytes()
-    with pytest.raises(dlbridge.ConversionRefused, match="at an unaligned address"):
+    with pytest.raises(dlbridge.ConversionRefused, match="no multiple of 4 bytes"):
         casters.fill(array, 5)
     assert array.tobytes() == before
 

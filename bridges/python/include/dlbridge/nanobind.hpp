@@ -2,86 +2,122 @@
 
 #include <nanobind/nanobind.h>
 
-#include <cstddef>
 #include <cstdint>
-#include <type_traits>
+#include <exception>
+#include <optional>
 #include <utility>
 
 #include "dlbridge/python.hpp"
 #include "dlbridge/view_argument.hpp"
 
+namespace dlbridge {
+
+/// Has nanobind translate ConversionRefused, thrown in the body of any function, to
+/// dlbridge.ConversionRefused. The casters do so when the first argument arrives; a module calls it
+/// when it is imported if functions throw that take no tensor. Needs the GIL.
+inline void install_nanobind_translator() {
+  static const bool kInstalled = [] {
+    nanobind::register_exception_translator([](const std::exception_ptr& thrown, void*) {
+      try {
+        std::rethrow_exception(thrown);
+      } catch (const ConversionRefused&) {
+        set_python_error();
+      }
+    });
+    return true;
+  }();
+  (void)kInstalled;
+}
+
+}  // namespace dlbridge
+
 namespace nanobind::detail {
+
+/// What both kinds of arguments have in common. A refusal is thrown only where the argument is
+/// read: the casters of containers may not throw, and ask can_cast() first.
+template <typename Taken>
+class dlbridge_argument {
+ public:
+  bool from_python(handle source, std::uint32_t flags, cleanup_list*) noexcept {
+    dlbridge::install_nanobind_translator();
+    const bool converting = (flags & static_cast<std::uint32_t>(cast_flags::convert)) != 0;
+    if (argument_.load(source.ptr(), converting)) [[likely]] {
+      return true;
+    }
+    if (PyErr_Occurred() == nullptr) {
+      return false;
+    }
+    error_.emplace();
+    return true;
+  }
+
+ protected:
+  void check() {
+    if (error_) [[unlikely]] {
+      throw python_error(std::move(*error_));
+    }
+  }
+
+  dlbridge::detail::Argument<Taken> argument_;
+  std::optional<python_error> error_;
+};
 
 /// A parameter of type dlbridge::ManagedTensor takes any tensor of any library; a result of that
 /// type leaves as a dlbridge.ManagedTensor. What dlbridge refuses reaches the caller as it is, not
 /// as "incompatible function arguments".
-template <>
-struct type_caster<dlbridge::ManagedTensor> {
-  NB_TYPE_CASTER(dlbridge::ManagedTensor, const_name("dlbridge.ManagedTensor"))
-
-  bool from_python(handle source, std::uint32_t, cleanup_list*) {
-    value = dlbridge::from_python(source.ptr());
-    if (value) {
-      return true;
-    }
-    // Something that is no array may fit another overload; a refusal fits none.
-    if (PyErr_ExceptionMatches(PyExc_TypeError) != 0) {
-      PyErr_Clear();
-      return false;
-    }
-    throw python_error();
+///
+/// A parameter of type dlbridge::TensorView<T, Rank> takes a tensor of any library with that type
+/// and rank, valid during the call. Of const elements it may be a copy: brought to the host if it
+/// is elsewhere, say. Others are the caller's own memory, or refused.
+template <dlbridge::detail::IsTaken Taken>
+struct type_caster<Taken> : dlbridge_argument<Taken> {
+  using Value = Taken;
+  static constexpr bool IsView = !std::is_base_of_v<dlbridge::ManagedTensor, Taken>;
+  static constexpr auto Name = const_name(dlbridge::detail::kSignature<Taken>.letters);
+  template <typename Asked>
+  using Cast = std::conditional_t<IsView, Value&, movable_cast_t<Asked>>;
+  template <typename>
+  bool can_cast() const noexcept {
+    static_assert(!IsView,
+                  "a dlbridge::TensorView in a container would outlive its argument: take "
+                  "dlbridge::ManagedTensor there, and make the view in the function");
+    return !this->error_;
   }
 
-  static handle from_cpp(dlbridge::ManagedTensor&& tensor, rv_policy, cleanup_list*) {
-    return dlbridge::to_python(std::move(tensor));
+  explicit operator Value&() {
+    this->check();
+    return this->argument_.taken();
+  }
+  explicit operator Value&&() {
+    this->check();
+    return std::move(this->argument_.taken());
+  }
+
+  static handle from_cpp(Taken&& tensor, rv_policy, cleanup_list*) requires(!IsView) {
+    PyObject* given = dlbridge::to_python(std::move(tensor));
+    if (given == nullptr) {
+      throw python_error();
+    }
+    return given;
   }
 };
 
-/// "float32": how the element type of a view reads in a signature.
-template <typename T>
-constexpr auto dlbridge_element_name() {
-  constexpr std::size_t bits = 8 * sizeof(T);
-  if constexpr (std::is_same_v<T, bool>) {
-    return const_name("bool");
-  } else if constexpr (std::is_floating_point_v<T>) {
-    return const_name("float") + const_name<bits>();
-  } else if constexpr (std::is_integral_v<T>) {
-    return const_name<std::is_signed_v<T>>("int", "uint") + const_name<bits>();
-  } else {
-    return const_name("complex") + const_name<bits>();
-  }
-}
-
-/// A parameter of type dlbridge::TensorView<T, Rank> takes a tensor of any library with that type
-/// and rank, brought to the host if it is elsewhere; valid during the call. `const` elements also
-/// take what nobody may write to.
-template <typename T, std::size_t Rank>
-struct type_caster<dlbridge::TensorView<T, Rank>> {
-  using Value = dlbridge::TensorView<T, Rank>;
-  static constexpr auto Name = const_name("dlbridge.TensorView[") +
-                               dlbridge_element_name<std::remove_const_t<T>>() + const_name(", ") +
-                               const_name<Rank>() + const_name("]");
+/// The same, or None.
+template <dlbridge::detail::IsTaken Taken>
+struct type_caster<std::optional<Taken>> : dlbridge_argument<Taken> {
+  using Value = std::optional<Taken>;
+  static constexpr auto Name =
+      const_name(dlbridge::detail::kSignature<Taken>.letters) + const_name(" | None");
   template <typename>
   using Cast = Value&;
-  template <typename>
-  static constexpr bool can_cast() {
-    return true;
+
+  bool from_python(handle source, std::uint32_t flags, cleanup_list* cleanup) noexcept {
+    return source.is_none() || dlbridge_argument<Taken>::from_python(source, flags, cleanup);
   }
-
-  bool from_python(handle source, std::uint32_t, cleanup_list*) {
-    if (argument_.load(source.ptr())) {
-      return true;
-    }
-    if (PyErr_Occurred() != nullptr) {
-      throw python_error();
-    }
-    return false;
+  explicit operator Value&() {
+    this->check();
+    return this->argument_.perhaps();
   }
-
-  explicit operator Value&() { return argument_.view(); }
-
- private:
-  dlbridge::detail::ViewArgument<T, Rank> argument_;
 };
 
 }  // namespace nanobind::detail

@@ -2,69 +2,43 @@
 
 #include <pybind11/pybind11.h>
 
-#include <cstddef>
-#include <type_traits>
+#include <exception>
+#include <optional>
 #include <utility>
 
 #include "dlbridge/python.hpp"
 #include "dlbridge/view_argument.hpp"
 
-namespace pybind11::detail {
+namespace dlbridge {
 
-/// A parameter of type dlbridge::ManagedTensor takes any tensor of any library; a result of that
-/// type leaves as a dlbridge.ManagedTensor. What dlbridge refuses reaches the caller as it is, not
-/// as "incompatible function arguments".
-template <>
-struct type_caster<dlbridge::ManagedTensor> {
-  PYBIND11_TYPE_CASTER(dlbridge::ManagedTensor, const_name("dlbridge.ManagedTensor"));
-
-  bool load(handle source, bool /*convert*/) {
-    value = dlbridge::from_python(source.ptr());
-    if (value) {
-      return true;
-    }
-    // Something that is no array may fit another overload; a refusal fits none.
-    if (PyErr_ExceptionMatches(PyExc_TypeError) != 0) {
-      PyErr_Clear();
-      return false;
-    }
-    throw error_already_set();
-  }
-
-  static handle cast(dlbridge::ManagedTensor&& tensor, return_value_policy, handle) {
-    return dlbridge::to_python(std::move(tensor));
-  }
-};
-
-/// "float32": how the element type of a view reads in a signature.
-template <typename T>
-constexpr auto dlbridge_element_name() {
-  constexpr std::size_t bits = 8 * sizeof(T);
-  if constexpr (std::is_same_v<T, bool>) {
-    return const_name("bool");
-  } else if constexpr (std::is_floating_point_v<T>) {
-    return const_name("float") + const_name<bits>();
-  } else if constexpr (std::is_integral_v<T>) {
-    return const_name<std::is_signed_v<T>>("int", "uint") + const_name<bits>();
-  } else {
-    return const_name("complex") + const_name<bits>();
-  }
+/// Has pybind11 translate ConversionRefused, thrown in the body of a function of this module, to
+/// dlbridge.ConversionRefused. The casters do so when the first argument arrives; a module calls it
+/// when it is imported if functions throw that take no tensor. Needs the GIL.
+inline void install_pybind11_translator() {
+  static const bool kInstalled = [] {
+    pybind11::register_local_exception_translator([](std::exception_ptr thrown) {
+      try {
+        std::rethrow_exception(thrown);
+      } catch (const ConversionRefused&) {
+        set_python_error();
+      }
+    });
+    return true;
+  }();
+  (void)kInstalled;
 }
 
-/// A parameter of type dlbridge::TensorView<T, Rank> takes a tensor of any library with that type
-/// and rank, brought to the host if it is elsewhere; valid during the call. `const` elements also
-/// take what nobody may write to.
-template <typename T, std::size_t Rank>
-struct type_caster<dlbridge::TensorView<T, Rank>> {
-  using View = dlbridge::TensorView<T, Rank>;
-  static constexpr auto name = const_name("dlbridge.TensorView[") +
-                               dlbridge_element_name<std::remove_const_t<T>>() + const_name(", ") +
-                               const_name<Rank>() + const_name("]");
-  template <typename>
-  using cast_op_type = View&;
+}  // namespace dlbridge
 
-  bool load(handle source, bool /*convert*/) {
-    if (argument_.load(source.ptr())) {
+namespace pybind11::detail {
+
+/// What both kinds of arguments have in common.
+template <typename Taken>
+class dlbridge_argument {
+ public:
+  bool load(handle source, bool convert) {
+    dlbridge::install_pybind11_translator();
+    if (argument_.load(source.ptr(), convert)) {
       return true;
     }
     if (PyErr_Occurred() != nullptr) {
@@ -73,10 +47,53 @@ struct type_caster<dlbridge::TensorView<T, Rank>> {
     return false;
   }
 
-  operator View&() { return argument_.view(); }  // NOLINT(google-explicit-constructor)
+ protected:
+  dlbridge::detail::Argument<Taken> argument_;
+};
 
- private:
-  dlbridge::detail::ViewArgument<T, Rank> argument_;
+/// A parameter of type dlbridge::ManagedTensor takes any tensor of any library; a result of that
+/// type leaves as a dlbridge.ManagedTensor. What dlbridge refuses reaches the caller as it is, not
+/// as "incompatible function arguments".
+///
+/// A parameter of type dlbridge::TensorView<T, Rank> takes a tensor of any library with that type
+/// and rank, valid during the call. Of const elements it may be a copy: brought to the host if it
+/// is elsewhere, say. Others are the caller's own memory, or refused.
+template <dlbridge::detail::IsTaken Taken>
+struct type_caster<Taken> : dlbridge_argument<Taken> {
+  static constexpr bool is_view = !std::is_base_of_v<dlbridge::ManagedTensor, Taken>;
+  static constexpr auto name = const_name(dlbridge::detail::kSignature<Taken>.letters);
+  template <typename Asked>
+  using cast_op_type = std::conditional_t<is_view, Taken&, movable_cast_op_type<Asked>>;
+
+  operator Taken&() { return this->argument_.taken(); }  // NOLINT(google-explicit-constructor)
+  operator Taken&&() && {                                // NOLINT(google-explicit-constructor)
+    return std::move(this->argument_.taken());
+  }
+
+  static handle cast(Taken&& tensor, return_value_policy, handle) requires(!is_view) {
+    PyObject* given = dlbridge::to_python(std::move(tensor));
+    if (given == nullptr) {
+      throw error_already_set();
+    }
+    return given;
+  }
+};
+
+/// The same, or None.
+template <dlbridge::detail::IsTaken Taken>
+struct type_caster<std::optional<Taken>> : dlbridge_argument<Taken> {
+  using Value = std::optional<Taken>;
+  static constexpr auto name =
+      const_name(dlbridge::detail::kSignature<Taken>.letters) + const_name(" | None");
+  template <typename>
+  using cast_op_type = Value&;
+
+  bool load(handle source, bool convert) {
+    return source.is_none() || dlbridge_argument<Taken>::load(source, convert);
+  }
+  operator Value&() {  // NOLINT(google-explicit-constructor)
+    return this->argument_.perhaps();
+  }
 };
 
 }  // namespace pybind11::detail

@@ -2,14 +2,39 @@
 
 #include <Python.h>
 
+#include <cstdint>
 #include <exception>
+#include <new>
+#include <optional>
 #include <utility>
 
 #include "dlbridge/error.hpp"
 #include "dlbridge/managed_tensor.hpp"
 #include "dlbridge/plan.hpp"
+#include "dlbridge/policy.hpp"
 
 namespace dlbridge {
+
+/// What a parameter of a C++ function takes of a caller in Python.
+struct Parameter {
+  // Brought about where the object is not so.
+  std::optional<Policy> policy{};  // otherwise that of the open block, or the default
+  std::optional<DType> cast_to{};
+  std::optional<Device> device{};  // otherwise where the object is
+  bool c_order = false;
+  bool aligned = false;  // for who loads elements by their type
+  // Has to be so already.
+  DType dtype{};           // of no bits: any
+  std::int32_t ndim = -1;  // below zero: any
+  bool in_place = false;   // what is written to it is to reach the object, not a copy of it
+};
+
+/// What becomes of an object that does not fit a parameter.
+enum class Matching : std::uint8_t {
+  kAlone,       // an error: there is no other overload
+  kConverting,  // another overload may fit its type or rank; a refusal is an error
+  kLooking,     // another overload may fit whatever is no view, or is refused
+};
 
 namespace detail {
 
@@ -29,14 +54,14 @@ struct BridgeRow {
 /// What the Python package does for extensions, without a detour through Python.
 struct PythonInterface {
   static constexpr const char* kCapsule = "dlbridge._core._interface";
-  static constexpr int kVersion = 3;  // of this struct
+  static constexpr int kVersion = 4;  // of this struct
 
   int version = kVersion;
   int block_version = kBlockVersion;
-  /// The object as a managed tensor of the default policy, where it is or, if asked for, on the
-  /// host and where its elements can be loaded by their type. Null with Python's error set when
-  /// that is refused.
-  DLManagedTensorVersioned* (*take)(PyObject* object, bool on_host, bool aligned) = nullptr;
+  /// The object as a managed tensor that fits the parameter. Null with Python's error set, or
+  /// without one where another overload may fit; then nothing was copied or consumed.
+  DLManagedTensorVersioned* (*take)(PyObject* object, const Parameter& parameter,
+                                    Matching matching) = nullptr;
   /// A new reference to the tensor as an object of the library of that name, or, without a name, as
   /// a dlbridge.ManagedTensor. Takes the tensor in every case; null with Python's error set.
   PyObject* (*give)(DLManagedTensorVersioned* tensor, const char* library) = nullptr;
@@ -45,7 +70,7 @@ struct PythonInterface {
   /// Sets dlbridge.ConversionRefused of a refusal in C++.
   void (*set_refused)(const ConversionRefused& refused) = nullptr;
   // The classes that cross between the two binaries, as _core knows them.
-  std::size_t classes = sizeof(Source) + sizeof(Leg) + sizeof(Capabilities);
+  std::size_t classes = sizeof(Source) + sizeof(Leg) + sizeof(Capabilities) + sizeof(Parameter);
 };
 
 /// That of the running interpreter; null with Python's error set when the package cannot be had.
@@ -75,15 +100,14 @@ inline const PythonInterface* python_interface() noexcept {
 }  // namespace detail
 
 /// Any tensor of any library, or a capsule, as a managed tensor: as dlbridge.from_dlpack(object),
-/// or, with `on_host`, as dlbridge.from_dlpack(object, device="cpu"). With `aligned`, for whoever
-/// loads elements by their type, a copy where their address is no multiple of their size.
-/// An empty ManagedTensor, with Python's error set, when that refuses. Needs the GIL; the result
-/// may end on any thread, with or without it.
-inline ManagedTensor from_python(PyObject* object, bool on_host = false,
-                                 bool aligned = false) noexcept {
+/// or as the parameter says. An empty ManagedTensor with Python's error set where that is refused
+/// or the object does not fit, and without one where `matching` leaves it to another overload.
+/// Needs the GIL; the result may end on any thread, with or without it.
+inline ManagedTensor from_python(PyObject* object, const Parameter& parameter = {},
+                                 Matching matching = Matching::kAlone) noexcept {
   const detail::PythonInterface* interface = detail::python_interface();
   DLManagedTensorVersioned* tensor =
-      interface == nullptr ? nullptr : interface->take(object, on_host, aligned);
+      interface == nullptr ? nullptr : interface->take(object, parameter, matching);
   if (tensor == nullptr) {
     return {};
   }
@@ -98,10 +122,38 @@ inline ManagedTensor from_python(PyObject* object, bool on_host = false,
   }
 }
 
+/// For a catch (...) of a function that Python calls: makes the exception that is being handled
+/// Python's error. ConversionRefused becomes dlbridge.ConversionRefused, with its fix and reasons;
+/// an error that is set already, as where PythonError was thrown, stays. Needs the GIL.
+inline void set_python_error() noexcept {
+  try {
+    throw;
+  } catch (const ConversionRefused& refused) {
+    if (const detail::PythonInterface* interface = detail::python_interface()) {
+      interface->set_refused(refused);
+    }
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    if (PyErr_Occurred() == nullptr) {
+      PyErr_SetString(PyExc_RuntimeError, error.what());
+    }
+  } catch (...) {
+    PyErr_SetString(PyExc_RuntimeError, "a C++ exception of no known class");
+  }
+}
+
 /// A new reference to the tensor as an object of the library of that name ("torch", "numpy", "jax"
 /// and whatever dlbridge.to() knows), or as a dlbridge.ManagedTensor. Null, with Python's error set
-/// and the tensor released, on failure. Needs the GIL.
+/// and the tensor released, on failure; an empty tensor, as from_python() gives it, leaves the
+/// error that is set as it is. Needs the GIL.
 inline PyObject* to_python(ManagedTensor tensor, const char* library = nullptr) noexcept {
+  if (!tensor) [[unlikely]] {
+    if (PyErr_Occurred() == nullptr) {
+      PyErr_SetString(PyExc_ValueError, "the function returned an empty ManagedTensor");
+    }
+    return nullptr;
+  }
   const detail::PythonInterface* interface = detail::python_interface();
   return interface == nullptr ? nullptr : interface->give(tensor.release(), library);
 }

@@ -3,12 +3,9 @@
 // For C++ libraries with a Python face: makes a bridge known to the Python package, so that
 // dlbridge.to(x, "grid") and dlbridge.to_numpy(image) work.
 
-#include <exception>
-#include <new>
 #include <utility>
 
 #include "dlbridge/convert.hpp"
-#include "dlbridge/error.hpp"
 #include "dlbridge/python.hpp"
 
 namespace dlbridge {
@@ -30,14 +27,8 @@ template <typename Result, typename Action>
 Result for_python(Result failure, Action&& action) noexcept {
   try {
     return action();
-  } catch (const ConversionRefused& refused) {
-    python_interface()->set_refused(refused);
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  } catch (const std::exception& error) {
-    if (PyErr_Occurred() == nullptr) {
-      PyErr_SetString(PyExc_RuntimeError, error.what());
-    }
+  } catch (...) {
+    set_python_error();
   }
   return failure;
 }

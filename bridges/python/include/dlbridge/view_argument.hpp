@@ -1,51 +1,142 @@
 #pragma once
 
+// What the casters of nanobind and pybind11 have in common.
+
 #include <Python.h>
 
+#include <array>
+#include <cstddef>
 #include <optional>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
+#include "dlbridge/needs.hpp"
 #include "dlbridge/python.hpp"
 #include "dlbridge/tensor_view.hpp"
 
 namespace dlbridge::detail {
 
-/// What both casters hold for a parameter of type TensorView<T, Rank>: the tensor, and the look.
-template <typename T, std::size_t Rank>
-class ViewArgument {
+/// A text that is put together when this is compiled.
+class Words {
  public:
-  /// False without an error where the object is no tensor, or one of another type or rank: another
-  /// overload may fit. False with Python's error set where it was refused.
-  bool load(PyObject* object) noexcept {
-    // What is written to a copy would be lost: there the view itself refuses.
-    tensor_ = from_python(object, /*on_host=*/true, /*aligned=*/std::is_const_v<T>);
-    if (!tensor_) {
-      if (PyErr_ExceptionMatches(PyExc_TypeError) != 0) {
-        PyErr_Clear();
-      }
-      return false;
+  constexpr void add(std::string_view text) {
+    for (char letter : text) {
+      letters_[size_++] = letter;
     }
-    if (tensor_.dtype() != dtype_of<T>() || static_cast<std::size_t>(tensor_.ndim()) != Rank) {
+  }
+  constexpr void add(std::size_t number) {
+    if (number >= 10) {
+      add(number / 10);
+    }
+    letters_[size_++] = static_cast<char>('0' + number % 10);
+  }
+  [[nodiscard]] constexpr std::size_t size() const { return size_; }
+  [[nodiscard]] constexpr char operator[](std::size_t index) const { return letters_[index]; }
+
+ private:
+  std::array<char, 256> letters_{};
+  std::size_t size_ = 0;
+};
+
+/// How a type is taken as an argument: what Python has to give, and how the signature says it.
+template <typename Taken>
+struct Taking;
+
+template <>
+struct Taking<ManagedTensor> {
+  static constexpr Parameter kParameter{};
+  static constexpr void say(Words& words) { words.add("dlbridge.ManagedTensor"); }
+  static ManagedTensor make(ManagedTensor& tensor) noexcept { return std::move(tensor); }
+};
+
+template <typename T, std::size_t Rank>
+struct Taking<TensorView<T, Rank>> {
+  static constexpr Parameter kParameter{.device = Device{},
+                                        .aligned = true,
+                                        .dtype = dtype_of<T>(),
+                                        .ndim = static_cast<std::int32_t>(Rank),
+                                        .in_place = !std::is_const_v<T>};
+  static constexpr void say(Words& words) {
+    words.add("dlbridge.TensorView[");
+    words.add(kNamedDTypes[static_cast<std::size_t>(index_of(dtype_of<T>()))].name);
+    words.add(", ");
+    words.add(Rank);
+    words.add(std::is_const_v<T> ? "]" : ", in place]");
+  }
+  static TensorView<T, Rank> make(const ManagedTensor& tensor) {
+    return TensorView<T, Rank>(tensor);
+  }
+};
+
+template <typename Taken, typename... Need>
+struct Taking<Needs<Taken, Need...>> {
+  static constexpr Parameter kParameter = [] {
+    Parameter parameter = Taking<Taken>::kParameter;
+    (Need::add_to(parameter), ...);
+    return parameter;
+  }();
+  static constexpr void say(Words& words) {
+    words.add("dlbridge.Needs[");
+    Taking<Taken>::say(words);
+    ((words.add(", "), words.add(Need::kName)), ...);
+    words.add("]");
+  }
+  static Needs<Taken, Need...> make(ManagedTensor& tensor) {
+    return Needs<Taken, Need...>(Taking<Taken>::make(tensor));
+  }
+};
+
+template <typename Taken>
+concept IsTaken = requires {
+  Taking<Taken>::kParameter;
+};
+
+/// "dlbridge.TensorView[float32, 2]", as characters that a binder can take.
+template <typename Taken>
+inline constexpr auto kSignature = [] {
+  constexpr Words kWords = [] {
+    Words words;
+    Taking<Taken>::say(words);
+    return words;
+  }();
+  struct {
+    char letters[kWords.size() + 1];
+  } text{};
+  for (std::size_t i = 0; i < kWords.size(); ++i) {
+    text.letters[i] = kWords[i];
+  }
+  return text;
+}();
+
+/// What a caster holds for an argument: the tensor, and the look at it.
+template <IsTaken Taken>
+class Argument {
+ public:
+  /// False without an error where another overload may fit; false with Python's error set where
+  /// the object was refused. Without `converting` only a view of what the caller has is taken.
+  bool load(PyObject* object, bool converting) noexcept {
+    tensor_ = from_python(object, Taking<Taken>::kParameter,
+                          converting ? Matching::kConverting : Matching::kLooking);
+    if (!tensor_) {
       return false;
     }
     try {
-      view_.emplace(tensor_);
-    } catch (const ConversionRefused& refused) {
-      python_interface()->set_refused(refused);
-      return false;
-    } catch (const std::exception& error) {
-      PyErr_SetString(PyExc_BufferError, error.what());
+      taken_.emplace(Taking<Taken>::make(tensor_));
+    } catch (...) {
+      set_python_error();
       return false;
     }
     return true;
   }
 
-  [[nodiscard]] TensorView<T, Rank>& view() noexcept { return *view_; }
+  [[nodiscard]] Taken& taken() noexcept { return *taken_; }
+  /// Nothing where the object was None, and load() was not called.
+  [[nodiscard]] std::optional<Taken>& perhaps() noexcept { return taken_; }
 
  private:
   ManagedTensor tensor_;
-  std::optional<TensorView<T, Rank>> view_;
+  std::optional<Taken> taken_;
 };
 
 }  // namespace dlbridge::detail

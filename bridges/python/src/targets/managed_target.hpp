@@ -23,22 +23,21 @@ class ManagedTarget final : public Target {
 /// What a managed tensor can carry to who loads its elements by their type.
 [[nodiscard]] const Capabilities& aligned_capabilities();
 
-/// A managed tensor without a Python object around it: for the casters of C++.
+/// A managed tensor without a Python object around it.
 struct BareTarget {
   static constexpr Towards towards = Towards::kManaged;
+  static constexpr Dialect dialect = Dialect::kPython;
   static constexpr Stream (*reader)(Device) = stream_of_managed;
 
   [[nodiscard]] bool owns(const Door& /*door*/) const { return false; }
   [[nodiscard]] const Capabilities& capabilities(Door& /*door*/, const Call& /*call*/,
                                                  std::optional<Capabilities>& /*changed*/) const {
-    return aligned ? aligned_capabilities() : managed_tensor_capabilities();
+    return managed_tensor_capabilities();
   }
   [[nodiscard]] ManagedTensor itself(const Door& /*door*/) const { return {}; }
   [[nodiscard]] ManagedTensor deliver(Door& door, const Plan& plan, const Call& /*call*/) const {
     return ordered(detail::carry(door, plan), reader);
   }
-
-  const bool aligned = false;  // for who loads its elements by their type
 };
 
 /// A raw capsule: "dltensor_versioned", or "dltensor", the legacy one. Whoever takes it knows no

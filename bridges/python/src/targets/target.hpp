@@ -21,6 +21,9 @@ class Target {
   Target& operator=(const Target&) = delete;
   virtual ~Target() = default;
 
+  /// Of the calls that lead to it.
+  static constexpr Dialect dialect = Dialect::kPython;
+
   /// Whether the object is of the target's library.
   [[nodiscard]] virtual bool owns(const Door& door) const = 0;
   /// What it can take of what was opened: its own table, or `changed`, which is filled then.

@@ -4,15 +4,22 @@
 
 #include <array>
 #include <cstdint>
+#include <dlbridge/error.hpp>
 #include <dlbridge/managed_tensor.hpp>
+#include <dlbridge/needs.hpp>
 #include <dlbridge/tensor_view.hpp>
+#include <optional>
+#include <stdexcept>
 #include <utility>
+#include <vector>
 
 namespace casters {
 
 using Matrix = dlbridge::TensorView<float, 2>;
 using ConstMatrix = dlbridge::TensorView<const float, 2>;
 using ConstVector = dlbridge::TensorView<const std::int64_t, 1>;
+using Row = dlbridge::TensorView<float, 1>;
+using ConstRow = dlbridge::TensorView<const float, 1>;
 
 inline std::int64_t rows(const dlbridge::ManagedTensor& tensor) {
   return tensor.shape()[0];
@@ -37,6 +44,56 @@ inline void fill(Matrix matrix, float value) {
       matrix(i, j) = value;
     }
   }
+}
+
+inline void scale(Row row, float by) {
+  for (std::int64_t i = 0; i < row.extent(0); ++i) {
+    row(i) *= by;
+  }
+}
+
+/// One under which the argument's elements are next to each other, one that always copies, and one
+/// that casts.
+inline bool is_packed(const dlbridge::Needs<ConstMatrix, dlbridge::CContiguous>& matrix) {
+  return matrix.stride(1) == 1 && matrix.stride(0) == matrix.extent(1);
+}
+inline std::uintptr_t address_of_snapshot(
+    const dlbridge::Needs<dlbridge::ManagedTensor, dlbridge::Snapshot>& tensor) {
+  return reinterpret_cast<std::uintptr_t>(tensor.data());
+}
+inline double sum_cast(const dlbridge::Needs<ConstMatrix, dlbridge::Casting>& matrix) {
+  return sum(matrix);
+}
+inline void fill_strictly(dlbridge::Needs<Matrix, dlbridge::Strict> matrix, float value) {
+  fill(matrix, value);
+}
+
+inline std::int64_t rows_or_none(const std::optional<dlbridge::ManagedTensor>& tensor) {
+  return tensor ? rows(*tensor) : -1;
+}
+inline double sum_or_none(const std::optional<ConstMatrix>& matrix) {
+  return matrix ? sum(*matrix) : -1;
+}
+inline std::size_t rows_of_all(const std::vector<dlbridge::ManagedTensor>& tensors) {
+  std::size_t total = 0;
+  for (const auto& tensor : tensors) {
+    total += static_cast<std::size_t>(rows(tensor));
+  }
+  return total;
+}
+
+/// What a body throws.
+inline void refuse_in_body() {
+  throw dlbridge::ConversionRefused("refused in the body", {"the reason"}, "the fix");
+}
+inline double first_of(const dlbridge::ManagedTensor& tensor) {
+  return dlbridge::TensorView<const double, 1>(tensor)(0);
+}
+inline void fail_otherwise() {
+  throw std::invalid_argument("not a refusal");
+}
+inline dlbridge::ManagedTensor empty() {
+  return {};
 }
 
 /// Whether nobody may write to it.

@@ -1,4 +1,5 @@
 #include <pybind11/numpy.h>
+#include <pybind11/stl.h>
 
 #include <dlbridge/pybind11.hpp>
 
@@ -7,6 +8,7 @@
 namespace py = pybind11;
 
 PYBIND11_MODULE(dlbridge_pybind11_casters, module) {
+  dlbridge::install_pybind11_translator();
   module.def("rows", &casters::rows);
   module.def("rows_of_view", &casters::rows_of_view);
   module.def("sum", &casters::sum);
@@ -24,6 +26,30 @@ PYBIND11_MODULE(dlbridge_pybind11_casters, module) {
   module.def("kind", [](const casters::ConstMatrix&) { return "matrix"; });
   module.def("kind", [](const casters::ConstVector&) { return "vector"; });
   module.def("kind", [](const py::handle&) { return "anything"; });
+  module.def("scale", &casters::scale);
+  module.def("is_packed", &casters::is_packed);
+  module.def("address_of_snapshot", &casters::address_of_snapshot);
+  module.def("sum_cast", &casters::sum_cast);
+  module.def("fill_strictly", &casters::fill_strictly);
+  module.def("rows_or_none", &casters::rows_or_none);
+  module.def("sum_or_none", &casters::sum_or_none);
+  module.def("rows_of_all", &casters::rows_of_all);
+  module.def("refuse_in_body", &casters::refuse_in_body);
+  module.def("first_of", &casters::first_of);
+  module.def("fail_otherwise", &casters::fail_otherwise);
+  module.def("empty", &casters::empty);
+  module.def("taken_in_body", [](const py::handle& x) { return dlbridge::from_python(x.ptr()); });
+  module.def("sum_of_view", &casters::sum, py::arg("matrix").noconvert());
+  module.def("either", [](casters::Row) { return "mutable"; });
+  module.def("either", [](const casters::ConstRow&) { return "const"; });
+  module.def(
+      "aside", [](casters::Row) { return "mutable"; }, py::arg("row").noconvert());
+  module.def("aside", [](const casters::ConstRow&) { return "const"; });
+  module.def("one_of_four", [](const dlbridge::TensorView<const double, 1>&) { return 1; });
+  module.def("one_of_four", [](const dlbridge::TensorView<const float, 1>&) { return 2; });
+  module.def("one_of_four", [](const dlbridge::TensorView<const std::int64_t, 1>&) { return 3; });
+  module.def("one_of_four",
+             [](const dlbridge::TensorView<const std::complex<float>, 2>&) { return 4; });
   // The peer in the benchmark.
   module.def("rows_of_own", [](const py::array_t<float, 0>& x) { return x.shape(0); });
 }

@@ -1,0 +1,52 @@
+#pragma once
+
+#include "dlbridge/python.hpp"
+#include "targets/managed_target.hpp"
+
+namespace dlbridge::python {
+
+/// A parameter of a C++ function: a managed tensor without a Python object around it, or an empty
+/// one without an error where the object is left to another overload. Nothing is copied before it
+/// is known that the object fits.
+struct ArgumentTarget {
+  static constexpr Towards towards = Towards::kManaged;
+  static constexpr Dialect dialect = Dialect::kPythonArgument;
+  static constexpr Stream (*reader)(Device) = stream_of_managed;
+
+  [[nodiscard]] bool owns(const Door& /*door*/) const { return false; }
+  [[nodiscard]] const Capabilities& capabilities(Door& door, const Call& /*call*/,
+                                                 std::optional<Capabilities>& /*changed*/) const {
+    if (parameter.in_place && door.taken) [[unlikely]] {
+      require_shared(door);
+    }
+    return parameter.aligned ? aligned_capabilities() : managed_tensor_capabilities();
+  }
+  [[nodiscard]] bool leaves_to_another(const Door& door, const Plan& plan) const {
+    const DLTensor& tensor = door.source.tensor;
+    // What has no type is refused, and says why.
+    const bool fits = tensor.dtype.bits == 0 ||
+                      ((parameter.dtype.bits == 0 || parameter.dtype == DType(tensor.dtype)) &&
+                       (parameter.ndim < 0 || parameter.ndim == tensor.ndim));
+    if (!fits && matching == Matching::kAlone) [[unlikely]] {
+      raise_mismatch(door);
+    }
+    return !fits || (matching == Matching::kLooking && (plan.is_refused() || !plan.view));
+  }
+  [[nodiscard]] ManagedTensor itself(const Door& /*door*/) const { return {}; }
+  [[nodiscard]] ManagedTensor deliver(Door& door, const Plan& plan, const Call& /*call*/) const {
+    return ordered(detail::carry(door, plan), reader);
+  }
+
+  const Parameter& parameter;
+  const Matching matching;
+
+ private:
+  static void require_shared(Door& door);
+  [[noreturn]] void raise_mismatch(const Door& door) const;
+};
+
+/// The object for such a parameter. Throws PythonError.
+[[nodiscard]] ManagedTensor argument(PyObject* object, const Parameter& parameter,
+                                     Matching matching);
+
+}  // namespace dlbridge::python
