@@ -10,6 +10,7 @@
 #include "dlbridge/device_runtime.hpp"
 #include "dlbridge/dlbridge.h"
 #include "dlbridge/dtype.hpp"
+#include "dlbridge/element_type.hpp"
 #include "dlbridge/error.hpp"
 #include "dlbridge/managed_tensor.hpp"
 #include "dlbridge/memory_pool.hpp"

@@ -77,6 +77,20 @@ std::vector<Kind> kinds() {
   };
 }
 
+class NoArray : public WithPython {};
+
+TEST_F(NoArray, is_an_error_of_python) {
+  for (const char* expression : {"None", "[1.0, 2.0]", "'text'", "np.float32(3)", "np.ndarray"}) {
+    const Ref object = value_of(expression);
+    Source source;
+    EXPECT_THROW(NumPy::describe(object.get(), source), PythonError) << expression;
+    EXPECT_NE(PyErr_ExceptionMatches(PyExc_TypeError), 0) << expression;
+    PyErr_Clear();
+    EXPECT_THROW((void)to_managed<NumPy>(object.get(), cases::kTorchLike), PythonError);
+    PyErr_Clear();
+  }
+}
+
 class Array : public WithPython, public ::testing::WithParamInterface<Kind> {};
 
 TEST_P(Array, has_exactly_its_conditions) {

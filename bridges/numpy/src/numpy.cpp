@@ -288,6 +288,9 @@ PyObject* NumPy::array_of_scalar(PyObject* scalar) {
 }
 
 void NumPy::describe(PyObject* object, Source& source) {
+  if (!PyArray_CheckExact(object)) {
+    source.traits.conditions |= detail::beside_values(object);
+  }
   auto* array = reinterpret_cast<PyArrayObject*>(object);
   PyArray_Descr* descriptor = PyArray_DESCR(array);
   source.traits.library = &kNumPy;
@@ -297,9 +300,6 @@ void NumPy::describe(PyObject* object, Source& source) {
   static_assert(sizeof(npy_intp) == sizeof(std::int64_t));
   source.tensor.shape = reinterpret_cast<std::int64_t*>(PyArray_DIMS(array));
   source.traits.conditions.add_if(!PyArray_ISWRITEABLE(array), Condition::kReadOnly);
-  if (!PyArray_CheckExact(object)) {
-    source.traits.conditions |= detail::beside_values(object);
-  }
   const auto dtype = type_of(descriptor);
   if (!dtype) {
     name_inexpressible(descriptor, source);

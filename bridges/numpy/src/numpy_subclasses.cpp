@@ -1,5 +1,8 @@
 #include "numpy_subclasses.hpp"
 
+#include <string>
+
+#include "dlbridge/numpy.hpp"
 #include "dlbridge/python_error.hpp"
 #include "dlbridge/python_reference.hpp"
 #include "dlbridge/python_text.hpp"
@@ -42,6 +45,9 @@ bool has_unit(PyObject* array) {
 }  // namespace
 
 Conditions beside_values(PyObject* array) {
+  if (!NumPy::is_array(array)) {
+    raise(PyExc_TypeError, std::string("expected a numpy.ndarray, not ") + Py_TYPE(array)->tp_name);
+  }
   Conditions found;
   found.add_if(is_masked(array), Condition::kMasked);
   found.add_if(has_unit(array), Condition::kUnit);

@@ -45,8 +45,8 @@ Ref plan_in_words(const Explanation& text, const Plan& plan, const Source& sourc
       "view", plan.view ? Py_True : Py_False, "writable", plan.writable ? Py_True : Py_False,
       "bytes_copied", static_cast<long long>(plan.bytes_copied), "refused",
       plan.is_refused() ? Py_True : Py_False, "fix", fix.get(), "source",
-      std::string(source.traits.library->object).c_str(), "result",
-      std::string(plan.itself ? source.traits.library->object : target.result).c_str(), "dtype",
+      std::string(source.traits.words().object).c_str(), "result",
+      std::string(plan.itself ? source.traits.words().object : target.result).c_str(), "dtype",
       source_dtype.c_str(), "result_dtype", result_dtype.c_str(), "device",
       known ? to_string(Device(source.tensor.device)).c_str() : "", "shape", shape.get(), "notes",
       notes.get()));

@@ -15,6 +15,8 @@ namespace {
 using detail::PythonInterface;
 
 PackageAttribute convert_to("dlbridge._targets", "to");
+PackageAttribute library_of("dlbridge.trees", "library_of");
+PackageAttribute returns_like("dlbridge.functions.agnostic", "returns_like");
 
 DLManagedTensorVersioned* take(PyObject* object, const Parameter& parameter,
                                Matching matching) noexcept {
@@ -40,6 +42,18 @@ PyObject* give(DLManagedTensorVersioned* tensor, const char* library) noexcept {
   });
 }
 
+PyObject* give_like(DLManagedTensorVersioned* tensor, PyObject* object) noexcept {
+  return guarded([&] {
+    Ref managed = wrap(ManagedTensor::adopt(tensor, run_foreign_deleter));
+    const Ref library = checked(PyObject_CallOneArg(library_of.get(), object));
+    if (library.get() == Py_None) {
+      return managed.release();
+    }
+    const Ref like = checked(PyObject_CallOneArg(returns_like.get(), object));
+    return PyObject_CallOneArg(like.get(), managed.get());
+  });
+}
+
 int add_bridge_for_extension(const detail::BridgeRow& bridge) {
   return guarded([&] {
            add_bridge(bridge);
@@ -55,6 +69,7 @@ void set_refused_for_extension(const ConversionRefused& refused) {
 
 constexpr PythonInterface kInterface{.take = take,
                                      .give = give,
+                                     .give_like = give_like,
                                      .add_bridge = add_bridge_for_extension,
                                      .set_refused = set_refused_for_extension};
 

@@ -28,8 +28,8 @@ enum class StrideSupport : std::uint8_t {
 /// What a consumer can take, as data: a quirk of a library is a row here. A new field is a line
 /// here, one in for_each_field() below, and its rule in plan().
 struct Capabilities {
-  std::string_view name;          // for messages: "NumPy"
-  std::string_view result;        // what comes out: "numpy.ndarray"
+  std::string_view name{};        // for messages: "NumPy"
+  std::string_view result{};      // what comes out: "numpy.ndarray"
   DeviceSet devices{};            // where it can read memory as it is
   bool wants_host = false;        // what lies elsewhere is brought to the host
   bool copies_to_device = false;  // it can move what it got from the host to a device of its own

@@ -58,6 +58,42 @@ concept Consumer = requires(ManagedTensor tensor, const Source& source) {
 
 namespace detail {
 
+// What a bridge lacks, in words, where it is used: a concept says only that it is not met.
+template <typename Bridge>
+constexpr void require_producer() {
+  static_assert(
+      requires { typename Bridge::Object; },
+      "a bridge names the type of its library's tensors: using Object = ...;");
+  static_assert(
+      requires(const typename Bridge::Object& object, Source& source) {
+        { Bridge::describe(object, source) } -> std::same_as<void>;
+      },
+      "a bridge to convert from has: static void describe(const Object&, dlbridge::Source&)");
+  static_assert(
+      requires(const typename Bridge::Object& object, Source& source) {
+        { Bridge::acquire(object, source) } -> std::same_as<ManagedTensor>;
+      },
+      "a bridge to convert from has: static dlbridge::ManagedTensor acquire(const Object&, const "
+      "dlbridge::Source&)");
+}
+template <typename Bridge>
+constexpr void require_consumer() {
+  static_assert(
+      requires { typename Bridge::Object; },
+      "a bridge names the type of its library's tensors: using Object = ...;");
+  static_assert(
+      requires(const Source& source) {
+        { Bridge::capabilities(source) } -> std::convertible_to<const Capabilities&>;
+      },
+      "a bridge to convert to has: static const dlbridge::Capabilities& capabilities(const "
+      "dlbridge::Source&)");
+  static_assert(
+      requires(ManagedTensor tensor) {
+        { Bridge::deliver(std::move(tensor)) } -> std::same_as<typename Bridge::Object>;
+      },
+      "a bridge to convert to has: static Object deliver(dlbridge::ManagedTensor)");
+}
+
 /// Where a copy is to be written, if not to memory of its own: to a tensor that is there, or to one
 /// that `allocate` makes on the host when it is needed.
 struct Room {
@@ -240,10 +276,11 @@ template <Producer From>
 
 /// The object as a managed tensor that `target` can take, under `policy`. Throws ConversionRefused
 /// with nothing taken; on success the result keeps the memory valid by itself.
-template <Producer From>
+template <typename From>
 [[nodiscard]] ManagedTensor to_managed(const typename From::Object& object,
                                        const Capabilities& target, const Policy& policy = {},
                                        const Request& request = {}) {
+  detail::require_producer<From>();
   if constexpr (PlainProducer<From>) {
     DLTensor tensor;
     if (From::plain(object, tensor) && takes_as_it_is(target, tensor, policy, request)) [[likely]] {
@@ -259,9 +296,11 @@ template <Producer From>
 
 /// Takes `object` out of one library and into another, under `policy`.
 /// Throws ConversionRefused; whatever the bridges throw comes through.
-template <Producer From, Consumer To>
+template <typename From, typename To>
 [[nodiscard]] typename To::Object convert(const typename From::Object& object,
                                           const Policy& policy = {}, const Request& request = {}) {
+  detail::require_producer<From>();
+  detail::require_consumer<To>();
   detail::Opened<From> door(object);
   return To::deliver(detail::brought_out(door, To::capabilities(door.source), policy, request));
 }

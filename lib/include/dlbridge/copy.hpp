@@ -18,8 +18,8 @@ struct CopyJob {
   const std::int64_t* source_strides_bytes = nullptr;  // any sign, any value, zero included
   void* target = nullptr;
   const std::int64_t* target_strides_bytes = nullptr;
-  DType source_dtype;
-  DType target_dtype;
+  DType source_dtype{};
+  DType target_dtype{};
   bool conjugate = false;   // complex types only; ignored for others
   bool negate = false;      // parts of 1, 2, 4 or 8 bytes only, as with conjugate; others stay
   bool swap_bytes = false;  // the source's bytes are in the order that the machine does not use

@@ -1,6 +1,14 @@
 #pragma once
 
+#if !defined(_MSC_VER) && __cplusplus < 202002L
+#error "dlbridge is C++20: compile with -std=c++20, or link dlbridge::dlbridge in CMake"
+#endif
+
 #include <dlpack/dlpack.h>
+
+#if !defined(DLPACK_MAJOR_VERSION) || DLPACK_MAJOR_VERSION != 1 || DLPACK_MINOR_VERSION < 3
+#error "dlbridge needs DLPack 1.3 or a later 1.x: another dlpack/dlpack.h comes first in the path"
+#endif
 
 #include <array>
 #include <cstddef>

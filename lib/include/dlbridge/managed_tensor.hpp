@@ -3,15 +3,22 @@
 #include <dlpack/dlpack.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <concepts>
 #include <cstdint>
+#include <initializer_list>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "dlbridge/device.hpp"
 #include "dlbridge/dtype.hpp"
+#include "dlbridge/element_type.hpp"
 
 namespace dlbridge {
 
@@ -27,6 +34,18 @@ struct Lease {
     if (release != nullptr) {
       release(context);
     }
+  }
+
+  /// A lease that calls `action`, which may hold what is to be kept, and then destroys it. Throws
+  /// std::bad_alloc; `action` is then not called.
+  template <std::invocable Action>
+  [[nodiscard]] static Lease calling(Action action) {
+    static_assert(std::is_nothrow_invocable_v<Action>,
+                  "what gives a lease back may not throw: write [...]() noexcept { ... }");
+    return {new Action(std::move(action)), [](void* context) noexcept {
+              const std::unique_ptr<Action> held(static_cast<Action*>(context));
+              (*held)();
+            }};
   }
 };
 
@@ -103,6 +122,8 @@ struct Extent {
 /// Fills `strides` (elements) for C order over `shape`.
 void fill_c_strides(std::span<const std::int64_t> shape, std::int64_t* strides) noexcept;
 
+class ManagedTensor;
+
 namespace detail {
 
 // One allocation for a tensor that is ours: the struct that leaves, its reference count, the lease
@@ -126,6 +147,9 @@ inline constexpr int kBlockVersion = 1;
 [[nodiscard]] Block* new_block(std::int32_t ndim, Lease lease);
 void retain(Block* block) noexcept;
 void release(Block* block) noexcept;
+
+// Throws MalformedTensor where the tensor has another number of elements.
+void require_count(const ManagedTensor& tensor, std::int64_t count);
 
 }  // namespace detail
 
@@ -157,6 +181,23 @@ class ManagedTensor {
   /// `flags` are DLPack's. Throws MalformedTensor or std::bad_alloc after giving the lease back.
   [[nodiscard]] static ManagedTensor own(const DLTensor& tensor, std::uint64_t flags, Lease lease);
 
+  /// The elements of a vector, which are not copied: in one dimension, or in C order of `shape`.
+  /// Throws MalformedTensor where they are not as many, std::bad_alloc; the vector is gone then.
+  template <typename T>
+  [[nodiscard]] static ManagedTensor own(std::vector<T>&& values,
+                                         std::initializer_list<std::int64_t> shape = {});
+
+  /// Memory in C order that is valid as long as `keeper` is held; read-only where T is const.
+  /// Throws MalformedTensor or std::bad_alloc after letting go of it.
+  template <typename T>
+  [[nodiscard]] static ManagedTensor own(T* data, std::span<const std::int64_t> shape,
+                                         std::shared_ptr<const void> keeper);
+  template <typename T>
+  [[nodiscard]] static ManagedTensor own(T* data, std::initializer_list<std::int64_t> shape,
+                                         std::shared_ptr<const void> keeper) {
+    return own(data, std::span(shape.begin(), shape.size()), std::move(keeper));
+  }
+
   /// As own(), for a tensor that the caller knows to be sound: a bridge's own reading of an object.
   [[nodiscard]] static ManagedTensor own_trusted(const DLTensor& tensor, std::uint64_t flags,
                                                  Lease lease);
@@ -181,6 +222,10 @@ class ManagedTensor {
   /// New host memory, 64-byte aligned, C-contiguous, writable, not initialised. Whole-byte types.
   /// Throws MalformedTensor for sizes that overflow, std::bad_alloc.
   [[nodiscard]] static ManagedTensor allocate(DType dtype, std::span<const std::int64_t> shape);
+  [[nodiscard]] static ManagedTensor allocate(DType dtype,
+                                              std::initializer_list<std::int64_t> shape) {
+    return allocate(dtype, std::span(shape.begin(), shape.size()));
+  }
 
   [[nodiscard]] explicit operator bool() const noexcept { return block_ != nullptr; }
 
@@ -203,6 +248,7 @@ class ManagedTensor {
   [[nodiscard]] void* data() const noexcept { return tensor().data; }
 
   /// Another owner of the same memory with a struct of its own; the memory lives until the last.
+  /// Throws MalformedTensor where this holds nothing, std::bad_alloc.
   [[nodiscard]] ManagedTensor share() const;
 
   /// From now on nobody gets to write through this tensor. There is no way back.
@@ -283,6 +329,33 @@ class ManagedTensor {
                               .strides = strides,
                               .byte_offset = offset};
   return ManagedTensor(block);
+}
+
+template <typename T>
+ManagedTensor ManagedTensor::own(T* data, std::span<const std::int64_t> shape,
+                                 std::shared_ptr<const void> keeper) {
+  DLTensor tensor{};
+  tensor.data = const_cast<std::remove_const_t<T>*>(data);
+  tensor.device = Device{}.dl();
+  tensor.ndim = static_cast<std::int32_t>(shape.size());
+  tensor.dtype = dtype_of<T>().dl();
+  tensor.shape = const_cast<std::int64_t*>(shape.data());
+  return own(tensor, std::is_const_v<T> ? DLPACK_FLAG_BITMASK_READ_ONLY : 0,
+             Lease::calling([kept = std::move(keeper)]() noexcept {}));
+}
+
+template <typename T>
+ManagedTensor ManagedTensor::own(std::vector<T>&& values,
+                                 std::initializer_list<std::int64_t> shape) {
+  static_assert(!std::is_same_v<T, bool>, "std::vector<bool> has no elements in memory");
+  const auto kept = std::make_shared<std::vector<T>>(std::move(values));
+  const auto count = static_cast<std::int64_t>(kept->size());
+  if (shape.size() == 0) {
+    return own(kept->data(), {count}, kept);
+  }
+  ManagedTensor owner = own(kept->data(), shape, kept);
+  detail::require_count(owner, count);
+  return owner;
 }
 
 /// Managed tensors of ours that are alive now, exports included: for tests of lifetime.

@@ -47,8 +47,8 @@ enum class CastWarning : std::uint8_t {
 
 /// What the caller asks for beside the policy.
 struct Request {
-  std::optional<DType> dtype;      // otherwise the source's own
-  std::optional<Device> device;    // otherwise where the source is, or where the target reads
+  std::optional<DType> dtype{};    // otherwise the source's own
+  std::optional<Device> device{};  // otherwise where the source is, or where the target reads
   bool copy_was_argument = false;  // so that a fix can name what to leave out
   CopyRule policy_copy = CopyRule::kWhenNeeded;  // the policy's own rule, below the argument's
   bool takes_policy = true;        // so that a fix names none where the call has no such argument
@@ -76,8 +76,8 @@ enum class Who : std::uint8_t {
 struct Leg {
   Who who = Who::kEngine;
   std::uint16_t steps = 0;
-  DType dtype;
-  Device to;
+  DType dtype{};
+  Device to{};
 
   [[nodiscard]] constexpr bool has(Step step) const {
     return ((steps >> static_cast<unsigned>(step)) & 1) != 0;
@@ -126,9 +126,9 @@ struct Plan {
 [[nodiscard]] inline bool takes_as_it_is(const Capabilities& target, const DLTensor& packed,
                                          const Policy& policy, const Request& request = {}) {
   const Device here(packed.device);
-  return policy.copy() != CopyRule::kAlways && !request.dtype && !request.device &&
-         target.gives_writable && !target.takes_as_constant && target.own_device == 0 &&
-         !target.copies && packed.ndim >= target.min_dimensions &&
+  return packed.data != nullptr && policy.copy() != CopyRule::kAlways && !request.dtype &&
+         !request.device && target.gives_writable && !target.takes_as_constant &&
+         target.own_device == 0 && !target.copies && packed.ndim >= target.min_dimensions &&
          packed.ndim <= target.max_dimensions && target.devices.contains(here.type) &&
          (!target.wants_host || here.host_accessible()) && target.dtypes.contains(packed.dtype) &&
          is_aligned(packed, target);

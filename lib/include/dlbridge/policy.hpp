@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <stdexcept>
+#include <string>
 #include <string_view>
 
 namespace dlbridge {
@@ -39,10 +41,10 @@ enum class Ruling : std::uint8_t {
 /// A row of the table of fields: its name in Python, and the names of its values, default first.
 struct FieldRow {
   struct Value {
-    std::string_view name;
-    Ruling ruling;
+    std::string_view name{};
+    Ruling ruling{};
   };
-  std::string_view name;
+  std::string_view name{};
   std::array<Value, 4> values;  // a value without a name does not exist
 };
 
@@ -67,6 +69,19 @@ inline constexpr std::array<FieldRow, kFieldCount> kFields = {{
      {{{"readonly", Ruling::kReadOnlyView}, {"copy", Ruling::kCopy}, {"refuse", Ruling::kRefuse}}}},
 }};
 
+namespace detail {
+
+// Apart: what it throws needs a text, which no constant can hold.
+[[noreturn]] inline void refuse_ruling(const FieldRow& row) {
+  std::string text = "no such ruling of the field '" + std::string(row.name) + "'; use that of";
+  for (const auto& value : row.values) {
+    text += value.name.empty() ? "" : " '" + std::string(value.name) + "'";
+  }
+  throw std::invalid_argument(text);
+}
+
+}  // namespace detail
+
 /// Whether a copy may be made: when it is needed, never, or always (the array API's `copy=`).
 enum class CopyRule : std::uint8_t { kWhenNeeded, kNever, kAlways };
 
@@ -78,7 +93,17 @@ class Policy {
   [[nodiscard]] constexpr Ruling operator[](Field field) const {
     return rulings_[static_cast<std::size_t>(field)];
   }
+  /// Throws std::invalid_argument for a ruling that the field's row does not have; in a constant,
+  /// that does not compile.
   [[nodiscard]] constexpr Policy with(Field field, Ruling ruling) const {
+    const FieldRow& row = kFields[static_cast<std::size_t>(field)];
+    bool known = false;
+    for (const auto& value : row.values) {
+      known = known || (!value.name.empty() && value.ruling == ruling);
+    }
+    if (!known) {
+      detail::refuse_ruling(row);
+    }
     Policy policy = *this;
     policy.rulings_[static_cast<std::size_t>(field)] = ruling;
     return policy;

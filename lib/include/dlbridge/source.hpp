@@ -20,8 +20,8 @@ struct Library {
     Condition condition;
     std::string_view call;  // with `x` for the object: "x.resolve_neg()"
   };
-  std::string_view name;        // "torch"
-  std::string_view object;      // "torch.Tensor"
+  std::string_view name{};      // "torch"
+  std::string_view object{};    // "torch.Tensor"
   std::array<Fix, 20> fixes{};  // rows with an empty call end the list
 };
 
@@ -41,8 +41,8 @@ class Text {
 
 /// What is known of a source beyond its DLTensor.
 struct Traits {
-  const Library* library = nullptr;  // never null once a bridge has filled it
-  Conditions conditions;             // only those that a producer can say
+  const Library* library = nullptr;  // of the object; words() where its bridge named none
+  Conditions conditions{};           // only those that a producer can say
   bool copies_to_host = false;       // the producer can bring its memory to the host when asked
   bool copies_there = false;         // the producer can copy its memory where it is when asked
   bool of_target = false;            // it is of the target's library, and may come back itself
@@ -51,6 +51,9 @@ struct Traits {
   bool no_numbers = false;           // of an inexpressible type: texts, objects, dates or structs
   // Source::stream is the one that the producer's work is on; nothing of ours reads it otherwise.
   bool stream_known = true;
+
+  /// How the library speaks of its objects.
+  [[nodiscard]] const Library& words() const noexcept;
 };
 
 /// An object as its bridge sees it, before anything is taken from it. Borrows from the object:

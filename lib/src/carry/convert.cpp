@@ -17,13 +17,13 @@ void require_prepared(const Leg& leg, Source& made) {
                       ", and gave one on " + to_string(found);
   left.for_each([&](Condition condition) { fault += ", " + std::string(row_of(condition).name); });
   throw ConversionRefused(
-      "cannot convert a " + std::string(made.traits.library->object) + ": " + fault, {fault});
+      "cannot convert a " + std::string(made.traits.words().object) + ": " + fault, {fault});
 }
 
 void refuse_to_prepare(const Source& source) {
   const std::string fault = "its bridge has no prepare(), which this would need";
   throw ConversionRefused(
-      "cannot convert a " + std::string(source.traits.library->object) + ": " + fault, {fault});
+      "cannot convert a " + std::string(source.traits.words().object) + ": " + fault, {fault});
 }
 
 }  // namespace dlbridge::detail

@@ -137,7 +137,7 @@ class Writer {
     if (wording.met.empty()) {
       return filled(wording.why);
     }
-    return "a " + std::string(source_.traits.library->object) + " " + filled(wording.met) + ": " +
+    return "a " + std::string(source_.traits.words().object) + " " + filled(wording.met) + ": " +
            filled(wording.why);
   }
 
@@ -153,7 +153,7 @@ class Writer {
     });
     const bool copying = policy_.copy() == CopyRule::kAlways;
     std::string text = copying ? "cannot convert a " : "cannot view a ";
-    text += std::string(source_.traits.library->object) + met + " as " + std::string(target_.name) +
+    text += std::string(source_.traits.words().object) + met + " as " + std::string(target_.name) +
             " (" + why + ")";
     if (!fix.empty()) {
       text += "; use " + fix;

@@ -271,7 +271,7 @@ class Adviser {
     if (condition == Condition::kNoWayToDevice && Device(source_.tensor.device).host_accessible()) {
       return {};
     }
-    for (const auto& row : source_.traits.library->fixes) {
+    for (const auto& row : source_.traits.words().fixes) {
       if (row.condition == condition && !row.call.empty()) {
         return with_dtypes(row.call);
       }

@@ -228,7 +228,14 @@ class Planner {
       refuse(Condition::kTooFewDimensions);
       return;
     }
-    if (said.meets(kWithoutStrides) || said.has(Condition::kFractionalStrides)) {
+    if (said.meets(kWithoutStrides)) {
+      return;
+    }
+    if (tensor.data == nullptr && element_count(tensor) != 0) {
+      refuse(Condition::kNullData);  // whatever its bridge says of it
+      return;
+    }
+    if (said.has(Condition::kFractionalStrides)) {
       return;
     }
     if (!is_aligned(tensor, target_) && element_count(tensor) != 0) {

@@ -12,6 +12,11 @@ Conditions conditions_of_flags(std::uint64_t flags, DType dtype) {
   return said;
 }
 
+const Library& Traits::words() const noexcept {
+  static constexpr Library kNameless{.name = "unnamed", .object = "tensor of an unnamed library"};
+  return library == nullptr ? kNameless : *library;
+}
+
 void describe(const ManagedTensor& tensor, const Library& library, Source& source) {
   source.traits.library = &library;
   source.traits.conditions |= conditions_of_flags(tensor.flags(), tensor.dtype());

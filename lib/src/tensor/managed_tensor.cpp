@@ -203,6 +203,13 @@ void release(Block* block) noexcept {
   lease.give_back();
 }
 
+void require_count(const ManagedTensor& tensor, std::int64_t count) {
+  if (const auto shaped = element_count(tensor.tensor()); shaped != count) {
+    throw MalformedTensor("its shape is of " + std::to_string(shaped) +
+                          " elements, and its memory holds " + std::to_string(count));
+  }
+}
+
 }  // namespace detail
 
 ManagedTensor ManagedTensor::own(const DLTensor& tensor, std::uint64_t flags, Lease lease) {
@@ -272,6 +279,9 @@ ManagedTensor ManagedTensor::allocate(DType dtype, std::span<const std::int64_t>
 }
 
 ManagedTensor ManagedTensor::share() const {
+  if (block_ == nullptr) [[unlikely]] {
+    throw MalformedTensor("it is empty: nothing was put in, or it was moved from");
+  }
   detail::retain(block_);
   return own_trusted(tensor(), flags(), {block_, share_given_back});
 }

@@ -1,7 +1,12 @@
 #include "dlbridge/policy.hpp"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <stdexcept>
+#include <type_traits>
+
+#include "dlbridge/plan.hpp"
 #include "lib/doubles.hpp"
 
 namespace dlbridge {
@@ -37,6 +42,29 @@ TEST(Policy, is_found_by_the_name_of_its_preset) {
   for (const char* name : {"", "Host", "zero-copy", "strict "}) {
     EXPECT_EQ(policy_named(name), std::nullopt) << name;
   }
+}
+
+// Whether it is a constant: what a row lacks is none.
+template <Field kField, Ruling kRuling>
+concept Allowed = requires {
+  typename std::bool_constant<(Policy().with(kField, kRuling), true)>;
+};
+static_assert(Allowed<Field::kGrad, Ruling::kDetachWritable>);
+static_assert(!Allowed<Field::kGrad, Ruling::kDensify>);
+static_assert(!Allowed<Field::kDType, Ruling::kCopy>);
+
+TEST(Policy, takes_the_rulings_of_each_fields_row_only) {
+  EXPECT_THAT([] { (void)Policy().with(Field::kGrad, Ruling::kDensify); },
+              ::testing::ThrowsMessage<std::invalid_argument>(::testing::StrEq(
+                  "no such ruling of the field 'grad'; use that of 'detach' 'refuse' "
+                  "'detach_writable'")));
+}
+
+// Fields that are left out have values of their own: no warning, where warnings are errors.
+TEST(Request, names_what_it_asks_for_alone) {
+  const Request cast{.dtype = DType(kDLFloat, 32)};
+  const Request move{.device = Device{}};
+  EXPECT_FALSE(cast.device || move.dtype);
 }
 
 TEST(Policy, changes_one_field_and_no_other) {

@@ -236,6 +236,75 @@ TEST(ManagedTensor, is_empty_at_first_and_after_a_move) {
   EXPECT_EQ(producer.deleted(), 0);
 }
 
+TEST(ManagedTensor, that_is_empty_is_refused_a_share) {
+  EXPECT_THROW((void)ManagedTensor{}.share(), MalformedTensor);
+}
+
+// Lives on in what an action holds; counts its ends.
+struct Counted {
+  explicit Counted(int& ends) : ends_(ends) {}
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+  ~Counted() { ++ends_; }
+
+ private:
+  int& ends_;
+};
+
+TEST(Lease, calls_an_action_that_holds_something_once) {
+  int calls = 0;
+  int ends = 0;
+  const auto held = std::make_shared<Counted>(ends);
+  Versioned memory;
+  {
+    const ManagedTensor tensor = ManagedTensor::own(
+        memory.tensor(), 0, Lease::calling([&calls, held]() noexcept { ++calls; }));
+    const ManagedTensor other = tensor.share();
+    EXPECT_EQ(held.use_count(), 2);
+  }
+  EXPECT_EQ(calls, 1);
+  EXPECT_EQ(held.use_count(), 1);
+  memory.tensor().ndim = -1;
+  EXPECT_THROW((void)ManagedTensor::own(memory.tensor(), 0,
+                                        Lease::calling([&calls]() noexcept { ++calls; })),
+               MalformedTensor);
+  EXPECT_EQ(calls, 2);
+}
+
+TEST(ManagedTensor, owns_a_vector_without_a_copy) {
+  std::vector<float> values{0, 1, 2, 3, 4, 5};
+  const float* const address = values.data();
+  const ManagedTensor flat = ManagedTensor::own(std::move(values));
+  EXPECT_EQ(flat.data(), address);
+  EXPECT_THAT(flat.shape(), ::testing::ElementsAre(6));
+  EXPECT_FALSE(flat.readonly());
+  const ManagedTensor matrix = ManagedTensor::own(std::vector<std::int16_t>(6), {2, 3});
+  EXPECT_THAT(matrix.shape(), ::testing::ElementsAre(2, 3));
+  EXPECT_EQ(matrix.dtype(), DType(kDLInt, 16));
+  EXPECT_EQ(ManagedTensor::own(std::vector<double>{}).shape()[0], 0);
+  EXPECT_THROW((void)ManagedTensor::own(std::vector<float>(5), {2, 3}), MalformedTensor);
+  EXPECT_THROW((void)ManagedTensor::own(std::vector<float>(6), {-2, -3}), MalformedTensor);
+}
+
+TEST(ManagedTensor, holds_the_keeper_of_memory_to_its_end) {
+  int ends = 0;
+  std::array<double, 6> memory{};
+  auto keeper = std::make_shared<Counted>(ends);
+  {
+    const ManagedTensor tensor = ManagedTensor::own(memory.data(), {2, 3}, keeper);
+    EXPECT_EQ(tensor.data(), memory.data());
+    EXPECT_FALSE(tensor.readonly());
+    const double* const constant = memory.data();
+    EXPECT_TRUE(ManagedTensor::own(constant, {6}, keeper).readonly());
+    keeper.reset();
+    EXPECT_EQ(ends, 0);
+  }
+  EXPECT_EQ(ends, 1);
+  keeper = std::make_shared<Counted>(ends);
+  EXPECT_THROW((void)ManagedTensor::own(memory.data(), {-1}, std::move(keeper)), MalformedTensor);
+  EXPECT_EQ(ends, 2);
+}
+
 TEST(ManagedTensor, takes_a_null_deleter) {
   Versioned producer;
   producer.managed.deleter = nullptr;

@@ -4,9 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <complex>
+#include <iterator>
 #include <stdexcept>
+#include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "lib/doubles.hpp"
 
@@ -175,6 +178,123 @@ TEST_F(View, of_no_elements_may_lie_anywhere) {
   empty.tensor().data = reinterpret_cast<void*>(1);
   const ManagedTensor tensor = ManagedTensor::adopt(&empty.managed);
   EXPECT_EQ((TensorView<float, 1>(tensor).size()), 0);
+}
+
+TEST_F(View, of_an_empty_tensor_is_refused) {
+  const ManagedTensor empty;
+  const auto look = [&] { (void)TensorView<float, 1>(empty); };
+  EXPECT_THAT(look, ThrowsMessage<ConversionRefused>(
+                        StrEq("cannot look at a managed tensor that is empty (nothing was put in, "
+                              "or it was moved from)")));
+  EXPECT_THROW((void)(DeviceView<float, 1>(empty)), ConversionRefused);
+  EXPECT_THROW((void)visit(empty, [](auto view) { return view.size(); }), ConversionRefused);
+}
+
+TEST_F(View, that_writes_is_one_that_reads) {
+  static_assert(std::is_convertible_v<TensorView<float, 2>, TensorView<const float, 2>>);
+  static_assert(!std::is_convertible_v<TensorView<const float, 2>, TensorView<float, 2>>);
+  static_assert(!std::is_convertible_v<TensorView<float, 2>, TensorView<const double, 2>>);
+  const ManagedTensor tensor = take();
+  const TensorView<float, 2> writing(tensor);
+  const TensorView<const float, 2> reading = writing;
+  writing(1, 1) = 7;
+  EXPECT_EQ(reading(1, 1), 7);
+}
+
+TEST_F(View, goes_over_its_elements_in_c_order) {
+  producer.strides = {1, 2};
+  const ManagedTensor tensor = take();
+  const TensorView<const float, 2> view(tensor);
+  EXPECT_THAT(std::vector<float>(view.begin(), view.end()),
+              ::testing::ElementsAre(0, 2, 4, 1, 3, 5));
+  EXPECT_FALSE(view.is_contiguous());
+  EXPECT_THROW((void)view.as_span(), ConversionRefused);
+  EXPECT_THAT(view[1].slice(0, 1, 3), ::testing::ElementsAre(3, 5));
+  static_assert(std::forward_iterator<TensorView<float, 2>::Iterator>);
+}
+
+TEST_F(View, of_a_slice_shows_a_part) {
+  const ManagedTensor tensor = take();
+  const TensorView<float, 2> view(tensor);
+  EXPECT_TRUE(view.is_contiguous());
+  EXPECT_THAT(view.as_span(), ::testing::ElementsAre(0, 1, 2, 3, 4, 5));
+  const TensorView<float, 1> row = view[1];
+  EXPECT_THAT(row.as_span(), ::testing::ElementsAre(3, 4, 5));
+  const auto right = view.slice(1, 1, 3);
+  EXPECT_THAT(right, ::testing::ElementsAre(1, 2, 4, 5));
+  EXPECT_FALSE(right.is_contiguous());
+  EXPECT_EQ(view.slice(1, 3, 3).size(), 0);
+  EXPECT_EQ(view[0][2](), 2);
+  for (const auto& [first, end] : {std::pair(-1, 2), std::pair(2, 1), std::pair(0, 4)}) {
+    EXPECT_THROW((void)view.slice(1, first, end), std::out_of_range);
+  }
+  EXPECT_THROW((void)view.slice(2, 0, 1), std::out_of_range);
+}
+
+TEST_F(View, of_a_dynamic_rank_takes_any) {
+  const ManagedTensor tensor = take();
+  const TensorView<const float, kDynamicRank> view(tensor);
+  EXPECT_EQ(view.rank(), 2U);
+  EXPECT_EQ(view(1, 2), 5);
+  EXPECT_EQ(view[1](2), 5);
+  EXPECT_EQ(view.at(1, 2), 5);
+  EXPECT_THROW((void)view.at(1), std::out_of_range);
+  EXPECT_THROW((void)view.at(2, 0), std::out_of_range);
+  EXPECT_THAT(view, ::testing::ElementsAre(0, 1, 2, 3, 4, 5));
+  EXPECT_TRUE(view.is_contiguous());
+}
+
+TEST_F(View, is_visited_by_the_type_of_its_elements) {
+  const auto bytes = [](auto view) { return sizeof(*view.data()) * view.rank(); };
+  const ManagedTensor tensor = take();
+  EXPECT_EQ(visit(tensor, bytes), 8U);
+  EXPECT_EQ(visit<2>(tensor, bytes), 8U);
+  EXPECT_THROW((void)visit<1>(tensor, bytes), ConversionRefused);
+  const ManagedTensor half = ManagedTensor::allocate(DType(kDLBfloat, 16), {2});
+  EXPECT_THROW((void)visit(half, bytes), ConversionRefused);
+  EXPECT_EQ(visit(ManagedTensor::allocate(dtype_of<std::complex<double>>(), {1}), bytes), 16U);
+}
+
+TEST_F(View, of_a_devices_memory_names_its_stream_and_reads_nothing) {
+  EXPECT_THROW(
+      {
+        const ManagedTensor host = ManagedTensor::allocate(dtype_of<float>(), {2});
+        (void)(DeviceView<float, 1>(host));
+      },
+      ConversionRefused);
+  producer.tensor().device = Device(kDLCUDA, 1).dl();
+  const ManagedTensor tensor = take();
+  const DeviceView<float, 2> view(tensor);
+  EXPECT_EQ(view.data(), producer.tensor().data);
+  EXPECT_EQ(view.device(), Device(kDLCUDA, 1));
+  EXPECT_EQ(view.stream(), managed_stream(view.device()));
+}
+
+}  // namespace
+}  // namespace dlbridge
+
+namespace mine {
+struct Half {
+  std::uint16_t bits;
+};
+}  // namespace mine
+
+template <>
+struct dlbridge::ElementType<mine::Half> {
+  static constexpr DType kDType{kDLFloat, 16};
+};
+
+namespace dlbridge {
+namespace {
+
+static_assert(dtype_of<std::byte>() == DType(kDLUInt, 8));
+static_assert(Element<const mine::Half> && !Element<std::string> && !Element<long double>);
+
+TEST(ElementType, may_be_added_by_whoever_has_it) {
+  const ManagedTensor tensor = ManagedTensor::own(std::vector<mine::Half>{{1}, {2}});
+  EXPECT_EQ(tensor.dtype(), DType(kDLFloat, 16));
+  const TensorView<const mine::Half, 1> view(tensor);
+  EXPECT_EQ(view(1).bits, 2);
 }
 
 }  // namespace

@@ -31,6 +31,7 @@ struct NumPy {
   /// A new reference to a 0-d array of the scalar's value; throws PythonError.
   static PyObject* array_of_scalar(PyObject* scalar);
 
+  /// Throws PythonError with a TypeError set where it is no array.
   static void describe(PyObject* array, Source& source);
 
   /// A view that holds a reference to the array, so that its memory stays: ndarray.resize refuses

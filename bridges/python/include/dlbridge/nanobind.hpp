@@ -102,7 +102,21 @@ struct type_caster<Taken> : dlbridge_argument<Taken> {
   }
 };
 
-/// The same, or None.
+/// A result in the library that its type names.
+template <dlbridge::detail::IsResult Result>
+struct type_caster<Result> {
+  static constexpr auto Name = const_name(dlbridge::detail::kSignature<Result>.letters);
+
+  static handle from_cpp(Result&& result, rv_policy, cleanup_list*) {
+    PyObject* given = std::move(result).to_python();
+    if (given == nullptr) {
+      throw python_error();
+    }
+    return given;
+  }
+};
+
+/// The same as for a parameter, or None.
 template <dlbridge::detail::IsTaken Taken>
 struct type_caster<std::optional<Taken>> : dlbridge_argument<Taken> {
   using Value = std::optional<Taken>;

@@ -79,7 +79,21 @@ struct type_caster<Taken> : dlbridge_argument<Taken> {
   }
 };
 
-/// The same, or None.
+/// A result in the library that its type names.
+template <dlbridge::detail::IsResult Result>
+struct type_caster<Result> {
+  static constexpr auto name = const_name(dlbridge::detail::kSignature<Result>.letters);
+
+  static handle cast(Result&& result, return_value_policy, handle) {
+    PyObject* given = std::move(result).to_python();
+    if (given == nullptr) {
+      throw error_already_set();
+    }
+    return given;
+  }
+};
+
+/// The same as for a parameter, or None.
 template <dlbridge::detail::IsTaken Taken>
 struct type_caster<std::optional<Taken>> : dlbridge_argument<Taken> {
   using Value = std::optional<Taken>;

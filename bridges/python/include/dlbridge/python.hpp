@@ -26,6 +26,7 @@ struct Parameter {
   // Has to be so already.
   DType dtype{};           // of no bits: any
   std::int32_t ndim = -1;  // below zero: any
+  bool on_device = false;  // memory of a device: no plain memory of the host
   bool in_place = false;   // what is written to it is to reach the object, not a copy of it
 };
 
@@ -65,6 +66,8 @@ struct PythonInterface {
   /// A new reference to the tensor as an object of the library of that name, or, without a name, as
   /// a dlbridge.ManagedTensor. Takes the tensor in every case; null with Python's error set.
   PyObject* (*give)(DLManagedTensorVersioned* tensor, const char* library) = nullptr;
+  /// The same in the library of that object, and on its device.
+  PyObject* (*give_like)(DLManagedTensorVersioned* tensor, PyObject* object) = nullptr;
   /// Makes a bridge a way in and a way out: 0, or -1 with Python's error set.
   int (*add_bridge)(const BridgeRow& bridge) = nullptr;
   /// Sets dlbridge.ConversionRefused of a refusal in C++.
@@ -95,6 +98,17 @@ inline const PythonInterface* python_interface() noexcept {
   }
   interface = found;
   return interface;
+}
+
+/// The same for a result: null with an error for an empty one, which what failed may have set.
+inline const PythonInterface* interface_for(const ManagedTensor& result) noexcept {
+  if (result) [[likely]] {
+    return python_interface();
+  }
+  if (PyErr_Occurred() == nullptr) {
+    PyErr_SetString(PyExc_ValueError, "the function returned an empty ManagedTensor");
+  }
+  return nullptr;
 }
 
 }  // namespace detail
@@ -148,14 +162,15 @@ inline void set_python_error() noexcept {
 /// and the tensor released, on failure; an empty tensor, as from_python() gives it, leaves the
 /// error that is set as it is. Needs the GIL.
 inline PyObject* to_python(ManagedTensor tensor, const char* library = nullptr) noexcept {
-  if (!tensor) [[unlikely]] {
-    if (PyErr_Occurred() == nullptr) {
-      PyErr_SetString(PyExc_ValueError, "the function returned an empty ManagedTensor");
-    }
-    return nullptr;
-  }
-  const detail::PythonInterface* interface = detail::python_interface();
+  const detail::PythonInterface* interface = detail::interface_for(tensor);
   return interface == nullptr ? nullptr : interface->give(tensor.release(), library);
+}
+
+/// The same in the library of `object`, an array or tensor of any, and on its device; as a
+/// dlbridge.ManagedTensor where it is of no library that takes arrays, as a memoryview is.
+inline PyObject* to_python_like(ManagedTensor tensor, PyObject* object) noexcept {
+  const detail::PythonInterface* interface = detail::interface_for(tensor);
+  return interface == nullptr ? nullptr : interface->give_like(tensor.release(), object);
 }
 
 }  // namespace dlbridge

@@ -70,8 +70,14 @@ struct CalledFromPython {
 /// Makes a bridge a way in and a way out of the Python package: 0, or -1 with Python's error set.
 /// `object` is how messages call its objects. Both texts live as long as the process. Needs the
 /// GIL; a module calls it when it is imported, or from the entry point "dlbridge.libraries".
-template <PythonBridge Bridge>
+template <typename Bridge>
 int register_bridge(const char* name, const char* object) noexcept {
+  static_assert(PythonBridge<Bridge>,
+                "a bridge that Python knows has: static PyTypeObject* python_type(), and static "
+                "const Object& from_python(PyObject*)");
+  static_assert(Producer<Bridge> || Consumer<Bridge>,
+                "a bridge has describe() and acquire(), or capabilities() and deliver(): see "
+                "dlbridge/convert.hpp");
   const detail::PythonInterface* interface = detail::python_interface();
   if (interface == nullptr) {
     return -1;

@@ -5,7 +5,9 @@
 #include <Python.h>
 
 #include <array>
+#include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string_view>
 #include <type_traits>
@@ -13,6 +15,7 @@
 
 #include "dlbridge/needs.hpp"
 #include "dlbridge/python.hpp"
+#include "dlbridge/results.hpp"
 #include "dlbridge/tensor_view.hpp"
 
 namespace dlbridge::detail {
@@ -31,6 +34,18 @@ class Words {
     }
     letters_[size_++] = static_cast<char>('0' + number % 10);
   }
+  template <typename T, std::size_t Rank>
+  constexpr void add_view(std::string_view kind) {
+    add(kind);
+    add(kNamedDTypes[static_cast<std::size_t>(index_of(dtype_of<T>()))].name);
+    add(", ");
+    if constexpr (Rank == kDynamicRank) {
+      add("any rank");
+    } else {
+      add(Rank);
+    }
+    add(std::is_const_v<T> ? "]" : ", in place]");
+  }
   [[nodiscard]] constexpr std::size_t size() const { return size_; }
   [[nodiscard]] constexpr char operator[](std::size_t index) const { return letters_[index]; }
 
@@ -47,24 +62,34 @@ template <>
 struct Taking<ManagedTensor> {
   static constexpr Parameter kParameter{};
   static constexpr void say(Words& words) { words.add("dlbridge.ManagedTensor"); }
-  static ManagedTensor make(ManagedTensor& tensor) noexcept { return std::move(tensor); }
+  static ManagedTensor make(ManagedTensor& tensor, PyObject* /*object*/) noexcept {
+    return std::move(tensor);
+  }
+};
+
+template <typename T, std::size_t Rank>
+struct Taking<DeviceView<T, Rank>> {
+  static constexpr Parameter kParameter{
+      .dtype = dtype_of<T>(),
+      .ndim = Rank == kDynamicRank ? -1 : static_cast<std::int32_t>(Rank),
+      .on_device = true,
+      .in_place = !std::is_const_v<T>};
+  static constexpr void say(Words& words) { words.add_view<T, Rank>("dlbridge.DeviceView["); }
+  static DeviceView<T, Rank> make(const ManagedTensor& tensor, PyObject* /*object*/) {
+    return DeviceView<T, Rank>(tensor);
+  }
 };
 
 template <typename T, std::size_t Rank>
 struct Taking<TensorView<T, Rank>> {
-  static constexpr Parameter kParameter{.device = Device{},
-                                        .aligned = true,
-                                        .dtype = dtype_of<T>(),
-                                        .ndim = static_cast<std::int32_t>(Rank),
-                                        .in_place = !std::is_const_v<T>};
-  static constexpr void say(Words& words) {
-    words.add("dlbridge.TensorView[");
-    words.add(kNamedDTypes[static_cast<std::size_t>(index_of(dtype_of<T>()))].name);
-    words.add(", ");
-    words.add(Rank);
-    words.add(std::is_const_v<T> ? "]" : ", in place]");
-  }
-  static TensorView<T, Rank> make(const ManagedTensor& tensor) {
+  static constexpr Parameter kParameter{
+      .device = Device{},
+      .aligned = true,
+      .dtype = dtype_of<T>(),
+      .ndim = Rank == kDynamicRank ? -1 : static_cast<std::int32_t>(Rank),
+      .in_place = !std::is_const_v<T>};
+  static constexpr void say(Words& words) { words.add_view<T, Rank>("dlbridge.TensorView["); }
+  static TensorView<T, Rank> make(const ManagedTensor& tensor, PyObject* /*object*/) {
     return TensorView<T, Rank>(tensor);
   }
 };
@@ -82,9 +107,36 @@ struct Taking<Needs<Taken, Need...>> {
     ((words.add(", "), words.add(Need::kName)), ...);
     words.add("]");
   }
-  static Needs<Taken, Need...> make(ManagedTensor& tensor) {
-    return Needs<Taken, Need...>(Taking<Taken>::make(tensor));
+  static Needs<Taken, Need...> make(ManagedTensor& tensor, PyObject* object) {
+    return Needs<Taken, Need...>(Taking<Taken>::make(tensor, object));
   }
+};
+
+template <typename Taken>
+struct Taking<FromPython<Taken>> : Taking<Taken> {
+  static FromPython<Taken> make(ManagedTensor& tensor, PyObject* object) {
+    return {Taking<Taken>::make(tensor, object), object};
+  }
+};
+
+// Results are said, and made, in the same way.
+template <>
+struct Taking<Like> {
+  static constexpr void say(Words& words) { words.add("dlbridge.Like"); }
+};
+template <LibraryName kName>
+struct Taking<In<kName>> {
+  static constexpr void say(Words& words) {
+    words.add("dlbridge.In[");
+    words.add(kName.text());
+    words.add("]");
+  }
+};
+
+template <typename Result>
+concept IsResult = requires(Result result) {
+  { std::move(result).to_python() } -> std::same_as<PyObject*>;
+  &Taking<Result>::say;
 };
 
 template <typename Taken>
@@ -122,7 +174,7 @@ class Argument {
       return false;
     }
     try {
-      taken_.emplace(Taking<Taken>::make(tensor_));
+      taken_.emplace(Taking<Taken>::make(tensor_, object));
     } catch (...) {
       set_python_error();
       return false;

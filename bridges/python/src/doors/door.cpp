@@ -64,7 +64,7 @@ void Door::find_truth() {
                               std::string(device_runtime(said.type)->name()) +
                               " knows of no memory at its address";
     throw ConversionRefused(
-        "cannot take a " + std::string(source.traits.library->object) + " in: " + fault, {fault});
+        "cannot take a " + std::string(source.traits.words().object) + " in: " + fault, {fault});
   }
   if (found->type == said.type && found->id != said.id) {
     const Stream told = std::exchange(source.stream, managed_stream(*found));

@@ -46,11 +46,12 @@ void ArgumentTarget::require_shared(Door& door) {
   }
 }
 
-void ArgumentTarget::raise_mismatch(const Door& door) const {
+void ArgumentTarget::raise_mismatch(const Door& door, const Plan& plan) const {
   const DLTensor& tensor = door.source.tensor;
   raise(PyExc_TypeError, "expected a tensor of " + in_words(parameter.dtype, parameter.ndim) +
-                             ", not a " + std::string(door.source.traits.library->object) + " of " +
-                             in_words(tensor.dtype, tensor.ndim));
+                             (parameter.on_device ? " on a device" : "") + ", not a " +
+                             std::string(door.source.traits.words().object) + " of " +
+                             in_words(tensor.dtype, tensor.ndim) + " on " + to_string(plan.device));
 }
 
 ManagedTensor argument(PyObject* object, const Parameter& parameter, Matching matching) {

@@ -26,9 +26,10 @@ struct ArgumentTarget {
     // What has no type is refused, and says why.
     const bool fits = tensor.dtype.bits == 0 ||
                       ((parameter.dtype.bits == 0 || parameter.dtype == DType(tensor.dtype)) &&
-                       (parameter.ndim < 0 || parameter.ndim == tensor.ndim));
+                       (parameter.ndim < 0 || parameter.ndim == tensor.ndim) &&
+                       (!parameter.on_device || plan.device.type != kDLCPU));
     if (!fits && matching == Matching::kAlone) [[unlikely]] {
-      raise_mismatch(door);
+      raise_mismatch(door, plan);
     }
     return !fits || (matching == Matching::kLooking && (plan.is_refused() || !plan.view));
   }
@@ -42,7 +43,7 @@ struct ArgumentTarget {
 
  private:
   static void require_shared(Door& door);
-  [[noreturn]] void raise_mismatch(const Door& door) const;
+  [[noreturn]] void raise_mismatch(const Door& door, const Plan& plan) const;
 };
 
 /// The object for such a parameter. Throws PythonError.

@@ -2,11 +2,12 @@
 
 // What both extensions bind, for tests/python/targets/test_casters.py.
 
-#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <dlbridge/error.hpp>
 #include <dlbridge/managed_tensor.hpp>
 #include <dlbridge/needs.hpp>
+#include <dlbridge/results.hpp>
 #include <dlbridge/tensor_view.hpp>
 #include <optional>
 #include <stdexcept>
@@ -102,13 +103,35 @@ inline bool is_read_only(const dlbridge::ManagedTensor& tensor) {
 }
 
 inline dlbridge::ManagedTensor counted() {
-  const std::array<std::int64_t, 2> shape{2, 3};
-  auto tensor = dlbridge::ManagedTensor::allocate(dlbridge::dtype_of<float>(), shape);
+  auto tensor = dlbridge::ManagedTensor::allocate(dlbridge::dtype_of<float>(), {2, 3});
   const Matrix matrix(tensor);
   for (std::int64_t i = 0; i < 6; ++i) {
     matrix(i / 3, i % 3) = static_cast<float>(i);
   }
   return tensor;
+}
+
+inline dlbridge::In<"torch"> counted_in_torch() {
+  return counted();
+}
+inline dlbridge::In<"nowhere"> counted_nowhere() {
+  return counted();
+}
+inline dlbridge::Like like(const dlbridge::FromPython<ConstMatrix>& matrix) {
+  return matrix.like(dlbridge::ManagedTensor::own(std::vector<float>{1, 2, 3}));
+}
+inline dlbridge::Like like_any(const dlbridge::FromPython<dlbridge::ManagedTensor>& tensor) {
+  return tensor.like(tensor.share());
+}
+inline double sum_of_any(const dlbridge::TensorView<const double, dlbridge::kDynamicRank>& view) {
+  double total = 0;
+  for (const double element : view) {
+    total += element;
+  }
+  return total;
+}
+inline bool is_on_stream(const dlbridge::DeviceView<const float, 1>& view) {
+  return view.stream() == dlbridge::managed_stream(view.device());
 }
 
 inline dlbridge::ManagedTensor same(const dlbridge::ManagedTensor& tensor) {

@@ -50,6 +50,14 @@ PYBIND11_MODULE(dlbridge_pybind11_casters, module) {
   module.def("one_of_four", [](const dlbridge::TensorView<const std::int64_t, 1>&) { return 3; });
   module.def("one_of_four",
              [](const dlbridge::TensorView<const std::complex<float>, 2>&) { return 4; });
+  module.def("counted_in_torch", &casters::counted_in_torch);
+  module.def("counted_nowhere", &casters::counted_nowhere);
+  module.def("like", &casters::like);
+  module.def("like_any", &casters::like_any);
+  module.def("sum_of_any", &casters::sum_of_any);
+  module.def("is_on_stream", &casters::is_on_stream);
+  module.def("where", [](const dlbridge::DeviceView<const float, 1>&) { return "device"; });
+  module.def("where", [](const casters::ConstRow&) { return "host"; });
   // The peer in the benchmark.
   module.def("rows_of_own", [](const py::array_t<float, 0>& x) { return x.shape(0); });
 }

@@ -1,0 +1,97 @@
+"""What compilers tell who does it wrong: words of ours, where a type error would say nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from reading import ROOT
+
+COMPILER = os.environ.get("CXX") or shutil.which("c++")
+
+
+def header_of_dlpack() -> Path:
+    """The folder that the build found."""
+    cache = (ROOT / "build/CMakeCache.txt").read_text()
+    found = re.search(r"DLPack_INCLUDE_DIR:PATH=(.+)", cache)
+    assert found
+    return Path(found[1])
+
+
+def using(header: str, code: str = "") -> str:
+    return f'#include "dlbridge/{header}.hpp"\nusing namespace dlbridge;\n{code}\n'
+
+
+def told(source: str, *options: str, first_in_path: Path | None = None) -> str:
+    """Standard error of a compiler that checks the source."""
+    if COMPILER is None or not (ROOT / "build/CMakeCache.txt").exists():
+        pytest.skip("needs a compiler and a build in build/")
+    folders = [first_in_path] if first_in_path else []
+    folders += [ROOT / "lib/include", header_of_dlpack()]
+    arguments = [COMPILER, "-fsyntax-only", "-x", "c++", *(options or ("-std=c++20",)), "-"]
+    arguments += [f"-I{folder}" for folder in folders]
+    return subprocess.run(arguments, input=source, capture_output=True, text=True).stderr
+
+
+def test_what_is_right_says_nothing() -> None:
+    assert told(using("tensor_view")) == ""
+
+
+def test_older_standards_are_named() -> None:
+    assert "dlbridge is C++20: compile with -std=c++20" in told(using("dtype"), "-std=c++17")
+
+
+def test_an_older_dlpack_is_named(tmp_path: Path) -> None:
+    (tmp_path / "dlpack").mkdir()
+    old = (header_of_dlpack() / "dlpack/dlpack.h").read_text()
+    old = re.sub(r"(#define DLPACK_MINOR_VERSION) \d+", r"\1 1", old)
+    (tmp_path / "dlpack/dlpack.h").write_text(old)
+    assert "dlbridge needs DLPack 1.3" in told(using("dtype"), first_in_path=tmp_path)
+
+
+BRIDGE = """
+struct Grid {
+  using Object = int;
+  %s
+};
+void use(int x) { %s; }
+"""
+DESCRIBES = "static void describe(const int&, Source&);"
+CONVERTS = "(void)to_managed<Grid>(x, managed_tensor_capabilities())"
+
+
+@pytest.mark.parametrize(
+    ("members", "use", "words"),
+    [
+        ("", CONVERTS, "static void describe(const Object&, dlbridge::Source&)"),
+        (DESCRIBES, CONVERTS, "static dlbridge::ManagedTensor acquire(const Object&"),
+        (
+            DESCRIBES + "static ManagedTensor acquire(const int&, Source&);",
+            "(void)convert<Grid, Grid>(x)",
+            "static const dlbridge::Capabilities& capabilities(",
+        ),
+    ],
+)
+def test_what_a_bridge_lacks_is_named(members: str, use: str, words: str) -> None:
+    assert words in told(using("convert", BRIDGE % (members, use)))
+
+
+def test_an_element_type_that_is_not_known_is_named() -> None:
+    message = told(using("element_type", "struct Odd {}; constexpr DType kOdd = dtype_of<Odd>();"))
+    assert "specialise dlbridge::ElementType<T>" in message
+    assert "Odd" in message
+
+
+def test_a_policy_that_does_not_exist_is_no_constant() -> None:
+    policy = "constexpr Policy kNone = Policy().with(Field::kGrad, Ruling::kDensify);"
+    assert "refuse_ruling" in told(using("policy", policy))
+
+
+def test_a_lease_that_may_throw_is_refused() -> None:
+    assert "write [...]() noexcept" in told(
+        using("managed_tensor", "Lease lease = Lease::calling([] {});")
+    )
