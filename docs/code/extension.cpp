@@ -8,11 +8,8 @@ namespace {
 
 PyObject* halved(PyObject* /*module*/, PyObject* x) {
   try {
-    const dlbridge::ManagedTensor tensor =
-        dlbridge::from_python(x, {.device = dlbridge::Device{},
-                                  .aligned = true,
-                                  .dtype = dlbridge::dtype_of<float>(),
-                                  .ndim = 1});
+    const dlbridge::ManagedTensor tensor = dlbridge::from_python(
+        x, {.loadable = true, .dtype = dlbridge::dtype_of<float>(), .ndim = 1});
     if (!tensor) {
       return nullptr;  // the error is set
     }

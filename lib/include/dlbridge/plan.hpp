@@ -120,18 +120,27 @@ struct Plan {
   [[nodiscard]] constexpr bool empty() const { return steps == 0 && reasons.empty(); }
 };
 
+namespace detail {
+
+// As takes_as_it_is(), of which no other type and no other place is asked.
+[[nodiscard]] inline bool takes_where_it_is(const Capabilities& target, const DLTensor& packed,
+                                            const Policy& policy) {
+  const Device here(packed.device);
+  return packed.data != nullptr && policy.copy() != CopyRule::kAlways && target.gives_writable &&
+         !target.takes_as_constant && target.own_device == 0 && !target.copies &&
+         packed.ndim >= target.min_dimensions && packed.ndim <= target.max_dimensions &&
+         target.devices.contains(here.type) && (!target.wants_host || here.host_accessible()) &&
+         target.dtypes.contains(packed.dtype) && is_aligned(packed, target);
+}
+
+}  // namespace detail
+
 /// Whether plan() lets memory pass as it is that lies in C order and of which nothing is to be said
 /// (no condition in its traits). The common case, told apart before the decision is made condition
 /// by condition; here, so that a small crossing needs no call for it.
 [[nodiscard]] inline bool takes_as_it_is(const Capabilities& target, const DLTensor& packed,
                                          const Policy& policy, const Request& request = {}) {
-  const Device here(packed.device);
-  return packed.data != nullptr && policy.copy() != CopyRule::kAlways && !request.dtype &&
-         !request.device && target.gives_writable && !target.takes_as_constant &&
-         target.own_device == 0 && !target.copies && packed.ndim >= target.min_dimensions &&
-         packed.ndim <= target.max_dimensions && target.devices.contains(here.type) &&
-         (!target.wants_host || here.host_accessible()) && target.dtypes.contains(packed.dtype) &&
-         is_aligned(packed, target);
+  return !request.dtype && !request.device && detail::takes_where_it_is(target, packed, policy);
 }
 
 /// Decides how, and whether, `source` becomes what `target` can take: the whole route, of at most
@@ -141,8 +150,8 @@ struct Plan {
                         const Request& request = {}, DeviceSet runtimes = device_runtimes());
 
 namespace detail {
-
-/// plan() without its short cut for the common case, which has to come to the same: for the tests.
+/// plan() without its short cut for the common case, which has to come to the same: for the
+/// tests.
 [[nodiscard]] Plan plan_by_conditions(const Source& source, const Capabilities& target,
                                       const Policy& policy, const Request& request,
                                       DeviceSet runtimes = device_runtimes());

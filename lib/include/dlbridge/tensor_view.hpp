@@ -78,6 +78,9 @@ class Look {
       : data_(data), extents_(extents), strides_(strides) {}
   explicit Look(const ManagedTensor& tensor) : data_(nullptr) {
     require_viewable(tensor, dtype_of<T>(), Rank, !std::is_const_v<T>);
+    look_at(tensor);
+  }
+  void look_at(const ManagedTensor& tensor) noexcept {
     data_ = static_cast<T*>(tensor.data());
     if constexpr (kDynamic) {
       extents_ = tensor.shape();
@@ -119,6 +122,13 @@ class TensorView : public detail::Look<T, Rank> {
   }
   // A view of a temporary would dangle at the end of the line.
   explicit TensorView(ManagedTensor&&) = delete;
+
+  /// A view of a tensor that the caller knows to be what the constructor asks for.
+  [[nodiscard]] static TensorView trusted(const ManagedTensor& tensor) noexcept {
+    TensorView view(nullptr, {}, {});
+    view.look_at(tensor);
+    return view;
+  }
 
   /// A view that writes is also one that reads.
   template <typename Writing>

@@ -385,14 +385,11 @@ Plan detail::plan_by_conditions(const Source& source, const Capabilities& target
 
 Plan plan(const Source& source, const Capabilities& target, const Policy& policy,
           const Request& request, DeviceSet runtimes) {
-  Request wanted = request;
-  if (wanted.device == Device(source.tensor.device)) {
-    wanted.device.reset();  // it is there
-  }
+  const bool is_there = !request.device || *request.device == Device(source.tensor.device);
   const bool itself = detail::stays_itself(source, policy, request);
-  if (itself ||
-      (source.traits.conditions.empty() && takes_as_it_is(target, source.tensor, policy, wanted) &&
-       is_c_contiguous(source.tensor))) {
+  if (itself || (source.traits.conditions.empty() && !request.dtype && is_there &&
+                 detail::takes_where_it_is(target, source.tensor, policy) &&
+                 is_c_contiguous(source.tensor))) {
     return detail::as_it_is(source, target, itself);
   }
   return detail::plan_by_conditions(source, target, policy, request, runtimes);

@@ -22,7 +22,7 @@ struct Parameter {
   std::optional<DType> cast_to{};
   std::optional<Device> device{};  // otherwise where the object is
   bool c_order = false;
-  bool aligned = false;  // for who loads elements by their type
+  bool loadable = false;  // by the processor and by their type: on the host, and aligned
   // Has to be so already.
   DType dtype{};           // of no bits: any
   std::int32_t ndim = -1;  // below zero: any

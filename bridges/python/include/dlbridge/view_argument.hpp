@@ -83,14 +83,13 @@ struct Taking<DeviceView<T, Rank>> {
 template <typename T, std::size_t Rank>
 struct Taking<TensorView<T, Rank>> {
   static constexpr Parameter kParameter{
-      .device = Device{},
-      .aligned = true,
+      .loadable = true,
       .dtype = dtype_of<T>(),
       .ndim = Rank == kDynamicRank ? -1 : static_cast<std::int32_t>(Rank),
       .in_place = !std::is_const_v<T>};
   static constexpr void say(Words& words) { words.add_view<T, Rank>("dlbridge.TensorView["); }
   static TensorView<T, Rank> make(const ManagedTensor& tensor, PyObject* /*object*/) {
-    return TensorView<T, Rank>(tensor);
+    return TensorView<T, Rank>::trusted(tensor);
   }
 };
 
@@ -101,6 +100,13 @@ struct Taking<Needs<Taken, Need...>> {
     (Need::add_to(parameter), ...);
     return parameter;
   }();
+  static_assert(kParameter.ndim == Taking<Taken>::kParameter.ndim &&
+                    (kParameter.dtype == Taking<Taken>::kParameter.dtype ||
+                     kParameter.cast_to == Taking<Taken>::kParameter.dtype) &&
+                    kParameter.loadable == Taking<Taken>::kParameter.loadable &&
+                    !(kParameter.loadable && kParameter.device),
+                "a need changes neither type, rank nor place of a view: a TensorView reads host "
+                "memory, and a DeviceView is for that of a device");
   static constexpr void say(Words& words) {
     words.add("dlbridge.Needs[");
     Taking<Taken>::say(words);
@@ -168,13 +174,14 @@ class Argument {
   /// False without an error where another overload may fit; false with Python's error set where
   /// the object was refused. Without `converting` only a view of what the caller has is taken.
   bool load(PyObject* object, bool converting) noexcept {
-    tensor_ = from_python(object, Taking<Taken>::kParameter,
-                          converting ? Matching::kConverting : Matching::kLooking);
-    if (!tensor_) {
+    ManagedTensor tensor = from_python(object, Taking<Taken>::kParameter,
+                                       converting ? Matching::kConverting : Matching::kLooking);
+    if (!tensor) [[unlikely]] {
       return false;
     }
     try {
-      taken_.emplace(Taking<Taken>::make(tensor_, object));
+      taken_.emplace(Taking<Taken>::make(tensor, object));
+      tensor_ = std::move(tensor);
     } catch (...) {
       set_python_error();
       return false;
@@ -187,7 +194,7 @@ class Argument {
   [[nodiscard]] std::optional<Taken>& perhaps() noexcept { return taken_; }
 
  private:
-  ManagedTensor tensor_;
+  ManagedTensor tensor_;  // what a view looks at
   std::optional<Taken> taken_;
 };
 

@@ -1,7 +1,5 @@
 #include "targets/argument_target.hpp"
 
-#include <utility>
-
 #include "crossing.hpp"
 
 namespace dlbridge::python {
@@ -17,15 +15,17 @@ std::string in_words(DType dtype, std::int32_t ndim) {
 
 Call call_for(const Parameter& parameter) {
   Call call;
-  if (parameter.policy) {
+  if (parameter.policy) [[unlikely]] {
     call.policy = *parameter.policy;
-    call = without_policy(std::move(call));
+    call.request.takes_policy = false;
   } else if (any_block_open()) [[unlikely]] {
     call = read_call({});
   }
-  call.request.dtype = parameter.cast_to;
-  call.request.device = parameter.device;
-  call.request.c_order = parameter.c_order;
+  if (parameter.device || parameter.cast_to || parameter.c_order) [[unlikely]] {
+    call.request.dtype = parameter.cast_to;
+    call.request.device = parameter.device;
+    call.request.c_order = parameter.c_order;
+  }
   if (parameter.in_place) {
     // What is written to a private copy would be lost.
     call.request.writable = true;

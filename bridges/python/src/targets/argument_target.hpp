@@ -19,7 +19,7 @@ struct ArgumentTarget {
     if (parameter.in_place && door.taken) [[unlikely]] {
       require_shared(door);
     }
-    return parameter.aligned ? aligned_capabilities() : managed_tensor_capabilities();
+    return parameter.loadable ? view_capabilities() : managed_tensor_capabilities();
   }
   [[nodiscard]] bool leaves_to_another(const Door& door, const Plan& plan) const {
     const DLTensor& tensor = door.source.tensor;

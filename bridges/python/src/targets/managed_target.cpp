@@ -20,14 +20,15 @@ const Capabilities& legacy_capabilities() {
 
 }  // namespace
 
-const Capabilities& aligned_capabilities() {
-  static const Capabilities kAligned = [] {
+const Capabilities& view_capabilities() {
+  static const Capabilities kView = [] {
     Capabilities capabilities = managed_tensor_capabilities();
     capabilities.name = "a TensorView";
     capabilities.reads_unaligned = false;
+    capabilities.wants_host = true;
     return capabilities;
   }();
-  return kAligned;
+  return kView;
 }
 
 namespace {

@@ -20,8 +20,8 @@ class ManagedTarget final : public Target {
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 };
 
-/// What a managed tensor can carry to who loads its elements by their type.
-[[nodiscard]] const Capabilities& aligned_capabilities();
+/// What a managed tensor can carry to whose processor loads its elements by their type.
+[[nodiscard]] const Capabilities& view_capabilities();
 
 /// A managed tensor without a Python object around it.
 struct BareTarget {
