@@ -209,6 +209,19 @@ def test_a_result_that_failed_is_the_error_that_it_was(casters: Any, road: str) 
         casters.empty()
 
 
+def test_plain_c_is_told_what_was_passed_and_what_was_wanted(casters: Any, road: str) -> None:
+    array = np.ones(3, "f4")
+    assert dlbridge.to_numpy(casters.taken_as_row(array)).ctypes.data == array.ctypes.data
+    assert dlbridge.to_numpy(casters.taken_as_row(array.astype(">f4"))).tolist() == [1, 1, 1]
+    wanted = "expected a tensor of float32 of 1 dimension, not a "
+    for source, passed in (
+        (np.ones((2, 2)), "numpy.ndarray of float64 of 2 dimensions on cpu"),
+        (torch.ones(2, 2), "torch.Tensor of float32 of 2 dimensions on cpu"),
+    ):
+        with pytest.raises(TypeError, match=wanted + passed):
+            casters.taken_as_row(source)
+
+
 def test_nothing_is_left_behind_where_nothing_fits(casters: Any, road: str) -> None:
     array = np.ones(3, ">f4")
     tensor = torch.ones(3, dtype=torch.complex64).conj()

@@ -174,14 +174,13 @@ class Argument {
   /// False without an error where another overload may fit; false with Python's error set where
   /// the object was refused. Without `converting` only a view of what the caller has is taken.
   bool load(PyObject* object, bool converting) noexcept {
-    ManagedTensor tensor = from_python(object, Taking<Taken>::kParameter,
-                                       converting ? Matching::kConverting : Matching::kLooking);
-    if (!tensor) [[unlikely]] {
+    tensor_ = from_python(object, Taking<Taken>::kParameter,
+                          converting ? Matching::kConverting : Matching::kLooking);
+    if (!tensor_) [[unlikely]] {
       return false;
     }
     try {
-      taken_.emplace(Taking<Taken>::make(tensor, object));
-      tensor_ = std::move(tensor);
+      taken_.emplace(Taking<Taken>::make(tensor_, object));
     } catch (...) {
       set_python_error();
       return false;

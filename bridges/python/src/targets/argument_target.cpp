@@ -1,6 +1,6 @@
 #include "targets/argument_target.hpp"
 
-#include "crossing.hpp"
+#include <string>
 
 namespace dlbridge::python {
 namespace {
@@ -11,29 +11,6 @@ std::string in_words(DType dtype, std::int32_t ndim) {
     text += " of " + std::to_string(ndim) + (ndim == 1 ? " dimension" : " dimensions");
   }
   return text;
-}
-
-Call call_for(const Parameter& parameter) {
-  Call call;
-  if (parameter.policy) [[unlikely]] {
-    call.policy = *parameter.policy;
-    call.request.takes_policy = false;
-  } else if (any_block_open()) [[unlikely]] {
-    call = read_call({});
-  }
-  if (parameter.device || parameter.cast_to || parameter.c_order) [[unlikely]] {
-    call.request.dtype = parameter.cast_to;
-    call.request.device = parameter.device;
-    call.request.c_order = parameter.c_order;
-  }
-  if (parameter.in_place) {
-    // What is written to a private copy would be lost.
-    call.request.writable = true;
-    call.request.copy_was_argument = true;
-    call.request.policy_copy = CopyRule::kWhenNeeded;
-    call.policy = call.policy.with_copy(CopyRule::kNever);
-  }
-  return call;
 }
 
 }  // namespace
@@ -52,32 +29,6 @@ void ArgumentTarget::raise_mismatch(const Door& door, const Plan& plan) const {
                              (parameter.on_device ? " on a device" : "") + ", not a " +
                              std::string(door.source.traits.words().object) + " of " +
                              in_words(tensor.dtype, tensor.ndim) + " on " + to_string(plan.device));
-}
-
-ManagedTensor argument(PyObject* object, const Parameter& parameter, Matching matching) {
-  const ArgumentTarget target{parameter, matching};
-  const Call call = call_for(parameter);
-  const Way& way = way_into_tensor(object);
-  if (&way == &kCapsuleWay && matching != Matching::kAlone) [[unlikely]] {
-    // Another overload could not take it any more.
-    Door door(object, way, {.reader = target.reader, .stream = {}, .only_look = true});
-    std::optional<Capabilities> changed;
-    const Capabilities& capabilities = met(door, target, call, changed);
-    if (target.leaves_to_another(
-            door, plan(door.source, capabilities, call.policy, call.request, device_runtimes()))) {
-      return {};
-    }
-  }
-  try {
-    return cross(object, way, target, call);
-  } catch (const PythonError&) {
-    if (&way != &kRegisteredWay || matching == Matching::kAlone ||
-        PyErr_ExceptionMatches(PyExc_TypeError) == 0) {
-      throw;
-    }
-    PyErr_Clear();  // it is no tensor
-    return {};
-  }
 }
 
 }  // namespace dlbridge::python

@@ -46,8 +46,4 @@ struct ArgumentTarget {
   [[noreturn]] void raise_mismatch(const Door& door, const Plan& plan) const;
 };
 
-/// The object for such a parameter. Throws PythonError.
-[[nodiscard]] ManagedTensor argument(PyObject* object, const Parameter& parameter,
-                                     Matching matching);
-
 }  // namespace dlbridge::python

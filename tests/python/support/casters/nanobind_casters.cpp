@@ -47,6 +47,10 @@ NB_MODULE(dlbridge_nanobind_casters, module) {
   module.def("one_of_four", [](const dlbridge::TensorView<const std::int64_t, 1>&) { return 3; });
   module.def("one_of_four",
              [](const dlbridge::TensorView<const std::complex<float>, 2>&) { return 4; });
+  module.def("taken_as_row", [](nb::handle x) {
+    return dlbridge::from_python(
+        x.ptr(), {.loadable = true, .dtype = dlbridge::dtype_of<float>(), .ndim = 1});
+  });
   module.def("counted_in_torch", &casters::counted_in_torch);
   module.def("counted_nowhere", &casters::counted_nowhere);
   module.def("like", &casters::like);
