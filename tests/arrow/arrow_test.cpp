@@ -298,6 +298,44 @@ TEST_F(ArrowTest, WhatHoldsNoNumbersIsNamed) {
       ThrowsMessage<ConversionRefused>(HasSubstr("with columns of int64, string, float64")));
 }
 
+TEST_F(ArrowTest, AnExtensionOfTheTypesMeansMoreThanItsNumbers) {
+  const std::int64_t numbers[] = {1, 2};
+  std::string metadata;
+  const auto number = [&](std::int32_t value) {
+    metadata.append(reinterpret_cast<const char*>(&value), sizeof value);
+  };
+  number(2);
+  for (const std::string text : {"PARQUET:id", "7", "ARROW:extension:name", "pandas.period"}) {
+    number(static_cast<std::int32_t>(text.size()));
+    metadata += text;
+  }
+  arrow::Schema schema = make.schema("l");
+  schema.metadata = metadata.c_str();
+  arrow::Array array = make.array(2, {nullptr, numbers});
+  const ArrowColumns columns = ArrowColumns::take(schema, array);
+  EXPECT_THAT([&] { (void)managed(columns); },
+              ThrowsMessage<ConversionRefused>(HasSubstr("of dtype pandas.period")));
+  schema = make.schema("+s", {make.child("l")});
+  schema.metadata = metadata.c_str();
+  array = make.array(2, {nullptr}, {make.child_array(2, {nullptr, numbers})});
+  EXPECT_THAT([&] { (void)managed(ArrowColumns::take(schema, array)); },
+              ThrowsMessage<ConversionRefused>(HasSubstr("of dtype pandas.period")));
+}
+
+TEST_F(ArrowTest, NullsThatNoNumberCouldFillAreNamedSo) {
+  const std::int64_t numbers[] = {1, 2};
+  const std::uint8_t second = 0b01;
+  arrow::Schema schema = make.schema("+w:1", {make.child("l")});
+  arrow::Array array =
+      make.array(2, {nullptr}, {make.child_array(2, {&second, numbers}, {}, 0, 1)});
+  EXPECT_THAT([&] { (void)managed(ArrowColumns::take(schema, array)); },
+              ThrowsMessage<ConversionRefused>(HasSubstr("list (with nulls)")));
+  schema = make.schema("+s", {make.child("l")});
+  array = make.array(2, {&second}, {make.child_array(2, {nullptr, numbers})}, 0, 1);
+  EXPECT_THAT([&] { (void)managed(ArrowColumns::take(schema, array)); },
+              ThrowsMessage<ConversionRefused>(HasSubstr("struct (with nulls)")));
+}
+
 TEST_F(ArrowTest, NothingIsTakenFromAnEmptyColumn) {
   arrow::Schema schema = make.schema("b");
   arrow::Array array = make.array(0, {nullptr, nullptr});

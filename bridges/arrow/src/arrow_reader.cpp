@@ -33,6 +33,35 @@ constexpr OtherRow kOthers[] = {
     {"+l", "list"},  {"+L", "list"},      {"+w", "list"},
 };
 
+// What an extension of Arrow's types calls itself, or an empty text: its values mean something else
+// than the numbers that they are stored as.
+std::string extension_of(const arrow::Schema& schema) {
+  const char* at = schema.metadata;
+  if (at == nullptr) {
+    return {};
+  }
+  const auto number = [&at] {
+    std::int32_t value = 0;
+    std::memcpy(&value, at, sizeof value);
+    at += sizeof value;
+    return value < 0 ? 0 : value;
+  };
+  const auto text = [&] {
+    const auto size = static_cast<std::size_t>(number());
+    const std::string_view found(at, size);
+    at += size;
+    return found;
+  };
+  for (std::int32_t left = number(); left > 0; --left) {
+    const std::string_view key = text();
+    const std::string_view value = text();
+    if (key == "ARROW:extension:name") {
+      return std::string(value);
+    }
+  }
+  return {};
+}
+
 std::string name_of(const arrow::Schema& schema) {
   const std::string_view format = schema.format;
   if (schema.dictionary != nullptr) {
@@ -126,7 +155,8 @@ ArrowColumns::Memory::~Memory() {
 ArrowReader::ArrowReader(const arrow::Schema& schema) {
   columns_.memory_ = std::make_shared<ArrowColumns::Memory>();
   require_format(&schema);
-  frame_ = std::string_view(schema.format) == "+s" && schema.dictionary == nullptr;
+  frame_ = std::string_view(schema.format) == "+s" && schema.dictionary == nullptr &&
+           extension_of(schema).empty();
   if (!frame_) {
     columns_.other_type_ = read_type(schema);
     return;
@@ -159,6 +189,9 @@ ArrowReader::ArrowReader(const arrow::Schema& schema) {
 std::string ArrowReader::read_type(const arrow::Schema& schema) {
   const arrow::Schema* at = &schema;
   std::string_view format = at->format;
+  if (std::string extension = extension_of(schema); !extension.empty()) {
+    return extension;
+  }
   while (!frame_ && at->dictionary == nullptr && at->n_children == 1 &&
          levels_.size() + 2 < static_cast<std::size_t>(kMaxDimensions)) {
     if (format.starts_with("+w:")) {
@@ -175,6 +208,9 @@ std::string ArrowReader::read_type(const arrow::Schema& schema) {
     at = at->children[0];
     require_format(at);
     format = at->format;
+    if (std::string extension = extension_of(*at); !extension.empty()) {
+      return extension;
+    }
   }
   if (format.size() == 1 && at->dictionary == nullptr) {
     for (const NumberRow& row : kNumbers) {
@@ -290,13 +326,19 @@ void ArrowReader::look_for_nulls(const arrow::Array& array, std::int64_t first,
     }
     return;
   }
-  columns_.nulls_ = columns_.nulls_ || !all_set(bits, array.offset + first, count);
+  const bool met = !all_set(bits, array.offset + first, count);
+  columns_.nulls_ = columns_.nulls_ || met;
+  nulls_above_ = nulls_above_ || (met && (!levels_.empty() || array.n_children != 0));
 }
 
 ArrowColumns ArrowReader::finish() {
   std::vector<std::int64_t>& shape = columns_.shape_;
   shape.push_back(rows_);
+  if (nulls_above_ && columns_.other_type_.empty()) {
+    columns_.other_type_ = frame_ ? "struct (with nulls)" : "list (with nulls)";
+  }
   if (!columns_.other_type_.empty()) {
+    columns_.nulls_ = false;
     columns_.parts_.clear();
     return std::move(columns_);
   }

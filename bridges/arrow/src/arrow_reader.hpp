@@ -53,6 +53,7 @@ class ArrowReader {
   std::int64_t rows_ = 0;
   std::int64_t chunks_ = 0;  // that have rows
   bool frame_ = false;
+  bool nulls_above_ = false;  // not among the numbers of a column alone: no fill helps with these
 };
 
 }  // namespace dlbridge

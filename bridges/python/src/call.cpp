@@ -1,6 +1,8 @@
 #include "call.hpp"
 
+#include <algorithm>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "devices/devices.hpp"
@@ -25,11 +27,13 @@ Policy policy_of_code(unsigned long code) {
 int int_item(PyObject* pair, Py_ssize_t index) {
   const Ref item = checked(PySequence_GetItem(pair, index));
   const Ref number = checked(PyNumber_Index(item.get()));
-  const long value = PyLong_AsLong(number.get());
-  if (value == -1) {
+  int overflow = 0;
+  const long value = PyLong_AsLongAndOverflow(number.get(), &overflow);
+  if (value == -1 && overflow == 0) {
     check_error();
   }
-  return static_cast<int>(value);
+  constexpr long kMost = std::numeric_limits<int>::max();  // stands for all that lies beyond
+  return static_cast<int>(overflow != 0 ? overflow * kMost : std::clamp(value, -kMost, kMost));
 }
 
 bool is_of_module(PyObject* object, const char* module) {

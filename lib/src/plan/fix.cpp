@@ -292,6 +292,10 @@ class Adviser {
       }
       put(text, "{wide_dtype}", to_string(*wide));
     }
+    const bool of_booleans = source_.tensor.dtype.code == kDLBool;
+    while (text.find("{zero}") != std::string::npos) {
+      put(text, "{zero}", of_booleans ? "False" : "0");
+    }
     put(text, "{to_dtype}", to_string(request_.dtype.value_or(DType(source_.tensor.dtype))));
     return text;
   }

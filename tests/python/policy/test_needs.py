@@ -178,3 +178,39 @@ def test_no_need_is_no_need(road: str) -> None:
     array = dlbridge.to_numpy(torch.ones(2, 3).T, order=None, writable=False)
     assert not array.flags.c_contiguous
     assert dlbridge.to_numpy(read_only(), writable=False).flags.writeable is False
+
+
+@pytest.mark.parametrize("kind", ["c8,i4", "u1,f2", "f8,i4"])
+def test_strides_between_one_and_two_items_are_no_order(kind: str) -> None:
+    x = np.zeros(4, kind)["f0" if kind != "u1,f2" else "f1"]
+    assert dlbridge.to_numpy(x, order="C").flags.c_contiguous
+    with pytest.raises(dlbridge.ConversionRefused):
+        dlbridge.to_numpy(x, order="C", copy=False)
+    assert dlbridge.loads(*dlbridge.dumps(x)).tolist() == x.tolist()
+
+
+def test_a_tensor_that_is_to_be_written_to_is_no_leaf_and_no_expanded_one() -> None:
+    for x in (torch.ones(2, requires_grad=True), torch.ones(1).expand(3)):
+        made = dlbridge.to(x, "torch", writable=True)
+        made.add_(1)
+        assert made.tolist() == [2] * len(made) and x.tolist() == [1] * len(x)
+        assert not dlbridge.explain(x, "torch", writable=True).view
+    x = torch.ones(2)
+    assert dlbridge.to(x, "torch", writable=True) is x
+
+
+def test_a_sparse_tensor_lies_in_no_order() -> None:
+    x = torch.eye(2).to_sparse()
+    with pytest.raises(dlbridge.ConversionRefused):
+        dlbridge.to_torch(x, order="C")
+    dense = dlbridge.to_torch(x, order="C", policy=dlbridge.host.replace(layout="densify"))
+    assert torch.equal(dense, torch.eye(2))
+
+
+def test_a_type_is_asked_for_in_the_order_of_this_machine() -> None:
+    x = np.arange(3, dtype=">f4")
+    made = dlbridge.to_numpy(x, dtype="float32")
+    assert made.dtype == np.dtype("f4") and made.tolist() == x.tolist()
+    with pytest.raises(dlbridge.ConversionRefused):
+        dlbridge.to_numpy(x, dtype="float32", copy=False)
+    assert dlbridge.to_numpy(x) is x

@@ -626,3 +626,13 @@ def test_nothing_is_left_in_dev_shm_nor_among_the_descriptors(pair: Any) -> None
         dlbridge.recv(pair[1])
     dlbridge.release_pool()
     assert (sorted(os.listdir("/dev/shm")), len(os.listdir("/proc/self/fd"))) == before
+
+
+def test_the_target_may_be_named_and_an_unknown_one_loses_no_message(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    here, there = pair
+    dlbridge.send(sock=here, obj=np.ones(2))
+    with pytest.raises(ValueError, match="nope"):
+        dlbridge.recv(there, target="nope")
+    assert isinstance(dlbridge.recv(there, target="torch"), torch.Tensor)

@@ -45,7 +45,7 @@ FAILURES = {
         "PyCapsule_SetName", "PyContextVar_Get", "PyErr_CheckSignals", "PyList_Append",
         "PyDict_DelItemString", "PyDict_SetItem",
         "PyDict_SetItemString",
-        "PyLong_AsLong", "PyLong_AsSize_t", "PyLong_AsUnsignedLongLong",
+        "PyLong_AsLong", "PyLong_AsLongAndOverflow", "PyLong_AsSize_t", "PyLong_AsUnsignedLongLong",
         "PyObject_RichCompareBool", "PyLong_AsLongLong", "PyLong_AsUnsignedLong",
         "PyObject_GetBuffer", "PyObject_IsInstance", "PyObject_IsTrue", "PySequence_Size",
         "PySet_Contains", "PyType_Ready", "PyDict_Contains",

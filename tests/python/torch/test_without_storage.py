@@ -170,3 +170,16 @@ def test_what_has_its_values_elsewhere_or_none_is_refused(
             door(x)
         assert caught.value.reasons
         assert fix is None or (caught.value.fix is not None and fix in caught.value.fix)
+
+
+@pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr", "to_mkldnn"])
+@pytest.mark.filterwarnings("ignore")  # sparse CSR is a prototype
+def test_layouts_inside_a_forward_mode_level_are_what_they_are_outside(
+    road: str, layout: str
+) -> None:
+    with torch.autograd.forward_ad.dual_level():
+        x = getattr(torch.eye(3), layout)()
+        assert dlbridge.to_torch(x) is x
+        with pytest.raises(dlbridge.ConversionRefused):
+            dlbridge.to_numpy(x)
+        assert dlbridge.explain(x, "numpy").refused

@@ -127,7 +127,9 @@ def test_shapes_of_exports_outlive_the_object() -> None:
 # --- __dlpack__ and its keywords --------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", [(1, 0), (1, 3), (1, 99), (2, 0), (99, 1)])
+@pytest.mark.parametrize(
+    "version", [(1, 0), (1, 3), (1, 99), (2, 0), (99, 1), (2**32, 0), (1 << 99, 1)]
+)
 def test_a_version_of_1_or_later_gives_our_own_1_3(version: tuple[int, int]) -> None:
     capsule = managed()[0].__dlpack__(max_version=version)
     assert probe.name(capsule) == "dltensor_versioned"

@@ -122,12 +122,13 @@ def _subclass(x: torch.Tensor) -> tuple[list[int], str, str]:
     if hasattr(x, "full_tensor"):
         fix = "x.full_tensor()"
     elif hasattr(x, "get_mask"):
-        fix = "x.get_data()"
+        fix = "x.get_data() (the mask is lost)"
     return [_C["wrapper_subclass"]], name, fix
 
 
 def _has_tangent(x: torch.Tensor) -> bool:
-    if torch.autograd.forward_ad._current_level < 0:
+    # Torch looks for one only where there is a storage.
+    if torch.autograd.forward_ad._current_level < 0 or x.layout is not torch.strided:
         return False
     tangent = torch.autograd.forward_ad.unpack_dual(x).tangent  # type: ignore[no-untyped-call]
     return tangent is not None

@@ -39,9 +39,13 @@ def _read(x: Any) -> Any:
         raise refused(
             f"cannot take a pandas.{type(x).__name__} in",
             f"its columns are of {', '.join(map(str, types))}, and a tensor has one type",
-            "dict(x.items())",
+            "dict(x.items())" if x.columns.is_unique else None,
         )
-    return x.to_numpy() if _is_over_numpy(x) else x
+    if _is_over_numpy(x):
+        return x.to_numpy()
+    return (
+        x if hasattr(x, "__arrow_c_stream__") else x.to_series()
+    )  # an Index has no way of its own
 
 
 def _to_pandas(array: Any) -> Any:
@@ -56,7 +60,7 @@ ROWS = (
         read=_read,
         conditions=_conditions,
         fixes={
-            "nulls": "x.fillna(0) (nulls become 0)",
+            "nulls": "x.fillna({zero}) (nulls become {zero})",
             "read_only": "x.to_numpy(copy=True)",
         },
         capabilities=Capabilities(

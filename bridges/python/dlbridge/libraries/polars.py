@@ -6,7 +6,7 @@ ROWS = (
     Library(
         name="polars",
         fixes={
-            "nulls": "x.fill_null(0) (nulls become 0)",
+            "nulls": "x.fill_null({zero}) (nulls become {zero})",
             "mixed_types": "x.to_dict()",
             "read_only": "x.to_numpy(writable=True)",
         },

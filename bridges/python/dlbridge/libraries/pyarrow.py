@@ -1,6 +1,5 @@
 """pyarrow: tensors, arrays of one dimension, and columns in chunks and side by side."""
 
-import importlib
 from typing import Any
 
 from dlbridge import Capabilities, Library
@@ -14,6 +13,16 @@ _FILLERS = dict.fromkeys(("halffloat", "float", "double"), 'float("nan")') | {"b
 _TEMPORAL = ("date", "time", "timestamp", "duration")
 
 
+class _Column:
+    """An array by Arrow's own interface, which says more of it than its DLPack does."""
+
+    def __init__(self, x: Any) -> None:
+        self._x = x
+
+    def __arrow_c_array__(self, requested_schema: Any = None) -> Any:
+        return self._x.__arrow_c_array__(requested_schema)
+
+
 def _read(x: Any) -> Any:
     if type(x).__name__ == "RecordBatchReader":
         raise refused(
@@ -23,13 +32,16 @@ def _read(x: Any) -> Any:
         )
     if type(x).__name__ == "ChunkedArray" and x.num_chunks == 1:
         x = x.chunk(0)
+    if type(x).__name__ == "ChunkedArray" and _nulls(x) and _fix(x) is not None:
+        raise refused("cannot take a pyarrow.ChunkedArray in", "a null is no number", _fix(x))
     if hasattr(x, "__arrow_c_stream__"):
         return x  # columns, by Arrow's own interface
     # What has no type has no gaps either: its Tensor holds numbers, as what lends one on does.
     kind = getattr(x, "type", None)
     if kind is not None and (_nulls(x) or str(kind) not in _NUMBERS):
-        if _fix(x) is None or (str(kind) == "bool" and not _nulls(x)):
-            return importlib.import_module("pyarrow").chunked_array([x])  # by Arrow's own interface
+        bits = str(kind) == "bool" and not _nulls(x)
+        if hasattr(x, "__arrow_c_array__") and (bits or _fix(x) is None):
+            return _Column(x)
         try:
             x.__dlpack__(max_version=(1, 0))
         except TypeError as error:  # its own refusal, which knows no way out
@@ -73,7 +85,6 @@ ROWS = (
         read=_read,
         fixes={
             "read_only": "x.to_numpy(zero_copy_only=False).copy()",
-            "nulls": "x.fill_null(0) (nulls become 0)",
             "mixed_types": "dict(zip(x.column_names, x.columns))",
         },
         capabilities=Capabilities(

@@ -12,7 +12,9 @@ def _read(x: Any) -> Any:
     name = type(x).__name__
     if name == "RaggedTensor":
         raise refused(
-            "cannot take a tf.RaggedTensor in", "its rows differ in length", "x.to_tensor()"
+            "cannot take a tf.RaggedTensor in",
+            "its rows differ in length",
+            "x.to_tensor() (padded with zeros)",
         )
     if name == "SparseTensor":
         raise refused(

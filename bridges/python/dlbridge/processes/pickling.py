@@ -38,26 +38,24 @@ _Parts = tuple[Any, tuple[int, ...], "tuple[int, ...] | None", int]
 
 
 def dumps(
-    x: Any, /, *, policy: Policy | str | None = None
+    obj: Any, *, policy: Policy | str | None = None
 ) -> tuple[bytes, list[pickle.PickleBuffer]]:
-    """``x`` as a pickle, and the memory of its tensors beside it, which is not copied.
+    """``obj`` as a pickle, and the memory of its tensors beside it, which is not copied.
 
-    Tensors of torch, NumPy and JAX and ManagedTensors, wherever in ``x`` they are: only what a view
-    shows goes along, pending conj and neg bits are resolved, and a graph is cut, as the policy has
-    it. A leaf of a graph stays one. What has no memory of its own on the host is pickled as its
+    Tensors of torch, NumPy and JAX and ManagedTensors, wherever in ``obj`` they are: only what a
+    view shows goes along, pending conj and neg bits are resolved, and a graph is cut, as the policy
+    has it. A leaf of a graph stays one. What has no memory of its own on the host is pickled as its
     library does. The buffers keep the memory valid; they are read-only where it is.
     """
     file = io.BytesIO()
     buffers: list[pickle.PickleBuffer] = []
     pickler = pickle.Pickler(file, 5, buffer_callback=buffers.append)
     pickler.dispatch_table = _reducers(policy)
-    pickler.dump(x)
+    pickler.dump(obj)
     return file.getvalue(), buffers
 
 
-def loads(
-    data: Buffer, buffers: Iterable[Any] = (), /, *, policy: Policy | str | None = None
-) -> Any:
+def loads(data: Buffer, buffers: Iterable[Any] = (), *, policy: Policy | str | None = None) -> Any:
     """What ``dumps`` was given, over the memory of the buffers.
 
     Arrays over read-only buffers (bytes) are read-only; torch, which knows no read-only memory,

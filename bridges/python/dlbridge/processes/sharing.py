@@ -10,6 +10,7 @@ from multiprocessing import reduction
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias
 
 from dlbridge import ManagedTensor, Policy, _core, to
+from dlbridge._targets import library_for
 from dlbridge.processes import notes
 from dlbridge.processes.addresses import Address, address_of, fetched, lending, lent
 
@@ -139,16 +140,16 @@ def shared_empty(
     return Shared._of(made, [made], [None], mode or "read")
 
 
-def send(sock: socket.socket, x: Any, /) -> None:
+def send(sock: socket.socket, obj: Any) -> None:
     """Sends a tree of arrays, or a ``Shared``, to whoever reads the other end with ``recv``.
 
     ``sock`` is a connected AF_UNIX socket of the type SOCK_STREAM, used by one thread at a time.
     What is not shared already is copied once, into a block. The tree's own classes have to be known
     to the receiver.
     """
-    shared = x if isinstance(x, Shared) else share(x)
+    shared = obj if isinstance(obj, Shared) else share(obj)
     tensors, tree = shared._tensors, shared.tree
-    note = (_SHARED if x is shared else _TREE) + shared._note
+    note = (_SHARED if obj is shared else _TREE) + shared._note
     shared._give_away()
     try:
         _core.send_shared(sock.fileno(), tensors, shared.mode, note, _patience(sock))
@@ -157,13 +158,15 @@ def send(sock: socket.socket, x: Any, /) -> None:
         raise
 
 
-def recv(sock: socket.socket, target: str | ModuleType | None = None, /) -> Any:
+def recv(sock: socket.socket, target: str | ModuleType | None = None) -> Any:
     """The next tree that ``send`` sent, each array of the library that it was sent from.
 
     With a ``target`` all are of that library. A ``Shared`` arrives as one. NumPy's arrays of what
     is for reading are read-only; torch, which knows no such memory, gets pages that are copied when
     they are written to. An EOFError where the sender has closed the socket.
     """
+    if target is not None:
+        library_for(target)  # an unknown one is found before anything is read
     received = _core.receive_shared(sock.fileno(), _patience(sock))
     if received is None:
         raise EOFError("the sender has closed the socket")

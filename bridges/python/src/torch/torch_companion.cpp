@@ -72,7 +72,7 @@ void name_subclass(PyObject* object, Source& source) {
   } else if (has_attribute(object, "full_tensor")) {
     source.fix = "x.full_tensor()";
   } else if (has_attribute(object, "get_mask")) {
-    source.fix = "x.get_data()";
+    source.fix = "x.get_data() (the mask is lost)";
   }
 }
 
