@@ -42,9 +42,9 @@ struct Lease {
   [[nodiscard]] static Lease calling(Action action) {
     static_assert(std::is_nothrow_invocable_v<Action>,
                   "what gives a lease back may not throw: write [...]() noexcept { ... }");
-    return {new Action(std::move(action)), [](void* context) noexcept {
-              const std::unique_ptr<Action> held(static_cast<Action*>(context));
-              (*held)();
+    return {new Action(std::move(action)), [](void* held) noexcept {
+              const std::unique_ptr<Action> last(static_cast<Action*>(held));
+              (*last)();
             }};
   }
 };
