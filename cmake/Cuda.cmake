@@ -58,11 +58,6 @@ target_compile_options(dlbridge_cuda PRIVATE
 set_target_properties(dlbridge_cuda PROPERTIES
   EXPORT_NAME cuda
   LINKER_LANGUAGE CXX
-  CUDA_RUNTIME_LIBRARY None  # linked above
-  POSITION_INDEPENDENT_CODE ON
-  VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
-if(NOT BUILD_SHARED_LIBS)
-  set_target_properties(dlbridge_cuda PROPERTIES
-    CXX_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
-endif()
+  CUDA_RUNTIME_LIBRARY None)  # linked above
+dlbridge_linked_everywhere(dlbridge_cuda)
 message(STATUS "CUDA ${CMAKE_CUDA_COMPILER_VERSION}: kernels for ${CMAKE_CUDA_ARCHITECTURES}")

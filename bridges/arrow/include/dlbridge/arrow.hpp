@@ -77,8 +77,6 @@ class ArrowColumns {
   /// ConversionRefused, in its own words.
   [[nodiscard]] static ArrowColumns take(arrow::Stream& stream);
 
-  [[nodiscard]] const std::vector<arrow::Part>& parts() const noexcept { return parts_; }
-
  private:
   friend struct Arrow;
   friend class ArrowReader;

@@ -43,9 +43,8 @@ def _read(x: Any) -> Any:
         )
     if _is_over_numpy(x):
         return x.to_numpy()
-    return (
-        x if hasattr(x, "__arrow_c_stream__") else x.to_series()
-    )  # an Index has no way of its own
+    # An Index has no way of its own.
+    return x if hasattr(x, "__arrow_c_stream__") else x.to_series()
 
 
 def _to_pandas(array: Any) -> Any:

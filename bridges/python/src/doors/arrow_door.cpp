@@ -57,19 +57,14 @@ void settle(Door& door, ArrowColumns columns) {
   door.readable = door.held.get();
 }
 
-template <ArrowColumns (*kRead)(const Door&)>
+template <const Way& kWay, ArrowColumns (*kRead)(const Door&)>
 void take(Door& door) {
+  door.way = &kWay;  // also where a registered library named another object to read
   try {
     settle(door, kRead(door));
   } catch (const ConversionRefused& refused) {
     refuse(door, refused.reasons.front());
   }
-}
-
-template <const Way& kWay, ArrowColumns (*kRead)(const Door&)>
-void take_as(Door& door) {
-  door.way = &kWay;  // also where a registered library named another object to read
-  take<kRead>(door);
 }
 
 ManagedTensor gather(Door& door, const Leg& /*leg*/, Source& made) {
@@ -87,8 +82,8 @@ ManagedTensor gather(Door& door, const Leg& /*leg*/, Source& made) {
 }  // namespace
 
 const Way kArrowArrayWay{"__arrow_c_array__", describe_by_registry, give_taken, gather,
-                         take_as<kArrowArrayWay, columns_of_array>};
+                         take<kArrowArrayWay, columns_of_array>};
 const Way kArrowStreamWay{"__arrow_c_stream__", describe_by_registry, give_taken, gather,
-                          take_as<kArrowStreamWay, columns_of_stream>};
+                          take<kArrowStreamWay, columns_of_stream>};
 
 }  // namespace dlbridge::python
