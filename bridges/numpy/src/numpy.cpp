@@ -306,11 +306,22 @@ void NumPy::describe(PyObject* object, Source& source) {
     constexpr std::string_view kNoNumbers = "USTOMm";  // texts, objects and dates
     source.traits.no_numbers = kNoNumbers.find(descriptor->kind) != std::string_view::npos ||
                                descriptor->type_num == NPY_VOID;
+    source.traits.own_copy_bytes = PyArray_NBYTES(array);
+    if (PyArray_ITEMSIZE(array) != 0 && !PyArray_IS_C_CONTIGUOUS(array)) {
+      fill_strides(array, PyArray_ITEMSIZE(array), source);
+    }
     return;
   }
   source.tensor.dtype = dtype->dl();
   source.traits.conditions.add_if(PyArray_ISBYTESWAPPED(array), Condition::kSwappedBytes);
   fill_strides(array, dtype->itemsize(), source);
+}
+
+PyObject* NumPy::copy_of(PyObject* object) {
+  auto* array = reinterpret_cast<PyArrayObject*>(object);
+  Ref copy = checked(PyArray_NewLikeArray(array, NPY_CORDER, nullptr, 0));
+  checked(PyArray_CopyInto(reinterpret_cast<PyArrayObject*>(copy.get()), array));
+  return copy.release();
 }
 
 ManagedTensor NumPy::acquire(PyObject* array, const Source& source) {

@@ -39,14 +39,14 @@ template <bool kRecorded = true, typename AnyTarget>
       plan(door.source, capabilities, call.policy, call.request, device_runtimes());
   if constexpr (requires { target.leaves_to_another(door, decided); }) {
     if (target.leaves_to_another(door, decided)) {
-      return target.itself(door);
+      return target.itself(door, decided);
     }
   }
   if (decided.is_refused()) [[unlikely]] {
     raise_refused(decided, door.source, capabilities, call.policy, call.request, target.dialect);
   }
   if (decided.itself) {
-    return target.itself(door);
+    return target.itself(door, decided);
   }
   if (decided.reasons.has(Condition::kTraced) && !torch_road()->warn_of_trace()) [[unlikely]] {
     throw PythonError();

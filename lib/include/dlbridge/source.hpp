@@ -49,6 +49,9 @@ struct Traits {
   bool maybe_pinned = false;         // host memory that a device may be writing to
   bool has_shared_pages = false;     // it can be had as pages that are copied when written to
   bool no_numbers = false;           // of an inexpressible type: texts, objects, dates or structs
+  // What a copy by its own library costs, in bytes: of a type that no managed tensor can hold. -1:
+  // its bridge asks for none.
+  std::int64_t own_copy_bytes = -1;
   // Source::stream is the one that the producer's work is on; nothing of ours reads it otherwise.
   bool stream_known = true;
 

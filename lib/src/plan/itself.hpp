@@ -15,6 +15,10 @@ inline constexpr Conditions kOutOfOrder{Condition::kFractionalStrides, Condition
 inline constexpr Conditions kNotToBeWritten{Condition::kReadOnly, Condition::kInGraph,
                                             Condition::kForwardDual};
 
+inline bool is_in_c_order(const Source& source) {
+  return is_c_contiguous(source.tensor) && !source.traits.conditions.meets(kOutOfOrder);
+}
+
 // An object of the target's own library of which nothing is asked stays itself, with its graph, its
 // layout and its values, whatever they are. What lies beside its values, as a mask does, does not
 // count among them. Whoever asks for a type asks for the machine's own byte order.
@@ -25,7 +29,7 @@ inline bool stays_itself(const Source& source, const Policy& policy, const Reque
          !request.asks_for_cast(tensor.dtype) &&
          (!request.dtype || !said.has(Condition::kSwappedBytes)) &&
          (!request.device || *request.device == Device(tensor.device)) &&
-         (!request.c_order || (is_c_contiguous(tensor) && !said.meets(kOutOfOrder))) &&
+         (!request.c_order || is_in_c_order(source)) &&
          (!request.writable || (!said.meets(kNotToBeWritten) &&
                                 (is_c_contiguous(tensor) || !overlaps_itself(tensor)))) &&
          !said.meets(kBesideValues);
@@ -39,6 +43,13 @@ inline bool stays_beside_numbers(const Source& source, const Policy& policy,
          policy[Field::kDType] != Ruling::kRefuse && !source.traits.conditions.meets(kBesideValues);
 }
 
+// What no managed tensor can hold is copied by its own library, if at all.
+inline bool its_library_copies(const Source& source, const Request& request) {
+  return source.traits.of_target && source.traits.own_copy_bytes >= 0 && !request.dtype &&
+         (!request.device || *request.device == Device(source.tensor.device)) &&
+         !source.traits.conditions.meets(kBesideValues);
+}
+
 // Apart, so that the Plan is made where the caller wants it: it is large to copy.
 inline Plan as_it_is(const Source& source, const Capabilities& target, bool itself) {
   Plan plan;
@@ -46,6 +57,28 @@ inline Plan as_it_is(const Source& source, const Capabilities& target, bool itse
   plan.device = source.tensor.device;
   plan.itself = itself;
   plan.writable = target.gives_writable && !source.traits.conditions.has(Condition::kReadOnly);
+  return plan;
+}
+
+// Of an object that does not stay itself as it is.
+inline Plan own_copy(const Source& source, const Capabilities& target, const Policy& policy,
+                     const Request& request) {
+  const bool asked = policy.copy() == CopyRule::kAlways;
+  const bool in_order = !request.c_order || is_in_c_order(source);
+  const Condition why = asked       ? Condition::kCopyAsked
+                        : !in_order ? Condition::kOrderAsked
+                                    : Condition::kWritableAsked;
+  Plan plan = as_it_is(source, target, true);
+  plan.view = false;
+  plan.reasons.add(why);
+  if (policy.copy() == CopyRule::kNever) {
+    plan.refused.add(why);
+    plan.itself = plan.writable = false;
+    return plan;
+  }
+  plan.add(Step::kRepack);
+  plan.writable = target.gives_writable;
+  plan.bytes_copied = source.traits.own_copy_bytes;
   return plan;
 }
 

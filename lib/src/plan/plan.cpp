@@ -380,6 +380,9 @@ Plan detail::plan_by_conditions(const Source& source, const Capabilities& target
     plan.reasons.add(Condition::kInexpressibleDType);
     return plan;
   }
+  if (detail::its_library_copies(source, request)) {
+    return detail::own_copy(source, target, policy, request);
+  }
   return Planner(source, target, policy, request, runtimes).run();
 }
 

@@ -118,5 +118,31 @@ TEST(Leaf, a_copy_of_what_the_targets_library_could_copy_itself_is_not_made_up) 
   EXPECT_TRUE(plan(text.source, kHostOnly, Policy::snapshot(), kLeaf).is_refused());
 }
 
+TEST(Leaf, its_own_library_copies_what_no_managed_tensor_can_hold) {
+  WithoutType text(true);
+  text.source.traits.of_target = true;
+  text.source.traits.own_copy_bytes = 24;
+  const Plan copied = plan(text.source, kHostOnly, Policy::snapshot());
+  EXPECT_TRUE(copied.itself && copied.writable && copied.has(Step::kRepack));
+  EXPECT_FALSE(copied.view);
+  EXPECT_EQ(copied.bytes_copied, 24);
+  EXPECT_EQ(copied.reasons, Conditions{Condition::kCopyAsked});
+  EXPECT_EQ(copied.leg_count, 0);
+
+  text.source.traits.conditions.add(Condition::kReadOnly);
+  Request writable;
+  writable.writable = true;
+  EXPECT_EQ(plan(text.source, kHostOnly, Policy::host(), writable).reasons,
+            Conditions{Condition::kWritableAsked});
+  EXPECT_EQ(plan(text.source, kHostOnly, Policy::zero_copy(), writable).refused,
+            Conditions{Condition::kWritableAsked});
+
+  Request cast;
+  cast.dtype = DType(kDLFloat, 32);
+  EXPECT_TRUE(plan(text.source, kHostOnly, Policy::snapshot(), cast).is_refused());
+  text.source.traits.conditions.add(Condition::kMasked);
+  EXPECT_TRUE(plan(text.source, kHostOnly, Policy::snapshot()).is_refused());
+}
+
 }  // namespace
 }  // namespace dlbridge

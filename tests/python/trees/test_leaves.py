@@ -157,10 +157,37 @@ def test_arrays_of_no_numbers_are_refused_by_strict_and_by_themselves(name: str)
             with pytest.raises(dlbridge.ConversionRefused, match="DLPack has no such type"):
                 dlbridge.to(tree, target, policy=policy)
         assert dlbridge.explain(array, target).refused
-    # To NumPy it is NumPy's own, whatever the policy; a copy that was asked for is not made up.
+    # To NumPy it is NumPy's own, whatever the policy.
     assert dlbridge.to_numpy([array], policy="strict")[0] is array
-    with pytest.raises(dlbridge.ConversionRefused):
-        dlbridge.to_numpy([array], copy=True)
+
+
+ASKED: list[dict[str, Any]] = [{"copy": True}, {"order": "C"}, {"writable": True}]
+
+
+@pytest.mark.parametrize("name", [*NO_NUMBERS, "longdouble"])
+@pytest.mark.parametrize("asked", ASKED, ids=lambda asked: next(iter(asked)))
+def test_numpy_copies_arrays_of_no_numbers_itself(name: str, asked: dict[str, Any]) -> None:
+    whole = NO_NUMBERS[name]() if name in NO_NUMBERS else np.arange(4, dtype="longdouble")
+    locked = whole.copy()
+    locked.flags.writeable = False
+    for array in (whole, whole[..., ::-1] if whole.ndim else whole, locked):
+        met = array.flags.c_contiguous if "order" in asked else array.flags.writeable
+        plan = dlbridge.explain(array, "numpy", **asked)
+        for made in (
+            dlbridge.to_numpy(array, **asked),
+            dlbridge.to_numpy([array, torch.ones(1)], **asked)[0],
+            dlbridge.to_numpy(array, async_=True, **asked).result(),
+        ):
+            assert type(made) is np.ndarray and made.dtype == array.dtype or made is array
+            assert made.tolist() == array.tolist()
+            assert plan.view == (made is array) == (met and "copy" not in asked)
+            assert plan.writable == made.flags.writeable
+            if not plan.view:
+                assert made.flags.c_contiguous and not np.shares_memory(made, array)
+                assert plan.bytes_copied == made.nbytes and plan.steps == ("repack",)
+        if "copy" not in asked and not plan.view:
+            with pytest.raises(dlbridge.ConversionRefused, match="without copy=False"):
+                dlbridge.to_numpy(array, copy=False, **asked)
 
 
 @pytest.mark.parametrize("name", ["longdouble", "clongdouble"])

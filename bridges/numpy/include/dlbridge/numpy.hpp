@@ -39,6 +39,9 @@ struct NumPy {
   /// that close() raises.
   static ManagedTensor acquire(PyObject* array, const Source& source);
 
+  /// A new reference to a copy in C order by NumPy itself, of any type; throws PythonError.
+  static PyObject* copy_of(PyObject* array);
+
   /// With ml_dtypes' types where the source, or the request, is of a type that NumPy lacks.
   static const Capabilities& capabilities(const Source& source, const Request& request = {});
 

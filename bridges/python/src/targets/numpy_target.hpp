@@ -20,8 +20,9 @@ class NumPyTarget final : public Target {
       Door& door, const Call& call, std::optional<Capabilities>& /*changed*/) const override {
     return NumPy::capabilities(door.source, call.request);
   }
-  [[nodiscard]] Ref itself(const Door& door) const override {
-    return Ref::borrow(owns(door) ? door.readable : door.object);
+  [[nodiscard]] Ref itself(const Door& door, const Plan& plan) const override {
+    PyObject* array = owns(door) ? door.readable : door.object;
+    return plan.view ? Ref::borrow(array) : Ref(NumPy::copy_of(array));
   }
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 };

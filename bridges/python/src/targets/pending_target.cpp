@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "dlbridge/arriving_tensor.hpp"
-#include "targets/numpy_target.hpp"
 #include "types/arriving_type.hpp"
 
 namespace dlbridge::python {
@@ -91,8 +90,8 @@ Call call_into(PyObject* out, const Call& call) {
   return copying;
 }
 
-Ref PendingTarget::itself(const Door& door) const {
-  return pending(Py_None, door.object);
+Ref PendingTarget::itself(const Door& door, const Plan& plan) const {
+  return pending(Py_None, kToNumPy.itself(door, plan).get());
 }
 
 Ref PendingTarget::deliver(Door& door, const Plan& plan, const Call& /*call*/) const {

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "targets/target.hpp"
+#include "targets/numpy_target.hpp"
 
 namespace dlbridge::python {
 
@@ -13,12 +13,14 @@ class PendingTarget final : public Target {
   PendingTarget(PyObject* out, bool pending)
       : Target(Towards::kNumPy), out_(out), pending_(pending) {}
 
-  [[nodiscard]] bool owns(const Door& door) const override { return door.way == &kNumPyWay; }
+  [[nodiscard]] bool owns(const Door& door) const override {
+    return out_ == Py_None && kToNumPy.owns(door);
+  }
   [[nodiscard]] const Capabilities& capabilities(
       Door& door, const Call& call, std::optional<Capabilities>& /*changed*/) const override {
     return NumPy::capabilities(door.source, call.request);
   }
-  [[nodiscard]] Ref itself(const Door& door) const override;
+  [[nodiscard]] Ref itself(const Door& door, const Plan& plan) const override;
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 
  private:

@@ -29,8 +29,11 @@ class Target {
   /// What it can take of what was opened: its own table, or `changed`, which is filled then.
   [[nodiscard]] virtual const Capabilities& capabilities(
       Door& door, const Call& call, std::optional<Capabilities>& changed) const = 0;
-  /// The object itself, of which nothing was asked.
-  [[nodiscard]] virtual Ref itself(const Door& door) const { return Ref::borrow(door.object); }
+  /// The object itself, of which nothing was asked; or its own library's copy of it, where that is
+  /// the plan.
+  [[nodiscard]] virtual Ref itself(const Door& door, const Plan& /*plan*/) const {
+    return Ref::borrow(door.object);
+  }
   /// Carries the plan's legs, and makes the library's object of what comes.
   [[nodiscard]] virtual Ref deliver(Door& door, const Plan& plan, const Call& call) const = 0;
   /// What the library would have done by itself where its conditions are met.
