@@ -223,10 +223,7 @@ PyObject* limit_of_pool(PyObject* /*module*/, PyObject* const* arguments, Py_ssi
     if (count == 0 || (count == 1 && arguments[0] == Py_None)) {
       return PyLong_FromSize_t(pool_limit());
     }
-    const std::size_t bytes = PyLong_AsSize_t(only_argument("pool_limit", arguments, count, 1));
-    if (PyErr_Occurred() != nullptr) {
-      throw PythonError();
-    }
+    const std::size_t bytes = size_of(only_argument("pool_limit", arguments, count, 1));
     return PyLong_FromSize_t(set_pool_limit(bytes));
   });
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
 import dlbridge_probe as probe
@@ -310,3 +311,40 @@ def test_a_capsule_of_ours_is_taken_by_everybody(road: str) -> None:
     assert torch.from_dlpack(dlbridge.capsule(array)).data_ptr() == address(array)
     assert torch.from_dlpack(dlbridge.capsule(array, max_version=None)).tolist() == [0, 1, 2]
     assert address(dlbridge.to_numpy(dlbridge.capsule(array))) == address(array)
+
+
+# --- wrong values ---------------------------------------------------------------------------------
+
+WRONG: list[Any] = [1 << 70, -(1 << 70), 1 << 63, -1, 3.5, float("nan"), "x", b"x", (), [1, 0], {}]
+TENSOR = torch.ones(2)
+WITH_ARGUMENTS: dict[str, Callable[[Any], object]] = {
+    "stream": lambda x: dlbridge.to_numpy(TENSOR, stream=x),
+    "order": lambda x: dlbridge.to_numpy(TENSOR, order=x),
+    "writable": lambda x: dlbridge.to_numpy(TENSOR, writable=x),
+    "copy": lambda x: dlbridge.to_numpy(TENSOR, copy=x),
+    "dtype": lambda x: dlbridge.to_numpy(TENSOR, dtype=x),
+    "out": lambda x: dlbridge.to_numpy(TENSOR, out=x),
+    "policy": lambda x: dlbridge.to_numpy(TENSOR, policy=x),
+    "device": lambda x: dlbridge.from_dlpack(TENSOR, device=(1, x)),
+    "target": lambda x: dlbridge.to(TENSOR, x),
+    "shape": lambda x: dlbridge.shared_empty((2, x)),
+    "pinned shape": lambda x: dlbridge.pinned_empty((2, x)),
+    "mode": lambda x: dlbridge.share(TENSOR, mode=x),
+    "sender": lambda x: dlbridge.send(x, TENSOR),
+    "receiver": lambda x: dlbridge.recv(x),
+    "stream of __dlpack__": lambda x: dlbridge.from_dlpack(TENSOR).__dlpack__(stream=x),
+    "dl_device": lambda x: dlbridge.from_dlpack(TENSOR).__dlpack__(dl_device=(x, 0)),
+}
+
+
+@pytest.mark.parametrize("argument", WITH_ARGUMENTS)
+def test_a_wrong_value_of_an_argument_is_a_value_error_or_a_type_error(argument: str) -> None:
+    call = WITH_ARGUMENTS[argument]
+    passed = 0
+    for value in WRONG:
+        try:
+            call(value)
+            passed += 1
+        except (ValueError, TypeError) as error:
+            assert str(error)
+    assert passed <= 6, "most of these are wrong"

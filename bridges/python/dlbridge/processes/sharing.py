@@ -147,12 +147,13 @@ def send(sock: socket.socket, obj: Any) -> None:
     What is not shared already is copied once, into a block. The tree's own classes have to be known
     to the receiver.
     """
+    number, patience = _number_and_patience(sock)
     shared = obj if isinstance(obj, Shared) else share(obj)
     tensors, tree = shared._tensors, shared.tree
     note = (_SHARED if obj is shared else _TREE) + shared._note
     shared._give_away()
     try:
-        _core.send_shared(sock.fileno(), tensors, shared.mode, note, _patience(sock))
+        _core.send_shared(number, tensors, shared.mode, note, patience)
     except BaseException:
         shared._tensors, shared._tree = tensors, tree
         raise
@@ -167,7 +168,7 @@ def recv(sock: socket.socket, target: str | ModuleType | None = None) -> Any:
     """
     if target is not None:
         library_for(target)  # an unknown one is found before anything is read
-    received = _core.receive_shared(sock.fileno(), _patience(sock))
+    received = _core.receive_shared(*_number_and_patience(sock))
     if received is None:
         raise EOFError("the sender has closed the socket")
     shared, whole = _shared_of(*received)
@@ -176,10 +177,13 @@ def recv(sock: socket.socket, target: str | ModuleType | None = None) -> Any:
     return shared if whole else _as_sent(shared)
 
 
-def _patience(sock: socket.socket) -> int | None:
-    """The socket's timeout in milliseconds."""
-    seconds = sock.gettimeout()
-    return None if seconds is None else math.ceil(1000 * seconds)
+def _number_and_patience(sock: socket.socket) -> tuple[int, int | None]:
+    """The socket's descriptor, and its timeout in milliseconds."""
+    try:
+        number, seconds = sock.fileno(), sock.gettimeout()
+    except AttributeError:
+        raise TypeError(f"sock must be a socket, not {type(sock).__name__}") from None
+    return number, None if seconds is None else math.ceil(1000 * seconds)
 
 
 def _as_sent(shared: Shared) -> Any:

@@ -80,9 +80,7 @@ std::optional<std::uintptr_t> address_in(PyObject* number) {
   if (!PyLong_Check(number) || PyBool_Check(number)) {
     return std::nullopt;
   }
-  const unsigned long long address = PyLong_AsUnsignedLongLong(number);
-  check_error();
-  return static_cast<std::uintptr_t>(address);
+  return static_cast<std::uintptr_t>(size_of(number));
 }
 
 struct HandedOver {
@@ -262,8 +260,7 @@ PyObject* new_pinned(PyObject* /*module*/, PyObject* arguments) noexcept {
     }
     std::vector<std::int64_t> sizes;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(shape); ++i) {
-      sizes.push_back(PyLong_AsLongLong(PyTuple_GET_ITEM(shape, i)));
-      check_error();
+      sizes.push_back(integer_of(PyTuple_GET_ITEM(shape, i)));
     }
     DeviceRuntime* runtime = runtime_for(device_type);
     if (runtime == nullptr) {
