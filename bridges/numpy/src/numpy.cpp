@@ -1,6 +1,7 @@
 #include "dlbridge/numpy.hpp"
 
 #define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
+#define PY_ARRAY_UNIQUE_SYMBOL dlbridge_numpy_api
 #include <numpy/arrayobject.h>
 
 #include <array>
@@ -10,6 +11,7 @@
 
 #include "dlbridge/python_lease.hpp"
 #include "dlbridge/python_text.hpp"
+#include "numpy_inexpressible.hpp"
 #include "numpy_subclasses.hpp"
 
 namespace dlbridge {
@@ -155,39 +157,6 @@ std::optional<DType> type_of(PyArray_Descr* descriptor) {
   return std::nullopt;
 }
 
-constexpr const char* kNumberTexts = "np.unique(x, return_inverse=True)[1] (numbers for the texts)";
-
-// What makes numbers that DLPack knows of the kinds that it does not, by NumPy's letter.
-constexpr std::array<std::pair<char, const char*>, 8> kFixesByKind = {{
-    {'U', kNumberTexts},
-    {'S', kNumberTexts},
-    {'T', kNumberTexts},
-    {'M', "x.view(\"int64\") (the unit is lost)"},
-    {'m', "x.view(\"int64\") (the unit is lost)"},
-    {'f', "x.astype(\"float64\") (its values are rounded)"},
-    {'c', "x.astype(\"complex128\") (its values are rounded)"},
-    {'O', "x.astype(\"float64\") (if its items are numbers)"},
-}};
-
-void name_inexpressible(PyArray_Descr* descriptor, Source& source) {
-  source.detail = text_of(reinterpret_cast<PyObject*>(descriptor));
-  // ml_dtypes gives each int4 or float4 a byte of its own; DLPack packs them.
-  const auto named = dtype_named(source.detail);
-  const bool padded = descriptor->type_num >= NPY_USERDEF && named && !named->whole_bytes();
-  source.traits.conditions.add(padded ? Condition::kPaddedSubByte : Condition::kInexpressibleDType);
-  for (const auto& [kind, fix] : kFixesByKind) {
-    if (descriptor->kind == kind) {
-      source.fix = fix;
-      return;
-    }
-  }
-  if (PyDataType_HASFIELDS(descriptor)) {
-    source.detail = "structured " + std::string(source.detail);
-    const std::string field = text_of(PyTuple_GetItem(PyDataType_NAMES(descriptor), 0));
-    source.fix = "x[\"" + field + "\"] (one of its fields)";
-  }
-}
-
 void fill_strides(PyArrayObject* array, std::int64_t itemsize, Source& source) {
   const int ndim = PyArray_NDIM(array);
   const npy_intp* shape = PyArray_DIMS(array);
@@ -302,11 +271,7 @@ void NumPy::describe(PyObject* object, Source& source) {
   source.traits.conditions.add_if(!PyArray_ISWRITEABLE(array), Condition::kReadOnly);
   const auto dtype = type_of(descriptor);
   if (!dtype) {
-    name_inexpressible(descriptor, source);
-    constexpr std::string_view kNoNumbers = "USTOMm";  // texts, objects and dates
-    source.traits.no_numbers = kNoNumbers.find(descriptor->kind) != std::string_view::npos ||
-                               descriptor->type_num == NPY_VOID;
-    source.traits.own_copy_bytes = PyArray_NBYTES(array);
+    detail::describe_inexpressible(object, source);
     if (PyArray_ITEMSIZE(array) != 0 && !PyArray_IS_C_CONTIGUOUS(array)) {
       fill_strides(array, PyArray_ITEMSIZE(array), source);
     }

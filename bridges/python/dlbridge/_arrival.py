@@ -1,13 +1,9 @@
-"""Arrays on their way from a device, and pinned memory for them to arrive in.
-
-Imported when one of them is first asked for.
-"""
+"""Arrays on their way from a device, and pinned memory for them to arrive in."""
 
 from __future__ import annotations
 
-import asyncio
 import operator
-import threading
+from _thread import allocate_lock  # importing threading takes longer
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -31,7 +27,7 @@ class PendingArray:
     def __init__(self, arriving: Any, array: Any) -> None:
         self._arriving = arriving
         self._array = array
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
 
     def done(self) -> bool:
         """Whether the array is there; waits for nothing."""
@@ -51,6 +47,8 @@ class PendingArray:
 
     def __await__(self) -> Generator[Any, None, np.ndarray[Any, Any]]:
         if not self.done():
+            import asyncio  # whoever awaits has it
+
             # A thread waits, which costs less than asking again and again.
             loop = asyncio.get_running_loop()
             return (yield from loop.run_in_executor(None, self.result).__await__())

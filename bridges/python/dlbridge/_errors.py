@@ -1,4 +1,4 @@
-"""The one exception of dlbridge's own."""
+"""The one exception of dlbridge's own, and a warning."""
 
 from __future__ import annotations
 
@@ -56,6 +56,10 @@ class ConversionRefused(BufferError, ValueError):
         self.args = (str(self).replace(f"; use {self.fix}", f"; use {moved}"),)
         self.fix = moved
         self.plan = self.plan._replace(fix=moved)
+
+
+class NotDifferentiable(UserWarning):
+    """A function without a gradient was called in a graph: its outputs do not require grad."""
 
 
 def refused(what: str, reason: str, fix: str | None = None) -> ConversionRefused:

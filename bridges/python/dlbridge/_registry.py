@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from dlbridge import _core
 
@@ -118,8 +118,10 @@ def _names() -> str:
     return ", ".join(("result", *_FIELDS))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Library:
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+class Library(NamedTuple):
     """One library, as a source of tensors and as a target.
 
     As a source: ``modules`` are the first parts of the module names of its types (``name`` by
@@ -148,13 +150,13 @@ class Library:
     copies_out: bool = False
     read: Callable[[Any], Any] | None = None
     conditions: Callable[[Any], Iterable[str]] | None = None
-    fixes: Mapping[str, str] = field(default_factory=dict)
+    fixes: Mapping[str, str] = _NONE
     capabilities: Capabilities | Callable[[], Capabilities] | None = None
     take: Callable[[Any], Any] | str | None = None
     take_host: Callable[[Any], Any] | str | None = None
     handed: Literal["managed", "versioned", "legacy", "array", "memoryview"] = "managed"
     address: Callable[[Any], int] | None = None
-    quirks: Mapping[str, str] = field(default_factory=dict)
+    quirks: Mapping[str, str] = _NONE
     bridge: Any = None
 
     @property

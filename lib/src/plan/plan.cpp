@@ -380,10 +380,9 @@ Plan detail::plan_by_conditions(const Source& source, const Capabilities& target
     plan.reasons.add(Condition::kInexpressibleDType);
     return plan;
   }
-  if (detail::its_library_copies(source, request)) {
-    return detail::own_copy(source, target, policy, request);
-  }
-  return Planner(source, target, policy, request, runtimes).run();
+  return detail::its_library_copies(source, request)
+             ? detail::own_copy(source, target, policy, request)
+             : Planner(source, target, policy, request, runtimes).run();
 }
 
 Plan plan(const Source& source, const Capabilities& target, const Policy& policy,

@@ -72,9 +72,7 @@ def test_a_limit_of_zero_keeps_nothing() -> None:
     assert dlbridge.pool_limit() == 0
 
 
-@pytest.mark.parametrize(
-    ("limit", "error"), [(-1, ValueError), ("1", TypeError), (1.5, TypeError)]
-)
+@pytest.mark.parametrize(("limit", "error"), [(-1, ValueError), ("1", TypeError), (1.5, TypeError)])
 def test_what_is_no_number_of_bytes_is_refused(limit: object, error: type[Exception]) -> None:
     with pytest.raises(error):
         dlbridge.pool_limit(limit)  # type: ignore[arg-type]

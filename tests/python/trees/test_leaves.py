@@ -178,7 +178,7 @@ def test_numpy_copies_arrays_of_no_numbers_itself(name: str, asked: dict[str, An
             dlbridge.to_numpy([array, torch.ones(1)], **asked)[0],
             dlbridge.to_numpy(array, async_=True, **asked).result(),
         ):
-            assert type(made) is np.ndarray and made.dtype == array.dtype or made is array
+            assert (type(made) is np.ndarray and made.dtype == array.dtype) or made is array
             assert made.tolist() == array.tolist()
             assert plan.view == (made is array) == (met and "copy" not in asked)
             assert plan.writable == made.flags.writeable

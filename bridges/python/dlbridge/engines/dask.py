@@ -10,7 +10,7 @@ from distributed.comm.addressing import get_address_host
 from distributed.protocol.serialize import dask_deserialize, dask_serialize
 
 from dlbridge import ConversionRefused, dumps, loads, share, to_numpy, to_torch
-from dlbridge.processes.sharing import fetch, place_for_one
+from dlbridge.processes.places import fetch, place_for_one
 
 _SMALL = 1 << 16  # bytes: less is sooner sent than shared
 

@@ -14,7 +14,7 @@ from ray.experimental.rdt.tensor_transport_manager import (
 )
 
 from dlbridge import share, to_torch
-from dlbridge.processes.sharing import Offer, Place, fetch
+from dlbridge.processes.places import Offer, Place, fetch
 
 NAME = "DLBRIDGE"
 

@@ -22,10 +22,6 @@ _NAMESPACES = {"jax": "jax.numpy"}
 def as_namespace(
     target: str | ModuleType, /, *arrays: Any, policy: Policy | str | None = None
 ) -> tuple[ModuleType, tuple[Any, ...]]:
-    """``xp, (x, y) = as_namespace("numpy", x, y)``: the library's functions, and its arrays.
-
-    Arguments may be trees; what is no array stays as it is.
-    """
     if isinstance(target, ModuleType):
         namespace = target
         name: Any = "jax" if target.__name__.startswith("jax.") else target
@@ -36,12 +32,6 @@ def as_namespace(
 
 
 def returns_like(x: Any, /) -> Callable[[Any], Any]:
-    """A function that brings an answer to the library and the device of ``x``.
-
-    ``x`` may be a tree: its first array counts. The answer may be one as well; what is neither an
-    array nor one of NumPy's numbers stays as it is. JAX without ``jax_enable_x64`` has no 64-bit
-    types: there such an answer is cast to 32 bits, as by ``jax.numpy.asarray``.
-    """
     first = next((leaf for leaf in leaves(x) if is_array(leaf)), None)
     if first is None:
         raise TypeError(
@@ -82,13 +72,6 @@ def _dtype_in(name: str, answer: Any) -> Any:
 def accepts(
     target: str | ModuleType, /, *, policy: Policy | str | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator for a function of ``target``'s arrays: it takes arrays of any library.
-
-    Arguments may be trees. The answer comes back in the library, and on the device, of the first
-    array among them that is not of ``target``. An argument that is given back comes back as
-    itself. Tensors in a graph arrive as read-only views, and the answer has no gradient:
-    ``dlbridge.numpy_function`` is for that.
-    """
     return functools.partial(_Accepting, target, policy)
 
 

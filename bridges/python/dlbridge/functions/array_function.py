@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from dlbridge import to_numpy
+from dlbridge import NotDifferentiable, to_numpy
 from dlbridge.functions.sending import Wrapped
 from dlbridge.ledger import caller
 from dlbridge.trees import is_array, leaves
@@ -28,13 +28,6 @@ class Context(NamedTuple):
     inputs: tuple[Any, ...]
     outputs: tuple[_Array, ...]
     needed: tuple[bool, ...]
-
-
-class NotDifferentiable(UserWarning):
-    """A function without a gradient was called in a graph: its outputs do not require grad."""
-
-
-NotDifferentiable.__module__ = "dlbridge"  # where it is public
 
 
 class ArrayFunction(Wrapped):

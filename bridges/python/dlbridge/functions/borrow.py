@@ -29,19 +29,6 @@ class ConversionRefused(dlbridge.ConversionRefused, RuntimeError):
 
 
 def borrow(x: Any, /) -> AbstractContextManager[Any]:
-    """``with borrow(tensor) as array:`` lets NumPy write to a torch tensor, and the other way.
-
-    A tensor's array shares its memory. The block counts as one in-place operation on the tensor:
-    torch's rules for those decide whether it may begin, a backward that needs the old values
-    raises, and one through values that NumPy wrote raises too, since NumPy's work has no gradient.
-    Under ``torch.no_grad()`` the writes are taken as they are. After the block the array and the
-    views made of it are read-only.
-
-    An array's tensor shares its memory. The array cannot be written to by NumPy meanwhile; after
-    the block it can, and the tensor cannot be written to by torch.
-
-    Never copies: what cannot be shared is refused.
-    """
     if isinstance(x, np.ndarray):
         return _tensor_over(x)
     torch = sys.modules.get("torch")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 from dlbridge.functions.agnostic import accepts
 from dlbridge.functions.array_function import ArrayFunction
@@ -70,38 +70,3 @@ class NumpyFunction(ArrayFunction):
 
     def __repr__(self) -> str:
         return f"<dlbridge.numpy_function {self.__module__}.{self.__qualname__}>"
-
-
-@overload
-def numpy_function(function: Callable[..., Any]) -> NumpyFunction: ...
-@overload
-def numpy_function(
-    *, returns: Any = None, differentiable: bool = True
-) -> Callable[[Callable[..., Any]], NumpyFunction]: ...
-@overload
-def numpy_function(
-    function: Callable[..., Any], *, returns: Any = None, differentiable: bool = True
-) -> NumpyFunction: ...
-def numpy_function(
-    function: Callable[..., Any] | None = None,
-    *,
-    returns: Any = None,
-    differentiable: bool = True,
-) -> Any:
-    """Turns a function of NumPy arrays into a function of tensors.
-
-    Inputs cross as read-only views; outputs come back sharing the memory of the arrays that the
-    function gave, on the device of the first tensor. ``@f.backward`` gives it a gradient, in NumPy
-    too. Without one its outputs do not require grad: a call in a graph warns with
-    ``NotDifferentiable``, unless ``differentiable=False`` says that this is meant.
-
-    ``returns`` declares the outputs, for ``torch.compile`` and ``jax.jit``: the name of the
-    argument whose shape and dtype the output has, or a function of the arguments that gives
-    ``(shape, dtype)``, or a list of those for several outputs.
-
-    Under ``torch.vmap`` the function is called for each item. Under autocast, float16 and bfloat16
-    inputs become float32 first.
-    """
-    if function is None:
-        return lambda given: NumpyFunction(given, returns, differentiable)
-    return NumpyFunction(function, returns, differentiable)

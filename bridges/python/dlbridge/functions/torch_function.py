@@ -65,30 +65,7 @@ def _back(tensor: Any, like: Any) -> Any:
     return answer[()] if isinstance(answer, np.ndarray) and answer.ndim == 0 else answer
 
 
-def torch_function(function: Callable[..., Any]) -> TorchFunction:
-    """Turns a function of torch tensors into a function of arrays of any library.
-
-    Arguments may be trees. Arrays cross as views; the answer comes back in the library of the first
-    array, sharing memory. ``f.with_gradient(...)`` gives the gradients by the arguments as well,
-    by torch's autograd.
-    """
-    return TorchFunction(function)
-
-
-def gradcheck(
-    function: Callable[..., Any],
-    *inputs: Any,
-    eps: float = 1e-6,
-    atol: float = 1e-5,
-    rtol: float = 1e-3,
-    raise_exception: bool = True,
-) -> bool:
-    """Whether the gradient of a function agrees with differences of its values, near ``inputs``.
-
-    The inputs, of any library, are taken in float64 (complex128). Raises
-    ``torch.autograd.gradcheck.GradcheckError`` where it does not agree, or, without
-    ``raise_exception``, gives False.
-    """
+def gradcheck(function: Callable[..., Any], inputs: tuple[Any, ...], **options: Any) -> bool:
     import torch
 
     if isinstance(function, ArrayFunction) and function.gradient is None:
@@ -110,9 +87,6 @@ def gradcheck(
         torch.autograd.gradcheck(
             function,
             tuple(mapped(each, double) for each in inputs),  # each its own, the same ones too
-            eps=eps,
-            atol=atol,
-            rtol=rtol,
-            raise_exception=raise_exception,
+            **options,
         )
     )

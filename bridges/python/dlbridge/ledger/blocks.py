@@ -138,12 +138,15 @@ def _torch_road() -> str:
 # Called by _core while a block is open.
 
 
-class _Entry(NamedTuple):
+class _Entry:
     """A crossing on its way: it is written down when it has succeeded."""
 
-    plan: Plan
-    caller: tuple[str, int, str]
-    records: tuple[Record, ...]
+    __slots__ = ("caller", "plan", "records")
+
+    def __init__(self, plan: Plan, records: tuple[Record, ...]) -> None:
+        self.plan = plan
+        self.caller = caller()
+        self.records = records
 
     def finish(self, began: int, nanoseconds: int | None) -> None:
         for record in self.records:
@@ -152,7 +155,7 @@ class _Entry(NamedTuple):
 
 def _entry(plan: Plan) -> _Entry | None:
     records = (*of_context.get(), *of_all_threads)
-    return _Entry(plan, caller(), records) if records else None
+    return _Entry(plan, records) if records else None
 
 
 def decided(plan: Plan) -> _Entry | None:

@@ -102,7 +102,23 @@ def _bits(dtype: str) -> int:
     return bits * lanes
 
 
-def sums_of(crossings: list[Crossing]) -> tuple[int, int, int, int, int, int]:
+def total_of(crossings: list[Crossing]) -> Totals:
+    return Totals(len(crossings), *_sums_of(crossings))
+
+
+def lines_of(crossings: list[Crossing]) -> list[Line]:
+    """Grouped by line of code and kind: the most bytes copied first."""
+    groups: dict[tuple[object, ...], list[Crossing]] = {}
+    for each in crossings:
+        kind = (each.file, each.line, each.source, each.target, each.outcome, each.reasons)
+        groups.setdefault(kind, []).append(each)
+    lines = [Line(group[0], len(group), *_sums_of(group)) for group in groups.values()]
+    return sorted(
+        lines, key=lambda line: (-line.bytes_copied, -line.bytes_viewed, -line.nanoseconds)
+    )
+
+
+def _sums_of(crossings: list[Crossing]) -> tuple[int, int, int, int, int, int]:
     """The fields that a Line and Totals have both, in their order."""
     outcomes = [each.outcome for each in crossings]
     viewed = sum(each.nbytes for each in crossings if each.outcome == "view")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from _thread import get_ident  # importing threading takes longer
 from collections import deque
 from collections.abc import Iterator
-from threading import get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlbridge._plan import Plan
-from dlbridge.ledger import output
 from dlbridge.ledger.blocks import enter_block, leave_block, of_all_threads, of_context
-from dlbridge.ledger.crossings import Crossing, Line, Totals, crossing_of, sums_of
+
+if TYPE_CHECKING:
+    from dlbridge.ledger.crossings import Crossing, Line, Totals
 
 
 class Ledger:
@@ -50,6 +50,8 @@ class Ledger:
     @property
     def crossings(self) -> list[Crossing]:
         """All until now. They are made here, so that the block itself is held up for less."""
+        from dlbridge.ledger.crossings import crossing_of
+
         while self._told:
             self._crossings.append(crossing_of(*self._told.popleft()))
         return self._crossings
@@ -65,19 +67,16 @@ class Ledger:
 
     @property
     def total(self) -> Totals:
-        return Totals(len(self), *sums_of(self.crossings))
+        from dlbridge.ledger.crossings import total_of
+
+        return total_of(self.crossings)
 
     @property
     def lines(self) -> list[Line]:
         """The crossings grouped by line of code and kind: the most bytes copied first."""
-        groups: dict[tuple[object, ...], list[Crossing]] = {}
-        for each in self.crossings:
-            kind = (each.file, each.line, each.source, each.target, each.outcome, each.reasons)
-            groups.setdefault(kind, []).append(each)
-        lines = [Line(group[0], len(group), *sums_of(group)) for group in groups.values()]
-        return sorted(
-            lines, key=lambda line: (-line.bytes_copied, -line.bytes_viewed, -line.nanoseconds)
-        )
+        from dlbridge.ledger.crossings import lines_of
+
+        return lines_of(self.crossings)
 
     def to_records(self) -> list[dict[str, Any]]:
         """Each crossing as a dictionary of plain values."""
@@ -94,26 +93,31 @@ class Ledger:
                 "to_pandas() needs pandas, which is not installed; to_records() gives plain "
                 "dictionaries"
             ) from missing
+        from dlbridge.ledger.crossings import Crossing
+
         return pandas.DataFrame(self.to_records(), columns=[*Crossing._fields, "code"])
 
     def to_json(self, path: Any = None) -> str:
         """Totals and crossings as JSON; also written to ``path`` where there is one."""
+        import json
+
         whole = {"total": self.total._asdict(), "crossings": self.to_records()}
         return _written(json.dumps(whole, indent=1), path)
 
     def html(self, path: Any = None) -> str:
         """The table as a page of HTML that needs nothing else; also written to ``path``."""
-        return _written(output.html_of(self), path)
+        return _written(_output().html_of(self), path)
 
     def to_chrome_trace(self, path: Any = None) -> str:
         """The crossings on a line of time, for Perfetto or chrome://tracing; also to ``path``."""
-        return _written(output.chrome_trace_of(self), path)
+        return _written(_output().chrome_trace_of(self), path)
 
     def __str__(self) -> str:
-        return output.text_of(self)
+        text: str = _output().text_of(self)
+        return text
 
     def __rich__(self) -> Any:
-        return output.rich_of(self)
+        return _output().rich_of(self)
 
     def _repr_html_(self) -> str:
         return self.html()
@@ -126,15 +130,19 @@ class Ledger:
         )
 
 
+def _output() -> Any:
+    """How it is shown: imported for that."""
+    from dlbridge.ledger import output
+
+    return output
+
+
 def _written(text: str, path: Any) -> str:
     """The text, which is also in the file then, if a path is given."""
     if path is not None:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
     return text
-
-
-Ledger.__module__ = "dlbridge"  # where it is public
 
 
 def trace(*, threads: bool = False) -> Ledger:

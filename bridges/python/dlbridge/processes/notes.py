@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dlbridge import ManagedTensor
+from dlbridge._core import ManagedTensor
 
 # What a tree's containers may be; their classes are looked up by name, and only where they are
 # imported already.

@@ -12,25 +12,19 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from dlbridge import (
-    ConversionRefused,
-    ManagedTensor,
-    Policy,
-    from_dlpack,
-    host,
-    to,
-    to_numpy,
-    to_torch,
-)
-from dlbridge._errors import refused
+from dlbridge._core import ManagedTensor, from_dlpack, to_numpy, to_torch
+from dlbridge._errors import ConversionRefused, refused
+from dlbridge._policy import Policy, host
+from dlbridge._targets import to
 from dlbridge.ledger.blocks import policy_in_force
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import torch
 
-_Array = npt.NDArray[Any]
+    _Array: TypeAlias = npt.NDArray[Any]
+
 Buffer: TypeAlias = Any  # of the buffer protocol, which typing knows from Python 3.12 on
 # How an array is made of a buffer: its dtype, shape, strides (bytes; None: C order), and where the
 # first element is (bytes).

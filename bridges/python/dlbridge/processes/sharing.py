@@ -6,17 +6,17 @@ import math
 import operator
 import pickle
 from collections.abc import Iterable
-from multiprocessing import reduction
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias
 
-from dlbridge import ManagedTensor, Policy, _core, to
-from dlbridge._targets import library_for
-from dlbridge.processes import notes
-from dlbridge.processes.addresses import Address, address_of, fetched, lending, lent
+from dlbridge import _core
+from dlbridge._core import ManagedTensor
+from dlbridge._targets import library_for, to
 
 if TYPE_CHECKING:
     import socket
     from types import ModuleType
+
+    from dlbridge._policy import Policy
 
 Mode: TypeAlias = Literal["read", "give", "write"]
 
@@ -53,6 +53,10 @@ class Shared:
         mode: Mode,
         note: bytes | None = None,
     ) -> Shared:
+        # Imported here: most programs share nothing.
+        from dlbridge.processes import notes
+        from dlbridge.processes.places import lending
+
         if note is None:
             lending.begin()
         made = object.__new__(cls)
@@ -150,7 +154,7 @@ def send(sock: socket.socket, obj: Any) -> None:
     number, patience = _number_and_patience(sock)
     shared = obj if isinstance(obj, Shared) else share(obj)
     tensors, tree = shared._tensors, shared.tree
-    note = (_SHARED if obj is shared else _TREE) + shared._note
+    note = (SHARED if obj is shared else _TREE) + shared._note
     shared._give_away()
     try:
         _core.send_shared(number, tensors, shared.mode, note, patience)
@@ -171,7 +175,7 @@ def recv(sock: socket.socket, target: str | ModuleType | None = None) -> Any:
     received = _core.receive_shared(*_number_and_patience(sock))
     if received is None:
         raise EOFError("the sender has closed the socket")
-    shared, whole = _shared_of(*received)
+    shared, whole = shared_of(*received)
     if target is not None:
         return to(shared.tree, target)
     return shared if whole else _as_sent(shared)
@@ -201,57 +205,17 @@ def _as_sent(shared: Shared) -> Any:
 
 
 # What the note of a message begins with: what was sent.
-_SHARED, _TREE = b"s", b"t"
+SHARED, _TREE = b"s", b"t"
 
 
-def _shared_of(mode: Mode, tensors: list[ManagedTensor], note: bytes) -> tuple[Shared, bool]:
+def shared_of(mode: Mode, tensors: list[ManagedTensor], note: bytes) -> tuple[Shared, bool]:
     """What a message holds, and whether a ``Shared`` was sent."""
+    from dlbridge.processes import notes
+
     if not note:  # of a program without Python: its tensors, one behind the other
         tree: Any = tensors[0] if len(tensors) == 1 else list(tensors)
         return Shared._of(tree, tensors, [None] * len(tensors), mode), False
     tree, libraries = notes.read(note[1:], tensors)
     if not isinstance(libraries, list) or len(libraries) != len(tensors):
         raise pickle.UnpicklingError("the tree that was sent is damaged")
-    return Shared._of(tree, tensors, libraries, mode, note[1:]), note[:1] == _SHARED
-
-
-# --- for engines that carry bytes -----------------------------------------------------------------
-
-# Where a tree can be had by processes of this machine: what can be pickled.
-Place: TypeAlias = tuple[bytes, tuple[Any, ...], bool]
-
-
-class Offer:
-    """A tree that processes of this machine may fetch, as often as they like, while this lives."""
-
-    def __init__(self, shared: Shared) -> None:
-        message, descriptors = _packed(shared)
-        self._lent = lent(descriptors)
-        self.place: Place = (message, tuple(address_of(descriptors)), shared.mode != "read")
-
-
-def place_for_one(shared: Shared) -> Place:
-    """Where it can be had once. It stays there until then, or until this process ends."""
-    message, descriptors = _packed(shared)
-    place = (message, tuple(lending.lend(descriptors)), shared.mode != "read")
-    shared._give_away()
-    return place
-
-
-def fetch(place: Place) -> Shared:
-    """The tree that is there. A ConnectionError where its process has ended."""
-    message, address, write = place
-    descriptors = fetched(Address(*address), write)
-    return _shared_of(*_core.unpack_shared(message, descriptors))[0]
-
-
-def _packed(shared: Shared) -> tuple[bytes, list[int]]:
-    _ = shared.tree  # which says so where it was given away
-    return _core.pack_shared(shared._tensors, shared.mode, _SHARED + shared._note)
-
-
-def _reduce(shared: Shared) -> Any:
-    return fetch, (place_for_one(shared),)
-
-
-reduction.ForkingPickler.register(Shared, _reduce)
+    return Shared._of(tree, tensors, libraries, mode, note[1:]), note[:1] == SHARED

@@ -1,0 +1,60 @@
+#include "numpy_inexpressible.hpp"
+
+#define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
+#define PY_ARRAY_UNIQUE_SYMBOL dlbridge_numpy_api
+#define NO_IMPORT_ARRAY
+#include <numpy/arrayobject.h>
+
+#include <array>
+#include <string>
+#include <utility>
+
+#include "dlbridge/python_text.hpp"
+
+namespace dlbridge::detail {
+namespace {
+
+using namespace cpython;
+
+constexpr const char* kNumberTexts = "np.unique(x, return_inverse=True)[1] (numbers for the texts)";
+
+// What makes numbers that DLPack knows of the kinds that it does not, by NumPy's letter.
+constexpr std::array<std::pair<char, const char*>, 8> kFixesByKind = {{
+    {'U', kNumberTexts},
+    {'S', kNumberTexts},
+    {'T', kNumberTexts},
+    {'M', "x.view(\"int64\") (the unit is lost)"},
+    {'m', "x.view(\"int64\") (the unit is lost)"},
+    {'f', "x.astype(\"float64\") (its values are rounded)"},
+    {'c', "x.astype(\"complex128\") (its values are rounded)"},
+    {'O', "x.astype(\"float64\") (if its items are numbers)"},
+}};
+
+}  // namespace
+
+void describe_inexpressible(PyObject* object, Source& source) {
+  auto* array = reinterpret_cast<PyArrayObject*>(object);
+  PyArray_Descr* descriptor = PyArray_DESCR(array);
+  constexpr std::string_view kNoNumbers = "USTOMm";  // texts, objects and dates
+  source.traits.no_numbers = kNoNumbers.find(descriptor->kind) != std::string_view::npos ||
+                             descriptor->type_num == NPY_VOID;
+  source.traits.own_copy_bytes = PyArray_NBYTES(array);
+  source.detail = text_of(reinterpret_cast<PyObject*>(descriptor));
+  // ml_dtypes gives each int4 or float4 a byte of its own; DLPack packs them.
+  const auto named = dtype_named(source.detail);
+  const bool padded = descriptor->type_num >= NPY_USERDEF && named && !named->whole_bytes();
+  source.traits.conditions.add(padded ? Condition::kPaddedSubByte : Condition::kInexpressibleDType);
+  for (const auto& [kind, fix] : kFixesByKind) {
+    if (descriptor->kind == kind) {
+      source.fix = fix;
+      return;
+    }
+  }
+  if (PyDataType_HASFIELDS(descriptor)) {
+    source.detail = "structured " + std::string(source.detail);
+    const std::string field = text_of(PyTuple_GetItem(PyDataType_NAMES(descriptor), 0));
+    source.fix = "x[\"" + field + "\"] (one of its fields)";
+  }
+}
+
+}  // namespace dlbridge::detail
