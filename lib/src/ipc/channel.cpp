@@ -131,6 +131,9 @@ void require_same_user(int socket) {
   if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
     fail(errno, "cannot ask who sends over this socket");
   }
+  if (peer.pid == 0 && peer.uid == static_cast<uid_t>(-1)) {
+    fail(ENOTCONN, "cannot receive a message");
+  }
   if (peer.uid != geteuid()) {
     throw ConversionRefused(
         "cannot take a message in: its sender is another user",
@@ -144,7 +147,8 @@ struct Control {
   alignas(cmsghdr) std::array<char, CMSG_SPACE(detail::kMostBlocks * sizeof(int))> bytes;
 };
 
-void take_descriptors(msghdr& header, std::vector<OwnedDescriptor>& descriptors) {
+// Whether all arrived.
+bool take_descriptors(msghdr& header, std::vector<OwnedDescriptor>& descriptors) {
   for (cmsghdr* each = CMSG_FIRSTHDR(&header); each != nullptr; each = CMSG_NXTHDR(&header, each)) {
     if (each->cmsg_level != SOL_SOCKET || each->cmsg_type != SCM_RIGHTS) {
       continue;
@@ -156,10 +160,20 @@ void take_descriptors(msghdr& header, std::vector<OwnedDescriptor>& descriptors)
       descriptors.emplace_back(numbers[i]);  // room was reserved: none is lost
     }
   }
-  if ((header.msg_flags & MSG_CTRUNC) != 0) {
+  return (header.msg_flags & MSG_CTRUNC) == 0;
+}
+
+// Thrown when the message was read to its end: the next one can be received.
+void require_all(bool arrived, std::size_t descriptors) {
+  if (!arrived) {
     throw ConversionRefused(
-        "cannot take a message in: not all of its descriptors arrived",
-        {"this process has no room for more of them: raise `ulimit -n`, or keep fewer trees"});
+        "cannot take a message in: not all of its descriptors arrived, for which this process has "
+        "no room; raise `ulimit -n`, or keep fewer trees, and have it sent again",
+        {"this process has no room for more descriptors"});
+  }
+  if (descriptors > detail::kMostBlocks) {
+    throw ConversionRefused("cannot take a message in: it came with too many descriptors",
+                            {"it came with more descriptors than a message may have"});
   }
 }
 
@@ -204,6 +218,7 @@ std::optional<Received> receive(int socket, const Waiting& waiting) {
   std::vector<std::byte> bytes(sizeof(detail::MessageHead));
   std::size_t whole = bytes.size();
   std::size_t got = 0;
+  bool arrived = true;
   while (got < whole) {
     constexpr std::size_t kAtOnce = std::size_t{1} << 20;  // what it says it has may never come
     bytes.resize(std::min(whole, std::max(bytes.size(), got + kAtOnce)));
@@ -220,7 +235,7 @@ std::optional<Received> receive(int socket, const Waiting& waiting) {
     });
     const std::size_t before = descriptors.size();
     descriptors.reserve(before + detail::kMostBlocks);
-    take_descriptors(header, descriptors);
+    arrived = take_descriptors(header, descriptors) && arrived;
     if (moved == 0) {
       if (got == 0) {
         return std::nullopt;
@@ -233,10 +248,10 @@ std::optional<Received> receive(int socket, const Waiting& waiting) {
       whole = static_cast<std::size_t>(detail::head_of(bytes).bytes);
     }
     if (descriptors.size() > detail::kMostBlocks) {
-      throw ConversionRefused("cannot take a message in: it came with too many descriptors",
-                              {"it came with more descriptors than a message may have"});
+      break;
     }
   }
+  require_all(arrived, descriptors.size());
   return unpack(bytes, std::move(descriptors));
 }
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import errno
 import os
+import pickle
+import resource
 import signal
 import socket
 import sys
@@ -365,7 +368,7 @@ def test_others_run_while_one_waits(pair: Any) -> None:
     [
         (lambda s: dlbridge.send(s, {"x": np.zeros(1), "o": object()}), TypeError, "dumps"),
         (lambda s: dlbridge.send(s, object()), TypeError, "expected an array or tensor"),
-        (lambda s: dlbridge.send(s, [np.zeros(1), np.array(["a"])]), TypeError, "dumps"),
+        (lambda s: dlbridge.send(s, [np.zeros(1), np.array(["a"])]), ConversionRefused, "dumps"),
         (lambda s: dlbridge.send(s, np.array(["a"])), ConversionRefused, "<U1"),
         (lambda s: dlbridge.send(s, torch.ones(2, device="meta")), ConversionRefused, "meta"),
         (lambda s: dlbridge.share(np.zeros(1), mode="lend"), ValueError, "'read', 'give', 'write'"),
@@ -394,8 +397,6 @@ def test_other_sockets_are_refused() -> None:
 
 
 def test_nothing_runs_that_a_message_names(pair: Any) -> None:
-    import pickle
-
     class Evil:
         def __reduce__(self) -> Any:
             return os.system, ("echo broken; exit 3",)
@@ -636,3 +637,90 @@ def test_the_target_may_be_named_and_an_unknown_one_loses_no_message(
     with pytest.raises(ValueError, match="nope"):
         dlbridge.recv(there, target="nope")
     assert isinstance(dlbridge.recv(there, target="torch"), torch.Tensor)
+
+
+def test_a_named_tuple_that_wants_arrays_arrives(pair: Any) -> None:
+    packed = torch.nn.utils.rnn.pack_sequence([torch.ones(2), torch.zeros(1)])
+    dlbridge.send(pair[0], {"packed": packed, "strict": WantsArrays(np.ones(2), "b")})
+    got = dlbridge.recv(pair[1])
+    assert torch.equal(got["packed"].data, packed.data)
+    assert got["packed"].batch_sizes.tolist() == [2, 1]
+    assert type(got["strict"]) is WantsArrays and got["strict"].a.tolist() == [1, 1]
+
+
+class WantsArrays(collections.namedtuple("WantsArrays", "a b")):
+    def __new__(cls, a: Any, b: Any) -> Any:
+        if not isinstance(a, np.ndarray):
+            raise ValueError("a must be an array")
+        return super().__new__(cls, a, b)
+
+
+HOSTILE = {
+    "changes a class": b"ccollections\nUserDict\nN}\x8c\x05helloK\x07s\x86b.",
+    "fills memory by a set": b"cbuiltins\nset\ncbuiltins\nrange\nJ\xff\xff\xff\x7f\x85R\x85R.",
+    "fills memory by bytes": b"cbuiltins\nbytes\nJ\xff\xff\xff\x7f\x85R.",
+    "fills memory by a deque": b"ccollections\ndeque\ncbuiltins\nrange\n"
+    b"J\xff\xff\xff\x7f\x85R\x85R.",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_message_changes_no_class_and_fills_no_memory(pair: Any, name: str) -> None:
+    shared = dlbridge.share(np.zeros(1))
+    note = b"t\x80\x04" + HOSTILE[name]
+    dlbridge._core.send_shared(pair[0].fileno(), shared._tensors, "read", note, 5000)
+    with pytest.raises(pickle.UnpicklingError, match=r"change a class|nobody wrote out"):
+        dlbridge.recv(pair[1])
+    assert not hasattr(collections.UserDict, "hello")
+
+
+def test_texts_in_a_tree_are_refused_with_the_call_that_sends_them(pair: Any) -> None:
+    for call in (dlbridge.share, lambda tree: dlbridge.send(pair[0], tree)):
+        with pytest.raises(ConversionRefused) as refused:
+            call({"names": np.array(["a", "b"]), "x": np.ones(2)})
+        assert refused.value.fix == "dlbridge.dumps(x)"
+
+
+def test_a_message_that_has_no_room_leaves_the_next_one(pair: Any) -> None:
+    blocks = [dlbridge.to_numpy(dlbridge.shared_empty((5000,))) for _ in range(20)]
+    dlbridge.send(pair[0], blocks)
+    dlbridge.send(pair[0], np.ones(3))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 3, limits[1]))
+    try:
+        with pytest.raises(ConversionRefused, match="ulimit -n"):
+            dlbridge.recv(pair[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert dlbridge.recv(pair[1]).tolist() == [1, 1, 1]
+
+
+def test_a_socket_that_is_not_connected_is_told_so() -> None:
+    with socket.socket(socket.AF_UNIX) as alone, pytest.raises(OSError) as error:
+        dlbridge.recv(alone)
+    assert error.value.errno == errno.ENOTCONN
+
+
+NUMBERS: list[tuple[list[Any], list[Any] | None]] = [
+    ([1, 2], [1, 2]),
+    ([1, 2.5], [1, 2.5]),
+    ([True, False], [True, False]),
+    ([2**63 + 1, 1], None),
+    ([2**53 + 1, 0.5], None),
+    ([2**70, 1], None),
+]
+
+
+@pytest.mark.parametrize(("samples", "batch"), NUMBERS)
+def test_numbers_of_a_batch_stay_what_they_are(samples: list[Any], batch: list[Any] | None) -> None:
+    from dlbridge.engines.loader import collate
+
+    if batch is None:
+        with pytest.raises(ValueError, match="fit one type"):
+            collate(samples)
+        return
+    assert collate(samples).tolist() == batch
+    ordered = collate([collections.OrderedDict(a=each) for each in samples])
+    assert type(ordered) is collections.OrderedDict and ordered["a"].tolist() == batch

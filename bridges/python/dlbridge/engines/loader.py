@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,9 +43,14 @@ def collate(samples: Sequence[Any]) -> Any:
 def _collated(samples: Sequence[Any], arrays: list[Any], shared: bool) -> Any:
     first = samples[0]
     if isinstance(first, Mapping):
-        return {
+        parts = {
             key: _collated([sample[key] for sample in samples], arrays, shared) for key in first
         }
+        if type(first) is dict or not isinstance(first, MutableMapping):
+            return parts
+        made = copy.copy(first)  # of its class
+        made.update(parts)
+        return made
     if isinstance(first, tuple) and hasattr(first, "_fields"):
         return type(first)(
             *(_collated(part, arrays, shared) for part in zip(*samples, strict=True))
@@ -56,7 +62,7 @@ def _collated(samples: Sequence[Any], arrays: list[Any], shared: bool) -> Any:
     if isinstance(first, (str, bytes)) or first is None:
         return list(samples)
     if isinstance(first, (bool, int, float)):
-        arrays.append(np.asarray(samples))
+        arrays.append(_numbers(samples))
         return arrays[-1]
     try:
         stacked = _stacked([to_numpy(sample) for sample in samples], shared)
@@ -64,6 +70,20 @@ def _collated(samples: Sequence[Any], arrays: list[Any], shared: bool) -> Any:
         return list(samples)
     arrays.append(stacked)
     return stacked
+
+
+def _numbers(samples: Sequence[Any]) -> Any:
+    """As one array, without a value that becomes another."""
+    made = np.asarray(samples)
+    if made.dtype.kind == "O" or any(
+        number != sample
+        for number, sample in zip(made.tolist(), samples, strict=True)
+        if sample == sample
+    ):
+        raise ValueError(
+            "the numbers of a batch do not all fit one type: integers of 64 bits, or floats"
+        )
+    return made
 
 
 def _stacked(arrays: list[npt.NDArray[Any]], shared: bool) -> Any:
