@@ -288,3 +288,15 @@ def test_a_borrow_is_in_the_ledger() -> None:
     with dlbridge.trace() as log, dlbridge.borrow(torch.ones(2)):
         pass
     assert [(each.outcome, each.file) for each in log] == [("view", __file__)]
+
+
+def test_a_fix_is_none_where_no_copy_would_help() -> None:
+    meta = torch.ones(2, device="meta")
+    with pytest.raises(dlbridge.ConversionRefused) as refused, dlbridge.borrow(meta):
+        pass
+    assert refused.value.fix is None and "use" not in str(refused.value)
+    misaligned = np.frombuffer(bytearray(100), "f8", count=3, offset=3)
+    with pytest.raises(dlbridge.ConversionRefused) as refused, dlbridge.borrow(misaligned):
+        pass
+    fix = (refused.value.fix or "").partition(", and")[0]
+    assert torch.equal(eval(fix, {"dlbridge": dlbridge, "x": misaligned}), torch.zeros(3).double())

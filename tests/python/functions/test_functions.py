@@ -416,3 +416,21 @@ print(f(np.ones(2)), "torch" in sys.modules)
 """
     )
     assert out == "[2. 2.] False\n"
+
+
+class Quantity(np.ndarray):
+    unit = "m"
+
+
+@pytest.mark.parametrize("kind", ["mask", "unit"])
+def test_what_an_answer_means_beside_its_values_is_not_dropped(kind: str) -> None:
+    def beside(a: np.ndarray) -> np.ndarray:
+        return np.ma.array(a, mask=[False, True]) if kind == "mask" else a.view(Quantity)
+
+    with pytest.raises(dlbridge.ConversionRefused, match=f"with a {kind}"):
+        dlbridge.numpy_function(beside)(torch.ones(2))
+    function = dlbridge.numpy_function(lambda a: a * 2)
+    function.backward(lambda context, gradient: beside(gradient))
+    x = torch.ones(2, requires_grad=True)
+    with pytest.raises(dlbridge.ConversionRefused, match=f"with a {kind}"):
+        function(x).sum().backward()

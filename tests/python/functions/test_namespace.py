@@ -184,3 +184,21 @@ def test_a_tree_keeps_its_form(name: str) -> None:
     assert type(new) is type(tree) and new != tree
     assert list(leaves(new)) == [raised(leaf) for leaf in leaves(tree)]
     assert mapped(new, lambda leaf: leaf - 10 if isinstance(leaf, int) else leaf) == tree
+
+
+def test_the_fix_of_a_refused_argument_is_of_the_argument() -> None:
+    masked = np.ma.array([1.0, 2], mask=[False, True])
+
+    def first(a: Any, k: Any = None) -> Any:
+        return a
+
+    for call in (dlbridge.accepts("torch")(first), dlbridge.torch_function(first)):
+        for arguments, named, fix in (
+            ((masked,), {}, "x.filled()"),
+            ((1,), {"k": masked}, "x.filled()"),
+            ((1,), {"k": {"b": [masked]}}, "x['b'][0].filled()"),
+        ):
+            with pytest.raises(dlbridge.ConversionRefused) as refused:
+                call(*arguments, **named)
+            assert (refused.value.fix or "").startswith(fix)
+            assert refused.value.fix in str(refused.value)

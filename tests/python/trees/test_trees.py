@@ -671,7 +671,7 @@ def test_an_error_in_accepts_says_where() -> None:
     with pytest.raises(dlbridge.ConversionRefused) as caught:
         dlbridge.accepts("numpy")(lambda x, y: x)(1, y=UserPair(torch.ones(2).to_sparse()))
     if sys.version_info >= (3, 11):
-        assert caught.value.__notes__ == ["at x['named']['y']['of']['mine']"]
+        assert caught.value.__notes__ == ["at x['**named']['y']['of']['mine']"]
 
 
 class UserPair(collections.UserDict):  # type: ignore[type-arg]

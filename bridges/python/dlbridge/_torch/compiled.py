@@ -23,6 +23,8 @@ _DTYPES = {
     for name in DTYPES
     if name in np.sctypeDict and np.dtype(name).isbuiltin == 1
 }
+# Python's own types, as NumPy takes them.
+_DTYPES |= {"float": torch.float64, "int": torch.int64, "complex": torch.complex128}
 _NUMPYS = frozenset(_DTYPES.values())
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
 _NO_TENSORS = (str, bytes, int, float, complex, type(None))
@@ -72,7 +74,7 @@ def _is_traced(x: Any, dtype: Any, copy: Any, others: dict[str, Any]) -> bool:
     # The types of a tree's leaves decide about a cast, and of an array torch does not tell it.
     cast = dtype is not None and type(x) in (dict, list, tuple)
     by_default = copy in (None, True) and all(
-        each is None or each is False for each in others.values()
+        each is None or each is False or each == "host" for each in others.values()
     )
     return by_default and not cast and not open_blocks and _has_tensor(x)
 

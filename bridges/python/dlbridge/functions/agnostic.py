@@ -88,9 +88,9 @@ class _Accepting(Wrapped):
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         pairs: list[tuple[Any, Any]] = []
-        given = {"arguments": arguments, "named": named}
+        given = {"*arguments": arguments, "**named": named}
         here = converted(given, self.target, policy=self.policy, pairs=pairs)
-        answer = self.function(*here["arguments"], **here["named"])
+        answer = self.function(*here["*arguments"], **here["**named"])
         own = self.target
         if isinstance(own, ModuleType):
             own = own.__name__.partition(".")[0]

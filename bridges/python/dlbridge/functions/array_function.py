@@ -112,7 +112,7 @@ class ArrayFunction(Wrapped):
             if each is None:
                 checked.append(np.zeros_like(given))
                 continue
-            array = np.asarray(each)
+            array = _plain(each)
             if array.shape != given.shape:
                 raise ValueError(
                     f"the gradient of {self.__qualname__}() has shape {array.shape} for an "
@@ -136,7 +136,12 @@ def _output(function: ArrayFunction, value: Any, inputs: tuple[Any, ...]) -> _Ar
             f"{function.__qualname__}() gave a {type(value).__name__}; a numpy_function() gives an "
             'array, or a tuple of them (dlbridge.accepts("numpy") takes any answer)'
         )
-    return _apart(np.asarray(value), inputs)
+    return _apart(_plain(value), inputs)
+
+
+def _plain(value: Any) -> _Array:
+    """An array of it. One that means more than its values, as a masked one does, is refused."""
+    return to_numpy(value) if isinstance(value, np.ndarray) else np.asarray(value)
 
 
 def _apart(array: _Array, others: tuple[Any, ...]) -> _Array:

@@ -40,10 +40,11 @@ def borrow(x: Any, /) -> AbstractContextManager[Any]:
     )
 
 
-def _refuse(x: Any, target: str, why: str, fix: str) -> ConversionRefused:
+def _refuse(x: Any, target: str, why: str, fix: str | None) -> ConversionRefused:
     plan = explain(x, target, policy=_WRITABLE)
     plan = plan._replace(refused=True, view=False, writable=False, reasons=(why,), fix=fix)
-    return ConversionRefused(f"cannot borrow a {plan.source}: {why}; use {fix}", plan, (why,), fix)
+    way_out = f"; use {fix}" if fix else ""
+    return ConversionRefused(f"cannot borrow a {plan.source}: {why}{way_out}", plan, (why,), fix)
 
 
 def _shared(x: Any, target: str) -> Any:
@@ -51,9 +52,11 @@ def _shared(x: Any, target: str) -> Any:
     try:
         return (to_numpy if target == "numpy" else to_torch)(x, policy=_WRITABLE)
     except dlbridge.ConversionRefused as refused:
-        fix = (refused.fix or "").rpartition(_COPYING)[2]
-        if not fix or fix.startswith("the call"):
+        fix = (refused.fix or "").rpartition(_COPYING)[2] or None
+        if fix is not None and fix.startswith(("the call", "policy=")):
             fix = f"dlbridge.to(x, {target!r}, copy=True), and write the result back"
+            if explain(x, target, copy=True).refused:
+                fix = None
         raise _refuse(x, target, "; ".join(refused.reasons), fix) from refused
 
 
