@@ -97,8 +97,8 @@ void require_sound(const arrow::Array& array, std::int64_t buffers, std::int64_t
     refuse_arrow("it has no buffers or children where it says so");
   }
   for (std::int64_t i = 0; i < children; ++i) {
-    if (array.children[i] == nullptr) {
-      refuse_arrow("a child of it is NULL");
+    if (array.children[i] == nullptr || array.children[i]->release == nullptr) {
+      refuse_arrow("a child of it is NULL, or was released or moved already");
     }
   }
 }

@@ -25,17 +25,22 @@ PyObject* Name::made() {
   return object_ = checked(PyUnicode_InternFromString(text_)).release();
 }
 
+Ref text_object(const std::string& text) {
+  return checked(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()),
+                                      "backslashreplace"));
+}
+
 Ref text_tuple(const std::vector<std::string>& texts) {
   Ref tuple = checked(PyTuple_New(static_cast<Py_ssize_t>(texts.size())));
   for (std::size_t i = 0; i < texts.size(); ++i) {
     PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i),
-                     checked(PyUnicode_FromString(texts[i].c_str())).release());
+                     text_object(texts[i]).release());
   }
   return tuple;
 }
 
 Ref text_or_none(const std::string& text) {
-  return text.empty() ? Ref::borrow(Py_None) : checked(PyUnicode_FromString(text.c_str()));
+  return text.empty() ? Ref::borrow(Py_None) : text_object(text);
 }
 
 Ref item_of(PyObject* dictionary, const char* name) {

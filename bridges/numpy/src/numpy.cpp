@@ -258,7 +258,7 @@ PyObject* NumPy::array_of_scalar(PyObject* scalar) {
 
 void NumPy::describe(PyObject* object, Source& source) {
   if (!PyArray_CheckExact(object)) {
-    source.traits.conditions |= detail::beside_values(object);
+    detail::describe_subclass(object, source);
   }
   auto* array = reinterpret_cast<PyArrayObject*>(object);
   PyArray_Descr* descriptor = PyArray_DESCR(array);

@@ -44,14 +44,17 @@ bool has_unit(PyObject* array) {
 
 }  // namespace
 
-Conditions beside_values(PyObject* array) {
+void describe_subclass(PyObject* array, Source& source) {
   if (!NumPy::is_array(array)) {
     raise(PyExc_TypeError, std::string("expected a numpy.ndarray, not ") + Py_TYPE(array)->tp_name);
   }
-  Conditions found;
-  found.add_if(is_masked(array), Condition::kMasked);
-  found.add_if(has_unit(array), Condition::kUnit);
-  return found;
+  source.traits.conditions.add_if(is_masked(array), Condition::kMasked);
+  if (has_unit(array)) {
+    source.traits.conditions.add(Condition::kUnit);
+    if (PyObject_HasAttrString(array, "value") == 0) {
+      source.fix = "x.view(np.ndarray) (the unit is lost)";
+    }
+  }
 }
 
 }  // namespace dlbridge::detail

@@ -9,8 +9,8 @@ PackageAttribute conversion_refused("dlbridge._errors", "ConversionRefused");
 PackageAttribute plan_type("dlbridge._plan", "Plan");
 
 void set_refused(const std::string& message, PyObject* plan) {
-  const Ref error =
-      checked(PyObject_CallFunction(conversion_refused.get(), "sO", message.c_str(), plan));
+  const Ref error = checked(PyObject_CallFunctionObjArgs(
+      conversion_refused.get(), text_object(message).get(), plan, nullptr));
   refused(plan);
   PyErr_SetObject(conversion_refused.get(), error.get());
 }
@@ -41,13 +41,13 @@ Ref plan_in_words(const Explanation& text, const Plan& plan, const Source& sourc
   told.insert(told.end(), notes_of_target.begin(), notes_of_target.end());
   const Ref notes = text_tuple(told);
   const Ref fields = checked(Py_BuildValue(
-      "{sO sO sO sO sL sO sO ss ss ss ss ss sO sO}", "steps", steps.get(), "reasons", reasons.get(),
+      "{sO sO sO sO sL sO sO ss ss sO sO ss sO sO}", "steps", steps.get(), "reasons", reasons.get(),
       "view", plan.view ? Py_True : Py_False, "writable", plan.writable ? Py_True : Py_False,
       "bytes_copied", static_cast<long long>(plan.bytes_copied), "refused",
       plan.is_refused() ? Py_True : Py_False, "fix", fix.get(), "source",
       std::string(source.traits.words().object).c_str(), "result",
       std::string(plan.itself ? source.traits.words().object : target.result).c_str(), "dtype",
-      source_dtype.c_str(), "result_dtype", result_dtype.c_str(), "device",
+      text_object(source_dtype).get(), "result_dtype", text_object(result_dtype).get(), "device",
       known ? to_string(Device(source.tensor.device)).c_str() : "", "shape", shape.get(), "notes",
       notes.get()));
   const Ref nothing = checked(PyTuple_New(0));

@@ -22,7 +22,7 @@ bool is_number(PyObject* scalar) {
   const Ref array(NumPy::array_of_scalar(scalar));
   Source source;
   NumPy::describe(array.get(), source);
-  return !source.traits.conditions.has(Condition::kInexpressibleDType);
+  return !source.traits.no_numbers;
 }
 
 // Whether a conversion of a tree converts this leaf.

@@ -271,6 +271,9 @@ class Adviser {
     if (condition == Condition::kNoWayToDevice && Device(source_.tensor.device).host_accessible()) {
       return {};
     }
+    if (condition == Condition::kUnit && !std::string_view(source_.fix).empty()) {
+      return std::string(source_.fix);  // of a class of somebody's own
+    }
     for (const auto& row : source_.traits.words().fixes) {
       if (row.condition == condition && !row.call.empty()) {
         return with_dtypes(row.call);

@@ -292,3 +292,31 @@ def test_a_released_memoryview_raises_pythons_own_error() -> None:
     view.release()
     with pytest.raises((ValueError, BufferError)):
         dlbridge.to_numpy(view)
+
+
+@pytest.mark.parametrize("step", [-1, 2])
+def test_data_with_gaps_is_refused(step: int) -> None:
+    class Gaps:
+        def __init__(self, data: Any) -> None:
+            self.__array_interface__ = {"shape": (4,), "typestr": "|u1", "version": 3, "data": data}
+
+    memory = memoryview(bytearray(range(64)))[::step]
+    for data in (memory, np.asarray(memory)):
+        with pytest.raises(dlbridge.ConversionRefused, match="a buffer with gaps"):
+            dlbridge.to_numpy(Gaps(data))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("__array_interface__", {"data": bytearray(8), "offset": "x"}),
+        ("__array_interface__", {"data": bytearray(8), "offset": 1 << 70}),
+        *(("__cuda_array_interface__", {"stream": stream}) for stream in (0, -1, "x", 1 << 70)),
+    ],
+)
+def test_numbers_of_an_interface_that_are_none_are_refused(name: str, changes: Any) -> None:
+    memory = np.zeros(4, "u1")
+    said = {"shape": (4,), "typestr": "|u1", "version": 3, "data": (address(memory), False)}
+    bad = type("Bad", (), {name: said | changes})()
+    with pytest.raises(dlbridge.ConversionRefused, match=r"offset|stream"):
+        dlbridge.from_dlpack(bad)

@@ -178,10 +178,33 @@ def test_a_scalar_of_an_ml_dtype_is_0d(road: str) -> None:
 
 
 @pytest.mark.parametrize("value", [np.str_("a"), np.datetime64(1, "s"), np.longdouble(1)])
-def test_scalars_of_other_kinds_are_refused(road: str, value: Any) -> None:
-    # np.str_ is a str too: no array at all, or an array of text. Neither is a tensor.
+def test_scalars_of_other_kinds_are_arrays_of_numpys_alone(road: str, value: Any) -> None:
     with pytest.raises((dlbridge.ConversionRefused, TypeError)):
         dlbridge.to_torch(value)
+    array = dlbridge.to_numpy(value)
+    assert array.shape == () and array.dtype == value.dtype and array[()] == value
+
+
+def test_a_number_that_dlpack_lacks_is_a_leaf_as_its_array_is() -> None:
+    number = np.longdouble(1)
+    assert dlbridge.to_numpy([number, np.ones(1)])[0].dtype == number.dtype
+    for leaf in (number, np.array(number)):
+        with pytest.raises(dlbridge.ConversionRefused, match="float128"):
+            dlbridge.to_torch([leaf, np.ones(1)])
+
+
+class Quantity(np.ndarray):
+    """Somebody's own, without a ``value``."""
+
+    unit = "m"
+
+
+def test_the_fix_for_a_unit_works_for_any_class() -> None:
+    x = np.ones(3).view(Quantity)
+    with pytest.raises(dlbridge.ConversionRefused, match="with a unit") as refused:
+        dlbridge.to_torch(x)
+    call = str(refused.value.fix).partition(" (")[0]
+    assert dlbridge.to_torch(eval(call, {"np": np, "x": x})).tolist() == [1, 1, 1]
 
 
 def test_matrix_and_memmap_come_back_as_plain_arrays_from_elsewhere(road: str) -> None:

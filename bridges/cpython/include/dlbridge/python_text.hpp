@@ -13,6 +13,9 @@ namespace dlbridge::cpython {
 std::string text_of(PyObject* object);
 std::string shown(PyObject* object);
 
+/// The text; bytes of another library's that are no UTF-8 are written out.
+Ref text_object(const std::string& text);
+
 /// A name that is looked up often: made when first asked for, and kept.
 class Name {
  public:

@@ -149,6 +149,19 @@ void take_buffer(Door& door) {
   settle(from, Device{}, lease, door);
 }
 
+std::int64_t integer(PyObject* item, const char* what, const Door& door) {
+  const long long number = PyLong_AsLongLong(item);
+  if (number == -1 && PyErr_Occurred() != nullptr) {
+    if (PyErr_ExceptionMatches(PyExc_TypeError) == 0 &&
+        PyErr_ExceptionMatches(PyExc_OverflowError) == 0) {
+      throw PythonError();  // the item's own
+    }
+    forget_error();
+    refuse(door, std::string("its interface's ") + what + " does not hold integers");
+  }
+  return number;
+}
+
 std::vector<std::int64_t> integers(PyObject* sequence, const char* what, const Door& door) {
   std::vector<std::int64_t> numbers;
   if (sequence == nullptr || PySequence_Check(sequence) == 0) {
@@ -161,16 +174,7 @@ std::vector<std::int64_t> integers(PyObject* sequence, const char* what, const D
   refuse_many_dimensions(static_cast<std::size_t>(count), door);
   for (Py_ssize_t i = 0; i < count; ++i) {
     const Ref item = checked(PySequence_GetItem(sequence, i));
-    const long long number = PyLong_AsLongLong(item.get());
-    if (number == -1 && PyErr_Occurred() != nullptr) {
-      if (PyErr_ExceptionMatches(PyExc_TypeError) == 0 &&
-          PyErr_ExceptionMatches(PyExc_OverflowError) == 0) {
-        throw PythonError();  // the item's own
-      }
-      forget_error();
-      refuse(door, std::string("its interface's ") + what + " does not hold integers");
-    }
-    numbers.push_back(number);
+    numbers.push_back(integer(item.get(), what, door));
   }
   return numbers;
 }
@@ -217,10 +221,12 @@ Ref read_data(PyObject* object, PyObject* dictionary, Description& from, const D
     refuse(door, "its interface has no data");
   }
   const Py_buffer* buffer = PyMemoryView_GET_BUFFER(memory.get());
+  if (PyBuffer_IsContiguous(buffer, 'C') == 0) {
+    refuse(door, "its interface's data is a buffer with gaps");
+  }
   std::int64_t offset = 0;
   if (const Ref given = item_of(dictionary, "offset"); given && given.get() != Py_None) {
-    offset = PyLong_AsLongLong(given.get());
-    check_error();
+    offset = integer(given.get(), "offset", door);
   }
   if (offset < 0 || offset > buffer->len) {
     refuse(door, "its interface's offset lies outside its data");
@@ -275,8 +281,13 @@ void take_array_interface(Door& door, bool cuda) {
   door.source.traits.conditions.add_if(mask && mask.get() != Py_None, Condition::kMasked);
   // Version 3 of the interface: the stream that the memory is ordered on, if it has to be waited
   // for.
-  if (const Ref stream = item_of(dictionary.get(), "stream"); cuda && stream) {
-    door.source.stream = stream_argument(stream.get()).value_or(Stream{});
+  if (const Ref stream = item_of(dictionary.get(), "stream");
+      cuda && stream && stream.get() != Py_None) {
+    const std::int64_t handle = integer(stream.get(), "stream", door);
+    if (handle <= 0) {  // 0 could mean two of CUDA's
+      refuse(door, "its interface's stream is " + std::to_string(handle) + ", which is no stream");
+    }
+    door.source.stream = Stream{reinterpret_cast<void*>(handle)};
   }
 }
 

@@ -9,12 +9,14 @@ class NumPyTarget final : public Target {
  public:
   NumPyTarget() : Target(Towards::kNumPy) {}
 
-  /// An array that was read in its object's place is one too, where it holds no numbers: nothing
-  /// else could become of it.
+  /// An array that was read in its object's place is one too, where nothing else could become of
+  /// it.
   [[nodiscard]] bool owns(const Door& door) const override {
     const Traits& traits = door.source.traits;
-    return door.way == &kNumPyWay &&
-           (!door.held || (traits.no_numbers && !traits.conditions.has(Condition::kCopiesOut)));
+    if (door.way == &kNumPyWay) [[likely]] {
+      return !door.held || (traits.no_numbers && !traits.conditions.has(Condition::kCopiesOut));
+    }
+    return door.way == &kNumPyScalarWay && traits.own_copy_bytes >= 0;
   }
   [[nodiscard]] const Capabilities& capabilities(
       Door& door, const Call& call, std::optional<Capabilities>& /*changed*/) const override {

@@ -66,9 +66,10 @@ int get_buffer(PyObject* self, Py_buffer* view, int flags) {
     }
     const std::int64_t itemsize = dtype.itemsize();
     Py_ssize_t* strides = nullptr;
-    if ((flags & PyBUF_STRIDES) == PyBUF_STRIDES) {
+    // Both have to be null where there are no dimensions.
+    if ((flags & PyBUF_STRIDES) == PyBUF_STRIDES && tensor.ndim != 0) {
       strides = static_cast<Py_ssize_t*>(
-          PyMem_Malloc(sizeof(Py_ssize_t) * static_cast<std::size_t>(tensor.ndim + 1)));
+          PyMem_Malloc(sizeof(Py_ssize_t) * static_cast<std::size_t>(tensor.ndim)));
       if (strides == nullptr) {
         throw std::bad_alloc();
       }
@@ -83,7 +84,8 @@ int get_buffer(PyObject* self, Py_buffer* view, int flags) {
     view->readonly = managed.readonly() ? 1 : 0;
     view->ndim = tensor.ndim;
     view->format = (flags & PyBUF_FORMAT) != 0 ? const_cast<char*>(format) : nullptr;
-    view->shape = (flags & PyBUF_ND) != 0 ? reinterpret_cast<Py_ssize_t*>(tensor.shape) : nullptr;
+    const bool shaped = (flags & PyBUF_ND) != 0 && tensor.ndim != 0;
+    view->shape = shaped ? reinterpret_cast<Py_ssize_t*>(tensor.shape) : nullptr;
     view->strides = strides;
     view->suboffsets = nullptr;
     view->internal = strides;
