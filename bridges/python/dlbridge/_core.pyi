@@ -135,6 +135,7 @@ def add_library(
     copies_out: bool,
     read: Callable[[Any], Any] | None,
     conditions: Callable[[Any], Iterable[str]] | None,
+    refusal: Callable[[Any, Exception], Exception | None] | None,
     fixes: dict[str, str],
 ) -> None: ...
 def new_target(

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from dlbridge import _core
+from dlbridge._errors import ConversionRefused
 
 ENTRY_POINTS = "dlbridge.libraries"
 
@@ -130,7 +131,8 @@ class Library(NamedTuple):
     to. ``copies_out``: its export is a copy, so no view of its memory can be had. ``read(x)`` gives
     what is to be taken in x's place, for objects without a protocol, or raises; ``conditions(x)``
     names what DLPack cannot say of x ("in_graph", "masked"). ``fixes`` are the calls that take a
-    condition away ("read_only": "x.copy()").
+    condition away ("read_only": "x.copy()"). ``refusal(x, error)`` says what the library's own
+    error means where its export of x fails, or gives None: then the error is the caller's.
 
     As a target: ``capabilities``, or a function that gives them as they are now; ``take`` (a
     function, or "module:name") makes the library's object of what it is handed, which is one of
@@ -150,6 +152,7 @@ class Library(NamedTuple):
     copies_out: bool = False
     read: Callable[[Any], Any] | None = None
     conditions: Callable[[Any], Iterable[str]] | None = None
+    refusal: Callable[[Any, Exception], ConversionRefused | None] | None = None
     fixes: Mapping[str, str] = _NONE
     capabilities: Capabilities | Callable[[], Capabilities] | None = None
     take: Callable[[Any], Any] | str | None = None
@@ -202,6 +205,7 @@ def _add(library: Library) -> None:
         copies_out=library.copies_out,
         read=library.read,
         conditions=library.conditions,
+        refusal=library.refusal,
         fixes=dict(library.fixes),
     )
     _libraries[library.name] = library

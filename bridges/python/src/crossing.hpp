@@ -32,7 +32,14 @@ template <typename AnyTarget>
 template <bool kRecorded = true, typename AnyTarget>
 [[nodiscard]] inline auto cross(PyObject* object, const Way& way, const AnyTarget& target,
                                 const Call& call) {
-  Door door(object, way, {.reader = target.reader, .stream = call.stream});
+  if constexpr (std::is_same_v<AnyTarget, Target>) {
+    if (target.keeps(object, way, call)) {
+      return Ref::borrow(object);
+    }
+  }
+  Door door(object, way, {.reader = target.reader,
+             .stream = call.stream,
+             .never_copies = call.policy.copy() == CopyRule::kNever});
   std::optional<Capabilities> changed;
   const Capabilities& capabilities = met(door, target, call, changed);
   const Plan decided =

@@ -318,7 +318,8 @@ PyObject* capability_fields(PyObject* /*module*/, PyObject* /*unused*/) {
 PyObject* add_library(PyObject* /*module*/, PyObject* arguments, PyObject* keywords) {
   static const char* const kKeywords[] = {
       "name",       "modules", "object",     "immutable", "legacy_writable",
-      "copies_out", "read",    "conditions", "fixes",     nullptr};
+      "copies_out", "read",    "conditions", "refusal",   "fixes",
+      nullptr};
   const char* name = nullptr;
   const char* object = nullptr;
   PyObject* modules = nullptr;
@@ -327,11 +328,12 @@ PyObject* add_library(PyObject* /*module*/, PyObject* arguments, PyObject* keywo
   int copies_out = 0;
   PyObject* read = nullptr;
   PyObject* conditions = nullptr;
+  PyObject* refusal = nullptr;
   PyObject* fixes = nullptr;
-  if (PyArg_ParseTupleAndKeywords(arguments, keywords, "$sO!spppOOO!:add_library",
+  if (PyArg_ParseTupleAndKeywords(arguments, keywords, "$sO!spppOOOO!:add_library",
                                   const_cast<char**>(kKeywords), &name, &PyTuple_Type, &modules,
                                   &object, &immutable, &legacy_writable, &copies_out, &read,
-                                  &conditions, &PyDict_Type, &fixes) == 0) {
+                                  &conditions, &refusal, &PyDict_Type, &fixes) == 0) {
     return nullptr;
   }
   return guarded([&]() -> PyObject* {
@@ -347,6 +349,7 @@ PyObject* add_library(PyObject* /*module*/, PyObject* arguments, PyObject* keywo
                   [&](const std::string& each) { names.push_back(each); });
     row->read = kept_or_null(read);
     row->conditions = kept_or_null(conditions);
+    row->refusal = kept_or_null(refusal);
     // Never freed: what is being converted may speak from an older row.
     const LibraryRow* kept = row.release();
     for (const auto& each : names) {

@@ -25,6 +25,7 @@ struct LibraryRow {
   bool copies_out = false;         // what it hands out is a copy of its memory
   PyObject* read = nullptr;        // object -> something that speaks a protocol; or null
   PyObject* conditions = nullptr;  // object -> names of what stands in its way; or null
+  PyObject* refusal = nullptr;     // (object, error of its own) -> our refusal or None; or null
   ConditionTexts fixes;
 };
 

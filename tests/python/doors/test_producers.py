@@ -330,3 +330,54 @@ def test_a_junk_table_gives_way_to_the_method(attribute: Any) -> None:
     kind = tabled("good", method=True)
     kind.__dlpack_c_exchange_api__ = attribute
     assert dlbridge.to_numpy(producer_f32(kind=kind)).tolist() == VALUES
+
+
+IS_COPIED = 2
+
+
+class Copies(Producer):
+    """Its memory cannot be had, as a compressed array's cannot."""
+
+    def __dlpack__(self, *, copy: bool | None = None, **keywords: Any) -> Any:
+        if copy is False:
+            raise BufferError("it cannot be had without a copy")
+        return super().__dlpack__(copy=copy, **keywords)
+
+
+@pytest.mark.parametrize("convert", [dlbridge.to_numpy, dlbridge.to_torch, dlbridge.from_dlpack])
+def test_a_copy_of_a_producers_is_none_of_ours_to_call_a_view(convert: Any) -> None:
+    made = producer_f32(flags=IS_COPIED)
+    plan = dlbridge.explain(made, "numpy")
+    assert not plan.view and plan.bytes_copied == 24 and plan.writable
+    assert "its library hands out a copy" in plan.reasons[0]
+    assert dlbridge.to_numpy(convert(made)).tolist() == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(dlbridge.ConversionRefused, match="hands out a copy"):
+        convert(producer_f32(flags=IS_COPIED), copy=False)
+    with dlbridge.no_copies(), pytest.raises(dlbridge.ConversionRefused):
+        convert(producer_f32(flags=IS_COPIED))
+
+
+@pytest.mark.parametrize("how", [{"copy": False}, {"policy": "zero_copy"}, {"policy": "strict"}])
+def test_a_producer_is_told_that_nothing_may_be_copied(how: dict[str, Any]) -> None:
+    with pytest.raises(BufferError, match="cannot be had without a copy"):
+        dlbridge.to_numpy(producer_f32(kind=Copies), **how)
+    with pytest.raises(BufferError, match="cannot be had without a copy"):
+        dlbridge.explain(producer_f32(kind=Copies), "numpy", **how)
+    assert dlbridge.to_numpy(producer_f32(kind=Copies)).size == 6
+
+
+def test_a_producer_that_knows_no_copy_is_asked_without_it() -> None:
+    class Old:
+        def __init__(self) -> None:
+            self.producer = producer_f32()
+
+        def __dlpack__(self, stream: Any = None, max_version: Any = None) -> Any:
+            return self.producer.__dlpack__(max_version=max_version)
+
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return (1, 0)
+
+    old = Old()
+    for _ in range(2):
+        assert dlbridge.to_numpy(old, copy=False).size == 6
+    assert [call["max_version"] for call in old.producer.calls] == [(1, 3), (1, 3)]

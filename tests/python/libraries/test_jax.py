@@ -7,6 +7,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from dlb_support import run_child
 from library_tests import VALUES, AsSource, AsTarget, aligned
 
 import dlbridge
@@ -109,3 +110,46 @@ def test_a_silent_copy_is_told_of_and_refused(monkeypatch: pytest.MonkeyPatch) -
         dlbridge.to(source, "jax_that_copies")
     with pytest.raises(dlbridge.ConversionRefused, match="without a word"):
         dlbridge.to(source, "jax_that_copies", copy=False)
+
+
+SHARDED = """
+import jax, numpy as np, dlbridge
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+where = NamedSharding(Mesh(np.array(jax.devices()), ("d",)), PartitionSpec("d"))
+x = jax.device_put(jax.numpy.arange(8.0), where)
+assert dlbridge.to(x, "jax") is x and dlbridge.to([x], "jax", policy="strict")[0] is x
+assert dlbridge.explain(x, "jax").view and not dlbridge.explain(x, "jax").writable
+assert dlbridge.accepts("jax")(jax.numpy.sin)(x).shape == (8,)
+for call in (dlbridge.to_numpy, dlbridge.to_torch, dlbridge.from_dlpack):
+    try:
+        call(x)
+    except dlbridge.ConversionRefused as refused:
+        assert refused.fix == "np.asarray(x)" and type(refused.__cause__) is BufferError
+        assert "on 4 devices" in str(refused)
+assert dlbridge.explain(x, "numpy").fix == "np.asarray(x)"
+assert dlbridge.to_numpy(np.asarray(x)).tolist() == list(range(8))
+print("done")
+"""
+
+
+def test_an_array_on_several_devices_is_jaxs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    assert run_child(SHARDED) == "done\n"
+
+
+def test_what_jax_refuses_to_export_is_told_with_its_fix() -> None:
+    x = jax.numpy.arange(3, dtype="int4")
+    assert dlbridge.to(x, "jax") is x
+    with pytest.raises(dlbridge.ConversionRefused) as refused:
+        dlbridge.to_numpy(x)
+    assert dlbridge.to_numpy(eval(str(refused.value.fix))).tolist() == [0, 1, 2]
+    x = jax.numpy.ones(3)
+    x.delete()
+    with pytest.raises(dlbridge.ConversionRefused, match="it was deleted") as refused:
+        dlbridge.to_numpy(x)
+    assert refused.value.fix is None and dlbridge.explain(x, "numpy").refused
+
+
+def test_a_traced_array_stays_itself() -> None:
+    made = jax.jit(dlbridge.accepts("jax")(jax.numpy.sin))(jax.numpy.ones(2))
+    assert made.shape == (2,)

@@ -74,3 +74,33 @@ def test_tensors_become_series_and_frames_over_their_memory() -> None:
     with pytest.raises(dlbridge.ConversionRefused, match="at most 2"):
         dlbridge.to(torch.zeros(2, 2, 2), "pandas")
     assert dlbridge.to(frame, "pandas") is frame
+
+
+def test_arrays_of_columns_are_columns() -> None:
+    pytest.importorskip("pyarrow")
+    assert dlbridge.to_torch(pd.array([1, 2], dtype="Int64")).tolist() == [1, 2]
+    assert dlbridge.to_numpy(pd.array([True, False], dtype="boolean")).tolist() == [True, False]
+    x = pd.array([1, None], dtype="Int64")
+    with pytest.raises(dlbridge.ConversionRefused, match="with nulls") as caught:
+        dlbridge.to_numpy(x)
+    assert dlbridge.to_numpy(eval(str(caught.value.fix).partition(" (")[0])).tolist() == [1, 0]
+    dense = pd.arrays.SparseArray([0.0, 1.0])
+    for x in (dense, pd.Series(dense), pd.DataFrame({"a": dense})):
+        with pytest.raises(dlbridge.ConversionRefused, match="sparse") as caught:
+            dlbridge.to_numpy(x)
+        made = dlbridge.to_numpy(eval(str(caught.value.fix), {"x": x}))
+        assert made.ravel().tolist() == [0, 1]
+
+
+def test_what_is_no_array_is_none() -> None:
+    for x in (pd.Timestamp("2020"), pd.NaT, pd.NA, pd.Interval(0, 1), pd.Series([1]).groupby([1])):
+        for call in (dlbridge.to_numpy, dlbridge.to_torch):
+            with pytest.raises(TypeError, match="is no array"):
+                call(x)
+        assert dlbridge.to_numpy([x, np.ones(1)])[0] is x
+
+
+def test_a_frame_of_several_types_stays_pandas_own() -> None:
+    frame = pd.DataFrame({"a": [1], "b": ["x"]})
+    assert dlbridge.to(frame, "pandas") is frame
+    assert dlbridge.explain(frame, "pandas").view

@@ -108,3 +108,11 @@ def test_results_of_duckdb() -> None:
     x = duckdb.sql("select i::double as a, -i::double as b from range(5000) t(i)")
     made = dlbridge.to_numpy(x)
     np.testing.assert_array_equal(made, np.arange(5000.0)[:, None] * [1, -1])
+
+
+def test_structs_of_several_types_are_a_tree_of_their_fields() -> None:
+    x = pl.Series([{"a": 1, "b": 2.5}])
+    with pytest.raises(dlbridge.ConversionRefused, match="of several types") as caught:
+        dlbridge.to_numpy(x)
+    tree = dlbridge.to_numpy(eval(str(caught.value.fix)))
+    assert tree["a"].tolist() == [1] and tree["b"].tolist() == [2.5]

@@ -161,3 +161,18 @@ def test_libraries_that_speak_legacy_only_reach_it() -> None:
     with pytest.raises(Exception):  # noqa: B017 what pyarrow raises is its own affair
         pa.Tensor.from_dlpack(x)
     np.testing.assert_array_equal(dlbridge.to(x, "pyarrow").to_numpy(), VALUES)
+
+
+def test_structs_of_several_types_are_a_tree_of_their_fields() -> None:
+    x = pa.array([{"a": 1, "b": 2.5}])
+    with pytest.raises(dlbridge.ConversionRefused, match="of several types") as caught:
+        dlbridge.to_numpy(x)
+    tree = dlbridge.to_numpy(eval(str(caught.value.fix)))
+    assert tree["a"].tolist() == [1] and tree["b"].tolist() == [2.5]
+
+
+def test_an_array_of_tensors_is_one_tensor() -> None:
+    values = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(12, dtype="f4")), 6)
+    x = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.float32(), [2, 3]), values)
+    assert dlbridge.to_numpy(x, copy=False).shape == (2, 2, 3)
+    assert dlbridge.to_torch(x).sum() == 66

@@ -1,8 +1,10 @@
 """JAX: immutable, and picky about alignment and layout."""
 
 import functools
+from typing import Any
 
-from dlbridge import Capabilities, Library
+from dlbridge import Capabilities, ConversionRefused, Library
+from dlbridge._errors import refused
 from dlbridge.libraries import FLOAT8, MORE_FLOAT8, PLAIN, WIDE
 
 
@@ -26,12 +28,26 @@ def _now() -> Capabilities:
     return _with(() if wide else WIDE)
 
 
+def _refusal(x: Any, error: Exception) -> ConversionRefused | None:
+    what = "cannot take a jax.Array in"
+    if x.is_deleted():
+        return refused(what, "it was deleted, as one whose memory was given away is")
+    devices = len(x.sharding.device_set)
+    if devices > 1:
+        gather = "np.asarray(x)" if x.is_fully_addressable else None
+        return refused(what, f"its values lie on {devices} devices", gather)
+    if x.dtype.name.lstrip("u") in ("int1", "int2", "int4"):
+        return refused(what, f"jax exports no {x.dtype.name}", 'x.astype("int8")')
+    return None
+
+
 ROWS = (
     Library(
         name="jax",
         modules=("jax", "jaxlib"),
         object="jax.Array",
         immutable=True,
+        refusal=_refusal,
         fixes={"read_only": "np.array(x)"},
         capabilities=_now,
         take="jax.dlpack:from_dlpack",

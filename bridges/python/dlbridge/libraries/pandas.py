@@ -34,7 +34,18 @@ def _conditions(x: Any) -> Iterable[str]:
 
 
 def _read(x: Any) -> Any:
+    import pandas
+
+    dense = "x.sparse.to_dense()"
+    if isinstance(x, pandas.api.extensions.ExtensionArray):
+        x = pandas.Series(x, copy=False)
+        dense = "x.to_dense()"
+    if not isinstance(x, (pandas.Series, pandas.Index, pandas.DataFrame)):
+        raise TypeError(f"a pandas.{type(x).__name__} is no array")
     types = _types(x)
+    if any(isinstance(dtype, pandas.SparseDtype) for dtype in types):
+        reason = "its values lie apart from the gaps between them"
+        raise refused(f"cannot take a sparse pandas.{type(x).__name__} in", reason, dense)
     if len(types) > 1:
         raise refused(
             f"cannot take a pandas.{type(x).__name__} in",

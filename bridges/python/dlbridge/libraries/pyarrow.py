@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dlbridge import Capabilities, Library
+from dlbridge import Capabilities, ConversionRefused, Library
 from dlbridge._errors import refused
 from dlbridge.libraries import FLOATS, INTEGERS, UNSIGNED, address_by_dlpack
 
@@ -34,6 +34,12 @@ def _read(x: Any) -> Any:
         x = x.chunk(0)
     if type(x).__name__ == "ChunkedArray" and _nulls(x) and _fix(x) is not None:
         raise refused("cannot take a pyarrow.ChunkedArray in", "a null is no number", _fix(x))
+    if type(x).__name__ == "FixedShapeTensorArray":
+        return x.to_numpy_ndarray() if not _nulls(x) else _Column(x)
+    if str(getattr(x, "type", "")).startswith("struct") and len({f.type for f in x.type}) > 1:
+        what = f"cannot take a pyarrow.{type(x).__name__} in"
+        fields = "dict(zip([field.name for field in x.type], x.flatten()))"
+        raise refused(what, "the fields of its structs are of several types", fields)
     if hasattr(x, "__arrow_c_stream__"):
         return x  # columns, by Arrow's own interface
     # What has no type has no gaps either: its Tensor holds numbers, as what lends one on does.
@@ -42,12 +48,14 @@ def _read(x: Any) -> Any:
         bits = str(kind) == "bool" and not _nulls(x)
         if hasattr(x, "__arrow_c_array__") and (bits or _fix(x) is None):
             return _Column(x)
-        try:
-            x.__dlpack__(max_version=(1, 0))
-        except TypeError as error:  # its own refusal, which knows no way out
-            what = f"cannot take a pyarrow.{type(x).__name__} in"
-            raise refused(what, str(error).rstrip("."), _fix(x)) from error
     return x
+
+
+def _refusal(x: Any, error: Exception) -> ConversionRefused | None:
+    if not isinstance(error, TypeError):
+        return None  # its own refusals are, and know no way out
+    what = f"cannot take a pyarrow.{type(x).__name__} in"
+    return refused(what, str(error).rstrip("."), _fix(x))
 
 
 def _nulls(x: Any) -> int:
@@ -83,6 +91,7 @@ ROWS = (
     Library(
         name="pyarrow",
         read=_read,
+        refusal=_refusal,
         fixes={
             "read_only": "x.to_numpy(zero_copy_only=False).copy()",
             "mixed_types": "dict(zip(x.column_names, x.columns))",

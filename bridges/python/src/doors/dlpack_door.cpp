@@ -92,7 +92,8 @@ ManagedTensor call_producer(Door& door, bool legacy_writable) {
   const auto declared = declared_device(door);
   const Ref method = checked(PyObject_GetAttrString(door.readable, "__dlpack__"));
   const Ref keywords = checked(PyDict_New());
-  if (!wants_bare_call(Py_TYPE(door.readable))) {
+  const bool bare = wants_bare_call(Py_TYPE(door.readable));
+  if (!bare) {
     const Ref version = checked(Py_BuildValue("(ii)", kVersion.major, kVersion.minor));
     checked(PyDict_SetItemString(keywords.get(), "max_version", version.get()));
   }
@@ -102,14 +103,24 @@ ManagedTensor call_producer(Door& door, bool legacy_writable) {
     const Ref stream = stream_number(declared->type, door.source.stream);
     checked(PyDict_SetItemString(keywords.get(), "stream", stream.get()));
   }
+  if (door.look.never_copies) {
+    checked(PyDict_SetItemString(keywords.get(), "copy", Py_False));
+  }
   Ref result = call_dlpack(method.get(), keywords.get());
-  if (!result && item_of(keywords.get(), "max_version") && is_about_keyword("max_version")) {
-    PyErr_Clear();
-    checked(PyDict_DelItemString(keywords.get(), "max_version"));
-    result = call_dlpack(method.get(), keywords.get());
-    if (result) {
-      remember_bare_call(Py_TYPE(door.readable));
+  const auto try_without = [&](const char* keyword) {
+    if (result || !is_about_keyword(keyword)) {
+      return false;
     }
+    PyErr_Clear();
+    checked(PyDict_DelItemString(keywords.get(), keyword));
+    result = call_dlpack(method.get(), keywords.get());
+    return static_cast<bool>(result);
+  };
+  if (door.look.never_copies) {
+    (void)try_without("copy");
+  }
+  if (!bare && try_without("max_version")) {
+    remember_bare_call(Py_TYPE(door.readable));
   }
   if (!result) {
     throw PythonError();
@@ -143,9 +154,17 @@ void describe_taken(Door& door) {
   dlbridge::describe(door.taken, *door.library, door.source);
 }
 
+void note_copy(Door& door) {
+  door.source.traits.conditions.add_if(
+      (door.taken.flags() & DLPACK_FLAG_BITMASK_IS_COPIED) != 0 &&
+          element_count(door.taken.tensor()) != 0,
+      Condition::kCopiesOut);
+}
+
 void take_by_dlpack(Door& door) {
   door.taken = call_producer(door, door.row != nullptr && door.row->legacy_writable);
   describe_taken(door);
+  note_copy(door);
   door.source.traits.copies_to_host = true;
   door.source.traits.copies_there = true;
 }

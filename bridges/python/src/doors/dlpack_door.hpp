@@ -10,6 +10,8 @@ void take_by_dlpack(Door& door);
 
 /// Makes of the managed tensor that the door took what plan() has to know.
 void describe_taken(Door& door);
+/// Says so where what a producer gave is a copy of the object's memory.
+void note_copy(Door& door);
 
 /// What the door took.
 [[nodiscard]] ManagedTensor give_taken(Door& door);

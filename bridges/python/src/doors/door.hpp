@@ -23,6 +23,7 @@ class Door {
     Stream (*reader)(Device) = stream_of_managed;  // whose stream will read memory of that device
     std::optional<Stream> stream{};                // the caller's word for it
     bool only_look = false;                        // a raw capsule is not consumed
+    bool never_copies = false;                     // which a producer is told
   };
 
   Door(PyObject* opened, const Way& through, const Look& how)

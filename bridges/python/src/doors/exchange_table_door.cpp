@@ -46,6 +46,7 @@ void take(Door& door) {
   }
   door.taken = call_table(*table, door);
   describe_taken(door);
+  note_copy(door);
   door.source.traits.copies_to_host = true;
   door.source.traits.copies_there = true;
 }

@@ -13,6 +13,32 @@ namespace {
                              "interfaces, the buffer protocol and Arrow's C interface)");
 }
 
+// What an object's own library refused, said with what its row knows of it. Throws PythonError.
+[[noreturn]] void tell_again(const LibraryRow& row, PyObject* object) {
+  if (PyErr_ExceptionMatches(PyExc_Exception) == 0 ||
+      PyErr_ExceptionMatches(PyExc_MemoryError) != 0) {
+    throw PythonError();
+  }
+  PyObject* type = nullptr;
+  PyObject* value = nullptr;
+  PyObject* traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyErr_NormalizeException(&type, &value, &traceback);
+  const Ref told(PyObject_CallFunctionObjArgs(row.refusal, object, value, nullptr));
+  if (told && told.get() != Py_None) {
+    PyException_SetTraceback(value, traceback == nullptr ? Py_None : traceback);
+    PyException_SetCause(told.get(), Py_NewRef(value));
+    PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(told.get())), told.get());
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+  } else {
+    PyErr_Clear();
+    PyErr_Restore(type, value, traceback);
+  }
+  throw PythonError();
+}
+
 }  // namespace
 
 void describe_by_registry(Door& door) {
@@ -35,7 +61,14 @@ void describe_by_registry(Door& door) {
   if (way == nullptr || way->take == nullptr) {
     raise_no_array(door.object);
   }
-  way->take(door);
+  try {
+    way->take(door);
+  } catch (const PythonError&) {
+    if (row == nullptr || row->refusal == nullptr) {
+      throw;
+    }
+    tell_again(*row, door.object);
+  }
   door.source.traits.conditions |= found;
 }
 

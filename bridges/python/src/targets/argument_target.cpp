@@ -15,14 +15,6 @@ std::string in_words(DType dtype, std::int32_t ndim) {
 
 }  // namespace
 
-void ArgumentTarget::require_shared(Door& door) {
-  // Of a capsule or a ManagedTensor that holds a copy its caller has the memory too, or gave it up.
-  if (door.way != &kCapsuleWay && door.way != &kManagedTensorWay &&
-      (door.taken.flags() & DLPACK_FLAG_BITMASK_IS_COPIED) != 0) {
-    door.source.traits.conditions.add(Condition::kCopiesOut);
-  }
-}
-
 void ArgumentTarget::raise_mismatch(const Door& door, const Plan& plan) const {
   const DLTensor& tensor = door.source.tensor;
   raise(PyExc_TypeError, "expected a tensor of " + in_words(parameter.dtype, parameter.ndim) +

@@ -14,11 +14,8 @@ struct ArgumentTarget {
   static constexpr Stream (*reader)(Device) = stream_of_managed;
 
   [[nodiscard]] bool owns(const Door& /*door*/) const { return false; }
-  [[nodiscard]] const Capabilities& capabilities(Door& door, const Call& /*call*/,
+  [[nodiscard]] const Capabilities& capabilities(const Door& /*door*/, const Call& /*call*/,
                                                  std::optional<Capabilities>& /*changed*/) const {
-    if (parameter.in_place && door.taken) [[unlikely]] {
-      require_shared(door);
-    }
     return parameter.loadable ? view_capabilities() : managed_tensor_capabilities();
   }
   [[nodiscard]] bool leaves_to_another(const Door& door, const Plan& plan) const {
@@ -42,7 +39,6 @@ struct ArgumentTarget {
   const Matching matching;
 
  private:
-  static void require_shared(Door& door);
   [[noreturn]] void raise_mismatch(const Door& door, const Plan& plan) const;
 };
 

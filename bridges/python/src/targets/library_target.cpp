@@ -9,6 +9,16 @@ PackageAttribute hand_over("dlbridge._targets", "hand_over");
 
 }  // namespace
 
+bool LibraryTarget::keeps(PyObject* object, const Way& way, const Call& call) const {
+  const Request& request = call.request;
+  if (&way == &kRegisteredWay || call.policy.copy() == CopyRule::kAlways || request.dtype ||
+      request.device || request.c_order || request.writable) {
+    return false;
+  }
+  const LibraryRow* row = library_known_of(Py_TYPE(object));
+  return row != nullptr && row->name == row_.name;
+}
+
 bool LibraryTarget::owns(const Door& door) const {
   return door.row != nullptr && door.row->name == row_.name;
 }

@@ -11,6 +11,7 @@ class LibraryTarget final : public Target {
  public:
   explicit LibraryTarget(ConsumerRow row) : Target(Towards::kOther), row_(std::move(row)) {}
 
+  [[nodiscard]] bool keeps(PyObject* object, const Way& way, const Call& call) const override;
   [[nodiscard]] bool owns(const Door& door) const override;
   [[nodiscard]] const Capabilities& capabilities(
       Door& door, const Call& call, std::optional<Capabilities>& changed) const override;

@@ -24,6 +24,12 @@ class Target {
   /// Of the calls that lead to it.
   static constexpr Dialect dialect = Dialect::kPython;
 
+  /// Whether the object comes back without a look into it: libraries have objects of their own that
+  /// they export to nobody.
+  [[nodiscard]] virtual bool keeps(PyObject* /*object*/, const Way& /*way*/,
+                                   const Call& /*call*/) const {
+    return false;
+  }
   /// Whether the object is of the target's library.
   [[nodiscard]] virtual bool owns(const Door& door) const = 0;
   /// What it can take of what was opened: its own table, or `changed`, which is filled then.
