@@ -105,7 +105,8 @@ ROOMS = (
     ),
     Room(
         (*files("bridges/cpython/src/", "python_lease.cpp python_text.cpp"),
-         "bridges/numpy/src/numpy.cpp"), (NUMPY_TESTS,), CROSSINGS,
+         *files("bridges/numpy/src/", "numpy.cpp numpy_inexpressible.cpp numpy_subclasses.cpp")),
+        (NUMPY_TESTS,), CROSSINGS,
     ),
     Room(
         files(SRC, "call.cpp crossing.cpp errors.cpp ledger.cpp registry.cpp trees.cpp")
@@ -119,7 +120,7 @@ ROOMS = (
         (), CROSSINGS,
     ),
     Room(
-        (*files(SRC + "devices/", "devices.cpp managed_memory.cpp"),
+        (*files(SRC + "devices/", "devices.cpp"),
          *files(SRC, "doors/door.cpp targets/pending_target.cpp types/arriving_type.cpp")),
         (), (*DEVICES, *CROSSINGS),
     ),
