@@ -26,15 +26,14 @@ PyObject* Name::made() {
 }
 
 Ref text_object(const std::string& text) {
-  return checked(PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()),
-                                      "backslashreplace"));
+  return checked(
+      PyUnicode_DecodeUTF8(text.data(), static_cast<Py_ssize_t>(text.size()), "backslashreplace"));
 }
 
 Ref text_tuple(const std::vector<std::string>& texts) {
   Ref tuple = checked(PyTuple_New(static_cast<Py_ssize_t>(texts.size())));
   for (std::size_t i = 0; i < texts.size(); ++i) {
-    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i),
-                     text_object(texts[i]).release());
+    PyTuple_SET_ITEM(tuple.get(), static_cast<Py_ssize_t>(i), text_object(texts[i]).release());
   }
   return tuple;
 }

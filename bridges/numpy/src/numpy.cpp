@@ -31,6 +31,7 @@ constexpr Library kNumPy{
         {Condition::kMasked, "x.filled() (the mask is lost)"},
         {Condition::kUnit, "x.value (the unit is lost)"},
         {Condition::kCastAsked, "x.astype(\"{to_dtype}\")"},
+        {Condition::kNoCast, "x.real (the imaginary part is lost)"},
     }},
 };
 

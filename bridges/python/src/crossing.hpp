@@ -37,7 +37,8 @@ template <bool kRecorded = true, typename AnyTarget>
       return Ref::borrow(object);
     }
   }
-  Door door(object, way, {.reader = target.reader,
+  Door door(object, way,
+            {.reader = target.reader,
              .stream = call.stream,
              .never_copies = call.policy.copy() == CopyRule::kNever});
   std::optional<Capabilities> changed;

@@ -317,9 +317,8 @@ PyObject* capability_fields(PyObject* /*module*/, PyObject* /*unused*/) {
 
 PyObject* add_library(PyObject* /*module*/, PyObject* arguments, PyObject* keywords) {
   static const char* const kKeywords[] = {
-      "name",       "modules", "object",     "immutable", "legacy_writable",
-      "copies_out", "read",    "conditions", "refusal",   "fixes",
-      nullptr};
+      "name",       "modules", "object", "immutable", "legacy_writable", "copies_out", "read",
+      "conditions", "refusal", "fixes",  nullptr};
   const char* name = nullptr;
   const char* object = nullptr;
   PyObject* modules = nullptr;

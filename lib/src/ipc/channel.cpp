@@ -169,7 +169,7 @@ void require_all(bool arrived, std::size_t descriptors) {
     throw ConversionRefused(
         "cannot take a message in: not all of its descriptors arrived, for which this process has "
         "no room; raise `ulimit -n`, or keep fewer trees, and have it sent again",
-        {"this process has no room for more descriptors"});
+        {"this process has no room for more of them: raise `ulimit -n`, or keep fewer trees"});
   }
   if (descriptors > detail::kMostBlocks) {
     throw ConversionRefused("cannot take a message in: it came with too many descriptors",

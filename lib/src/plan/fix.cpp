@@ -271,6 +271,14 @@ class Adviser {
     if (condition == Condition::kNoWayToDevice && Device(source_.tensor.device).host_accessible()) {
       return {};
     }
+    if (condition == Condition::kNoCast) {
+      if (source_.tensor.dtype.code != kDLComplex) {
+        return {};
+      }
+      if (request_.dtype && request_.dtype->code == kDLBool) {
+        return "x != 0";
+      }
+    }
     if (condition == Condition::kUnit && !std::string_view(source_.fix).empty()) {
       return std::string(source_.fix);  // of a class of somebody's own
     }

@@ -194,6 +194,7 @@ TEST_F(SharedMemory, message_for_which_there_are_no_descriptors_is_refused_with_
     tensors.push_back(floats_in_block(4));
   }
   send(sockets.here.get(), pack(tensors, SharedMode::kRead));
+  send(sockets.here.get(), packed(floats_in_block(4)));
   rlimit limit{};
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
   const int status = in_child([&] {
@@ -202,7 +203,9 @@ TEST_F(SharedMemory, message_for_which_there_are_no_descriptors_is_refused_with_
     try {
       (void)receive(sockets.there.get());
     } catch (const ConversionRefused& refused) {
-      return refused.reasons.at(0).find("ulimit -n") != std::string::npos ? 0 : 1;
+      const bool advised = refused.reasons.at(0).find("ulimit -n") != std::string::npos &&
+                           std::string_view(refused.what()).find("ulimit -n") != std::string::npos;
+      return advised && receive(sockets.there.get())->tensors.size() == 1 ? 0 : 1;
     }
     return 2;
   });

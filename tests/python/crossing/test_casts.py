@@ -363,3 +363,17 @@ def test_threads_that_refuse_together_name_their_own() -> None:
     for thread in threads:
         thread.join()
     assert all(f"x[{at}] is {1000 + at}," in said[at] for at in range(8))
+
+
+@pytest.mark.parametrize("make", [np.array, torch.tensor])
+def test_what_makes_a_real_number_of_a_complex_one_is_said(make: Any) -> None:
+    x = make([1j, 0, 2 + 1j])
+    for dtype, values in (
+        ("bool", [True, False, True]),
+        ("float32", [0, 0, 2]),
+        ("int8", [0, 0, 2]),
+    ):
+        with pytest.raises(dlbridge.ConversionRefused) as refused:
+            dlbridge.to_numpy(x, dtype=dtype)
+        call = str(refused.value.fix).partition(" (")[0]
+        assert dlbridge.to_numpy(eval(call), dtype=dtype).tolist() == values

@@ -163,6 +163,8 @@ def casts_that_hold_every_value(x: Any) -> Any:
         to_torch(to_numpy(x), dtype=np.float16),
         to_torch(whole, dtype=np.dtype("c8")),
         to_torch(x, dtype="float32"),
+        to_numpy(x, dtype=float),
+        to_torch(x, policy="host"),
     )
 
 

@@ -44,8 +44,8 @@ inline void check_error() {
   }
 }
 
-/// Throws the error that is set, if there is one. An int that the machine has no word for is a wrong
-/// value.
+/// Throws the error that is set, if there is one. An int that the machine has no word for is a
+/// wrong value.
 inline void check_integer(PyObject* number) {
   if (PyErr_Occurred() != nullptr && PyErr_ExceptionMatches(PyExc_OverflowError) != 0) {
     PyErr_Format(PyExc_ValueError, "%R is out of range", number);

@@ -155,10 +155,9 @@ void describe_taken(Door& door) {
 }
 
 void note_copy(Door& door) {
-  door.source.traits.conditions.add_if(
-      (door.taken.flags() & DLPACK_FLAG_BITMASK_IS_COPIED) != 0 &&
-          element_count(door.taken.tensor()) != 0,
-      Condition::kCopiesOut);
+  door.source.traits.conditions.add_if((door.taken.flags() & DLPACK_FLAG_BITMASK_IS_COPIED) != 0 &&
+                                           element_count(door.taken.tensor()) != 0,
+                                       Condition::kCopiesOut);
 }
 
 void take_by_dlpack(Door& door) {

@@ -30,7 +30,9 @@ struct ArgumentTarget {
     }
     return !fits || (matching == Matching::kLooking && (plan.is_refused() || !plan.view));
   }
-  [[nodiscard]] ManagedTensor itself(const Door& /*door*/, const Plan& /*plan*/) const { return {}; }
+  [[nodiscard]] ManagedTensor itself(const Door& /*door*/, const Plan& /*plan*/) const {
+    return {};
+  }
   [[nodiscard]] ManagedTensor deliver(Door& door, const Plan& plan, const Call& /*call*/) const {
     return ordered(detail::carry(door, plan), reader);
   }

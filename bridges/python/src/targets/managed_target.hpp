@@ -34,7 +34,9 @@ struct BareTarget {
                                                  std::optional<Capabilities>& /*changed*/) const {
     return managed_tensor_capabilities();
   }
-  [[nodiscard]] ManagedTensor itself(const Door& /*door*/, const Plan& /*plan*/) const { return {}; }
+  [[nodiscard]] ManagedTensor itself(const Door& /*door*/, const Plan& /*plan*/) const {
+    return {};
+  }
   [[nodiscard]] ManagedTensor deliver(Door& door, const Plan& plan, const Call& /*call*/) const {
     return ordered(detail::carry(door, plan), reader);
   }

@@ -28,6 +28,7 @@ inline constexpr Library kTorch{
         {Condition::kNoWayToDevice, "x.cpu()"},
         {Condition::kMissingDType, "x.to(torch.{wide_dtype})"},
         {Condition::kCastAsked, "x.to(torch.{to_dtype})"},
+        {Condition::kNoCast, "x.real (the imaginary part is lost)"},
     }},
 };
 
