@@ -9,7 +9,7 @@
 #
 # A header that is too old (Debian's libdlpack-dev is 0.6) is passed over, not an error.
 #
-# Sets DLPack_FOUND, DLPack_VERSION and DLPack_INCLUDE_DIR.
+# Sets DLPack_FOUND, DLPack_VERSION, DLPack_INCLUDE_DIR, and DLPack_HEADER, the file itself.
 
 include("${CMAKE_CURRENT_LIST_DIR}/PythonSite.cmake")
 include(FindPackageHandleStandardArgs)
@@ -60,6 +60,7 @@ if(NOT DLPack_INCLUDE_DIR)
         # Not cached: the next run looks again, so that a better place found later wins.
         set(DLPack_INCLUDE_DIR "${_dlpack_forward}")
         set(DLPack_VERSION "${_dlpack_found}")
+        set(DLPack_HEADER "${_dlpack_torch}")
         break()
       endif()
     endforeach()
@@ -79,7 +80,8 @@ if(NOT DLPack_INCLUDE_DIR)
 endif()
 
 if(DLPack_INCLUDE_DIR AND NOT DLPack_VERSION)
-  _dlpack_version("${DLPack_INCLUDE_DIR}/dlpack/dlpack.h" DLPack_VERSION)
+  set(DLPack_HEADER "${DLPack_INCLUDE_DIR}/dlpack/dlpack.h")
+  _dlpack_version("${DLPack_HEADER}" DLPack_VERSION)
 endif()
 
 find_package_handle_standard_args(

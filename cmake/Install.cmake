@@ -2,22 +2,22 @@
 include(CMakePackageConfigHelpers)
 
 set(package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/dlbridge")
+# All that names no other: the wheel takes this one.
+set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME cpp)
 
 set(package_targets dlbridge dlbridge_arrow dlbridge_torch dlbridge_cpython dlbridge_numpy dlbridge_extension)
 set(DLBRIDGE_HAS_CUDA FALSE)
-if(TARGET dlbridge_cuda)
+if(TARGET dlbridge_cuda AND NOT SKBUILD)  # the wheel has its kernels already, in an extension
   set(DLBRIDGE_HAS_CUDA TRUE)
   list(APPEND package_targets dlbridge_cuda)
-  install(DIRECTORY bridges/cuda/include/ DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
-    FILES_MATCHING PATTERN "*.hpp")
 endif()
 install(TARGETS ${package_targets} EXPORT dlbridgeTargets)
 install(EXPORT dlbridgeTargets NAMESPACE dlbridge:: DESTINATION "${package_dir}")
 install(
   DIRECTORY lib/include/ bridges/arrow/include/ bridges/torch/include/ bridges/cpython/include/ bridges/numpy/include/
-            bridges/python/include/
-  DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
-  FILES_MATCHING PATTERN "*.hpp")
+            bridges/cuda/include/ bridges/python/include/
+  DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+install(FILES "${DLPack_HEADER}" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/dlpack" RENAME dlpack.h)
 list(TRANSFORM cpython_sources PREPEND bridges/cpython/src/ OUTPUT_VARIABLE compiled_there)
 list(TRANSFORM numpy_sources PREPEND bridges/numpy/src/)
 install(FILES ${compiled_there} ${numpy_sources} DESTINATION "${CMAKE_INSTALL_DATADIR}/dlbridge")
@@ -28,6 +28,8 @@ if(TARGET dlbridge_c)
   install(EXPORT dlbridgeCTargets NAMESPACE dlbridge:: DESTINATION "${package_dir}" COMPONENT c)
   install(FILES lib/include/dlbridge/dlbridge.h
     DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/dlbridge" COMPONENT c)
+  install(FILES "${DLPack_HEADER}"
+    DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/dlpack" RENAME dlpack.h COMPONENT c)
   set(pc_dir "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
   file(RELATIVE_PATH c_prefix_from_pc "/prefix/${pc_dir}" "/prefix")
   configure_file(cmake/dlbridge.pc.in "${PROJECT_BINARY_DIR}/dlbridge.pc" @ONLY)
@@ -35,13 +37,14 @@ if(TARGET dlbridge_c)
 endif()
 
 configure_package_config_file(cmake/dlbridgeConfig.cmake.in
-  "${PROJECT_BINARY_DIR}/dlbridgeConfig.cmake" INSTALL_DESTINATION "${package_dir}")
+  "${PROJECT_BINARY_DIR}/dlbridgeConfig.cmake" INSTALL_DESTINATION "${package_dir}"
+  PATH_VARS CMAKE_INSTALL_INCLUDEDIR)
 write_basic_package_version_file("${PROJECT_BINARY_DIR}/dlbridgeConfigVersion.cmake"
   COMPATIBILITY SameMinorVersion)
 set(package_files
   "${PROJECT_BINARY_DIR}/dlbridgeConfig.cmake"
   "${PROJECT_BINARY_DIR}/dlbridgeConfigVersion.cmake"
-  cmake/FindDLPack.cmake cmake/FindLibTorch.cmake cmake/PythonSite.cmake cmake/TorchRelease.cmake)
+  cmake/FindLibTorch.cmake cmake/PythonSite.cmake cmake/TorchRelease.cmake)
 install(FILES ${package_files} DESTINATION "${package_dir}")
 if(TARGET dlbridge_c)
   install(FILES ${package_files} DESTINATION "${package_dir}" COMPONENT c)

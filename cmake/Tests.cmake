@@ -199,6 +199,11 @@ $(${PKG_CONFIG} --cflags --libs dlbridge) -Wl,-rpath,${prefix}/${CMAKE_INSTALL_L
   if(DLBRIDGE_PYTHON)
     dlbridge_example_project(python-extension)
     dlbridge_example_project(registered-library)
+    # The wheel as other builds find it, with examples/abi3-extension as one of these.
+    add_test(NAME install.package COMMAND "${Python3_EXECUTABLE}" -m pytest -q -p no:cacheprovider
+      "${PROJECT_SOURCE_DIR}/tests/install")
+    set_tests_properties(install.package PROPERTIES TIMEOUT 300 ENVIRONMENT
+      "DLBRIDGE_BUILD=${CMAKE_BINARY_DIR};CMAKE_COMMAND=${CMAKE_COMMAND};CXX=${CMAKE_CXX_COMPILER}")
   endif()
 endif()
 

@@ -24,6 +24,7 @@ from dlbridge._core import (
     counting_deleters as counting_deleters,  # for the conformance kit
 )
 from dlbridge._errors import ConversionRefused, NotDifferentiable
+from dlbridge._package import cmake_dir, get_include
 from dlbridge._plan import Plan
 from dlbridge._policy import Policy, host, snapshot, strict, zero_copy
 from dlbridge._registry import Capabilities, Library, register
@@ -64,9 +65,11 @@ __all__ = [
     "as_namespace",
     "borrow",
     "capsule",
+    "cmake_dir",
     "dumps",
     "explain",
     "from_dlpack",
+    "get_include",
     "gradcheck",
     "host",
     "loads",

@@ -16,6 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return doctor(given[1:])
     parser = argparse.ArgumentParser(prog="dlbridge", description="Tensors across libraries.")
     parser.add_argument("--version", action="store_true", help="print it")
+    parser.add_argument("--include", action="store_true", help="print the folder of the headers")
+    parser.add_argument("--cmake-dir", action="store_true", help="print CMake's dlbridge_DIR")
     commands = parser.add_subparsers(metavar="COMMAND", dest="command")
     commands.add_parser(
         "doctor", help="which of the installed libraries conform to DLPack, and who reaches whom"
@@ -32,10 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     trace.add_argument("script")
     trace.add_argument("arguments", nargs=argparse.REMAINDER, help="the script's own")
     asked = parser.parse_args(given)
-    if asked.version:
+    if asked.version or asked.include or asked.cmake_dir:
         import dlbridge
 
-        print(dlbridge.__version__)
+        if asked.version:
+            print(dlbridge.__version__)
+        if asked.include:
+            print(dlbridge.get_include())
+        if asked.cmake_dir:
+            print(dlbridge.cmake_dir())
     elif asked.command == "explain":
         return _explain(asked)
     elif asked.command == "trace":

@@ -1,0 +1,111 @@
+"""The package as others build against it: what an installed wheel has, made of what was built here.
+
+ctest runs this, as install.package, and says where the build is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BUILD = Path(os.environ["DLBRIDGE_BUILD"])
+EXAMPLE = ROOT / "examples" / "abi3-extension"
+sys.path.append(str(ROOT / "cmake"))
+
+from wheels import PYTHONS, interpreter  # noqa: E402
+
+
+def run(*command: str | Path, path: tuple[Path, ...] = ()) -> str:
+    """What the command prints, with those folders before all that Python looks in."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an installed wheel: the Python package with the C++ package inside."""
+    place = tmp_path_factory.mktemp("site")
+    shutil.copytree(BUILD / "python" / "dlbridge", place / "dlbridge")
+    install = (os.environ["CMAKE_COMMAND"], "--install", BUILD, "--component", "cpp")
+    run(*install, "--prefix", place / "dlbridge")
+    return place
+
+
+@pytest.fixture(scope="session")
+def extension(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the extension, built as pip builds it, but that nothing is fetched."""
+    place = tmp_path_factory.mktemp("extension")
+    pip = (sys.executable, "-m", "pip", "-q", "--disable-pip-version-check")
+    source = shutil.copytree(EXAMPLE, place / "source")
+    build = ("wheel", "--no-build-isolation", "--no-deps", "--no-index", "-w", place, source)
+    run(*pip, *build, path=(site,))
+    (wheel,) = place.glob("scaling-*-cp310-abi3-*.whl")
+    run(*pip, "install", "--no-deps", "--no-index", "--target", place / "there", wheel)
+    return place / "there"
+
+
+def test_the_package_says_where_its_cpp_side_lies(site: Path) -> None:
+    said = run(sys.executable, "-m", "dlbridge", "--include", "--cmake-dir", path=(site,))
+    include, cmake = map(Path, said.splitlines())
+    assert include.is_relative_to(site) and cmake.is_relative_to(site)
+    for header in ("dlbridge/python.hpp", "dlbridge/nanobind.hpp", "dlbridge/dlbridge.h"):
+        assert (include / header).is_file()
+    assert (include / "dlpack" / "dlpack.h").is_file()
+    assert (cmake / "dlbridgeConfig.cmake").is_file()
+
+
+def test_what_was_not_installed_has_no_headers_and_says_what_to_do() -> None:
+    ask = "import dlbridge\ntry: dlbridge.get_include()\nexcept FileNotFoundError as e: print(e)"
+    assert "pip install it" in run(sys.executable, "-c", ask, path=(BUILD / "python",))
+
+
+def test_nothing_that_is_installed_names_the_folder_that_it_was_built_in(site: Path) -> None:
+    for file in (*(site / "dlbridge").rglob("*.cmake"), *(site / "dlbridge").rglob("*.hpp")):
+        assert str(ROOT) not in file.read_text(), file
+
+
+@pytest.mark.parametrize("header", ["python.hpp", "register.hpp", "view_argument.hpp"])
+def test_a_header_for_extensions_keeps_to_the_limited_api(
+    site: Path, tmp_path: Path, header: str
+) -> None:
+    source = tmp_path / "source.cpp"
+    source.write_text(f"#include <dlbridge/{header}>\n")
+    flags = ("-std=c++20", "-fsyntax-only", "-Wall", "-Werror", "-DPy_LIMITED_API=0x030A0000")
+    folders = (f"-I{site / 'dlbridge' / 'include'}", f"-I{sysconfig.get_path('include')}")
+    run(os.environ["CXX"], *flags, *folders, source)
+
+
+def test_one_extension_takes_tensors_of_every_library(site: Path, extension: Path) -> None:
+    said = run(sys.executable, EXAMPLE / "try_it.py", path=(site, extension))
+    assert "one file, tensors of NumPy" in said
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_same_file_is_loaded_by_every_python_that_is_here(
+    extension: Path, tmp_path: Path, version: str
+) -> None:
+    try:
+        python = interpreter(version)
+    except SystemExit as missing:
+        pytest.skip(str(missing))
+    # That Python may have no dlbridge: it then hears of it from the first call.
+    script = tmp_path / "load.py"
+    script.write_text(
+        "import scaling\n"
+        "try:\n"
+        "    print(scaling.total(memoryview(b'    ').cast('f')) > 0)\n"
+        "except ModuleNotFoundError as missing:\n"
+        "    print(missing.name == 'dlbridge')\n"
+    )
+    assert run(python, script, path=(extension,)) == "True\n"
