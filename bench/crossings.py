@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 from collections.abc import Callable, Iterator
@@ -113,6 +114,21 @@ def arguments() -> Iterator[Line]:
                     names=known,
                     before=before,
                 )
+    if importlib.util.find_spec("scaling"):  # where examples/abi3-extension was installed
+        import scaling
+
+        # One element: the sum is not what is measured.
+        one = {"t": torch.ones(1, 1), "a": np.ones((1, 1), "f4"), "scaling": scaling}
+        for x, library in (("t", "torch"), ("a", "NumPy")):
+            yield Line(
+                "an argument of a C++ function",
+                f"{library} as TensorView, limited API",
+                "nb::ndarray",
+                f"scaling.total({x})",
+                f"nb.rows_of_own({x})",
+                names=known | one,
+                before=before,
+            )
     yield Line(
         "an argument of a C++ function",
         "NumPy as TensorView, pybind11",
