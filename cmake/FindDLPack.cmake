@@ -36,17 +36,25 @@ endfunction()
 
 if(NOT DLPack_INCLUDE_DIR)
   find_package(dlpack CONFIG QUIET)
+  if(NOT dlpack_FOUND)
+    unset(dlpack_DIR CACHE)
+  endif()
   set(_dlpack_hint "")
   if(TARGET dlpack::dlpack)
     get_target_property(_dlpack_hint dlpack::dlpack INTERFACE_INCLUDE_DIRECTORIES)
   endif()
   dlbridge_python_site(_dlpack_site)
   list(TRANSFORM _dlpack_site APPEND /tvm_ffi/include OUTPUT_VARIABLE _dlpack_tvm_ffi)
+  set(_dlpack_no_cache "")
+  if(NOT PROJECT_IS_TOP_LEVEL)
+    set(_dlpack_no_cache NO_CACHE)  # the cache is that of the project around this one
+  endif()
   find_path(
     DLPack_INCLUDE_DIR dlpack/dlpack.h
     HINTS ${_dlpack_hint}
     PATHS ${_dlpack_tvm_ffi}
     VALIDATOR _dlpack_accept
+    ${_dlpack_no_cache}
     DOC "The folder that holds dlpack/dlpack.h, 1.3 or a later 1.x")
 
   if(NOT DLPack_INCLUDE_DIR)

@@ -86,6 +86,25 @@ def test_a_header_for_extensions_keeps_to_the_limited_api(
     run(os.environ["CXX"], *flags, *folders, source)
 
 
+@pytest.mark.parametrize("compiler", [os.environ["CXX"], "clang++"])
+def test_a_program_without_type_information_catches_what_the_core_throws(
+    site: Path, tmp_path: Path, compiler: str
+) -> None:
+    if not shutil.which(compiler):
+        pytest.skip(f"there is no {compiler} here")
+    flags = ("-std=c++20", "-fno-rtti", "-Wall", "-Wextra", "-Werror", "-pthread")
+    package = site / "dlbridge"
+    linked = (ROOT / "docs/code/capsules.cpp", package / "lib/libdlbridge.a")
+    run(compiler, *flags, f"-I{package / 'include'}", *linked, "-o", tmp_path / "program")
+    assert "the view reads float64" in run(tmp_path / "program")
+
+
+def test_a_project_that_takes_this_one_in_is_left_as_it_was(tmp_path: Path) -> None:
+    python = f"-DPython3_EXECUTABLE={sys.executable}"  # where DLPack's header is found
+    build = ("-S", ROOT / "tests/install/subproject", "-B", tmp_path, python)
+    run(os.environ["CMAKE_COMMAND"], *build, "-Wno-dev")
+
+
 def test_one_extension_takes_tensors_of_every_library(site: Path, extension: Path) -> None:
     said = run(sys.executable, EXAMPLE / "try_it.py", path=(site, extension))
     assert "one file, tensors of NumPy" in said
