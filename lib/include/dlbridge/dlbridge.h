@@ -20,6 +20,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if !defined(DLPACK_MAJOR_VERSION) || DLPACK_MAJOR_VERSION != 1 || DLPACK_MINOR_VERSION < 3
+#error "dlbridge needs DLPack 1.3 or a later 1.x: another dlpack/dlpack.h comes first in the path"
+#endif
+
 /* A new major version breaks programs; a new minor one only adds, at the end of structs too. */
 #define DLBRIDGE_ABI_MAJOR 1
 #define DLBRIDGE_ABI_MINOR 0
