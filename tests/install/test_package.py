@@ -6,6 +6,7 @@ ctest runs this, as install.package, and says where the build is.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,15 @@ def test_the_package_says_where_its_cpp_side_lies(site: Path) -> None:
 def test_what_was_not_installed_has_no_headers_and_says_what_to_do() -> None:
     ask = "import dlbridge\ntry: dlbridge.get_include()\nexcept FileNotFoundError as e: print(e)"
     assert "pip install it" in run(sys.executable, "-c", ask, path=(BUILD / "python",))
+
+
+def test_sources_that_are_compiled_by_others_lie_with_what_they_include(site: Path) -> None:
+    sources = [*(site / "dlbridge/share/dlbridge").glob("*.cpp")]
+    assert sources
+    for source in sources:
+        for name in re.findall(r'^#include "(.+)"', source.read_text(), re.MULTILINE):
+            places = (source.parent / name, site / "dlbridge/include" / name)
+            assert any(place.is_file() for place in places), f"{source.name} includes {name}"
 
 
 def test_nothing_that_is_installed_names_the_folder_that_it_was_built_in(site: Path) -> None:
