@@ -7,7 +7,8 @@
 #include "gpu_copy_kernels.hpp"
 
 namespace dlbridge::cuda {
-namespace {
+// With a name: nvcc makes one of the file's path otherwise, and no two folders build the same bytes.
+inline namespace kernels {
 
 struct PutWord {
   template <class Word>
@@ -106,7 +107,7 @@ Launch launch_of(const DeviceCopy& copy) {
   return launch_of_width<PutChanged>(copy);
 }
 
-}  // namespace
+}  // namespace kernels
 
 cudaError_t launch_copy(const DeviceCopy& copy, cudaStream_t stream) noexcept {
   if (copy.words == 0) {
