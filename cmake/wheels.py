@@ -54,13 +54,14 @@ def build(python: str, torches: list[str], out: Path) -> Path:
     seconds = ["git", "-C", str(SOURCES), "log", "-1", "--format=%ct"]
     epoch = subprocess.run(seconds, capture_output=True, text=True).stdout.strip() or "315532800"
     environment = os.environ | {"SOURCE_DATE_EPOCH": epoch}
+    setting = "--config-settings="  # the pip of Python 3.10 does not know it as -C
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [
                 *(interpreter(python), "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder),
-                f"-Cbuild-dir={SOURCES / 'build-wheels' / python}",
-                "-Ccmake.define.DLBRIDGE_TORCH=OFF",
-                f"-Ccmake.define.DLBRIDGE_COMPANIONS={';'.join(map(str, folders))}",
+                f"{setting}build-dir={SOURCES / 'build-wheels' / python}",
+                f"{setting}cmake.define.DLBRIDGE_TORCH=OFF",
+                f"{setting}cmake.define.DLBRIDGE_COMPANIONS={';'.join(map(str, folders))}",
                 str(SOURCES),
             ],
             check=True,
