@@ -20,7 +20,8 @@ install(
 install(FILES "${DLPack_HEADER}" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/dlpack" RENAME dlpack.h)
 list(TRANSFORM cpython_sources PREPEND bridges/cpython/src/ OUTPUT_VARIABLE compiled_there)
 list(TRANSFORM numpy_sources PREPEND bridges/numpy/src/)
-install(FILES ${compiled_there} ${numpy_sources} bridges/numpy/src/numpy_subclasses.hpp
+install(FILES ${compiled_there} ${numpy_sources} bridges/numpy/src/numpy_inexpressible.hpp
+              bridges/numpy/src/numpy_subclasses.hpp
   DESTINATION "${CMAKE_INSTALL_DATADIR}/dlbridge")
 
 if(TARGET dlbridge_c)

@@ -35,7 +35,7 @@ FAILURES = {
         "PyObject_GetAttrString", "PyObject_Repr", "PyObject_Str", "PyObject_VectorcallMethod",
         "PySequence_Concat", "PySequence_Fast", "PySequence_GetItem", "PySequence_Tuple",
         "PyTuple_New", "PyTuple_Pack",
-        "PyUnicode_AsUTF8", "PyUnicode_FromFormat", "PyUnicode_FromString",
+        "PyUnicode_AsUTF8", "PyUnicode_DecodeUTF8", "PyUnicode_FromFormat", "PyUnicode_FromString",
         "PyUnicode_FromStringAndSize", "PyUnicode_InternFromString", "Py_BuildValue",
         "_PyObject_New", "_Z16THPVariable_WrapN2at10TensorBaseE",
         "_Z16THPVariable_WrapRKN2at10TensorBaseE", "_PyObject_CallFunction_SizeT",
@@ -71,7 +71,8 @@ TABLE_FAILURES = {  # the slots of an exchange table
     3: ("dltensor_from_py_object_no_sync", "minus one"),
 }
 CANNOT_FAIL = {
-    "PyBool_FromLong", "PyBuffer_Release", "PyCapsule_GetName",
+    "PyBool_FromLong", "PyBuffer_IsContiguous", "PyBuffer_Release", "PyCapsule_GetName",
+    "PyException_SetCause", "PyException_SetTraceback",
     "PyCapsule_GetPointer", "PyCapsule_IsValid",
     "PyDict_GetItem", "PyDict_GetItemString", "PyDict_Next", "PyErr_Clear",
     "PyErr_ExceptionMatches", "PyErr_Fetch", "PyErr_Format", "PyErr_NoMemory",
