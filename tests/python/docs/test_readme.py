@@ -314,3 +314,15 @@ def test_the_reference_has_every_public_name_and_each_says_what_it_is() -> None:
     for name in named:
         said = getattr(dlbridge, name).__doc__
         assert said and len(said.split()) > 5, name
+
+
+def test_the_page_of_messages_is_what_is_raised() -> None:
+    page = (ROOT / "docs" / "messages.md").read_text()
+    versions = f"torch {torch.__version__.partition('+')[0]} and NumPy {np.__version__}."
+    if versions not in page:
+        pytest.skip("made with other versions")
+    made = subprocess.run(
+        [sys.executable, "docs/measure/messages.py"],
+        cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert made.stdout == page, "docs/measure/messages.py makes it anew"
