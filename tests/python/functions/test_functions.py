@@ -434,3 +434,24 @@ def test_what_an_answer_means_beside_its_values_is_not_dropped(kind: str) -> Non
     x = torch.ones(2, requires_grad=True)
     with pytest.raises(dlbridge.ConversionRefused, match=f"with a {kind}"):
         function(x).sum().backward()
+
+
+def test_with_gradient_takes_what_a_call_takes() -> None:
+    @dlbridge.torch_function
+    def energy(x: Any, k: Any = 1.0) -> Any:
+        return (x["a"] ** 2 * k).sum() if isinstance(x, dict) else (x**2 * k).sum()
+
+    value, (gradient,) = energy.with_gradient(
+        {"a": np.array([1.0, 2.0]), "n": np.arange(2), "b": 3}
+    )
+    assert value == 5 and gradient["a"].tolist() == [2, 4]
+    assert isinstance(gradient["a"], np.ndarray) and gradient["n"] is gradient["b"] is None
+    value, (gradient,) = energy.with_gradient(np.ones(2), k=np.array([2.0, 3.0]))
+    assert value == 5 and gradient.tolist() == [4, 6]
+    value, (gradient,) = energy.with_gradient(np.float64(3))
+    assert value == 9 and gradient == 6
+    with torch.inference_mode():
+        assert energy.with_gradient(np.ones(2))[0] == 2
+    for nothing in (np.arange(3), 3, {"a": 1}):
+        with pytest.raises(TypeError, match="needs an array of floats"):
+            energy.with_gradient(nothing)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from dlbridge import to_torch
 from dlbridge.functions.agnostic import accepts, returns_like
 from dlbridge.functions.array_function import ArrayFunction
 from dlbridge.functions.sending import Wrapped
-from dlbridge.trees import is_array, mapped
+from dlbridge.trees import converted, is_array, leaves, mapped
 
 
 class TorchFunction(Wrapped):
@@ -27,24 +26,43 @@ class TorchFunction(Wrapped):
         return self._accepting(*arguments, **named)
 
     def with_gradient(self, *arguments: Any, **named: Any) -> tuple[Any, tuple[Any, ...]]:
-        """The value, a number, and its gradient by each argument; None where there is none.
+        """The value, a number, and its gradient by each positional argument.
 
-        What ``scipy.optimize.minimize(..., jac=True)`` wants of its function.
+        None where there is none; of a tree a tree of them. What
+        ``scipy.optimize.minimize(..., jac=True)`` wants of its function.
         """
         import torch
 
-        tensors = tuple(_leaf(each) if is_array(each) else each for each in arguments)
-        asked = [isinstance(each, torch.Tensor) and each.requires_grad for each in tensors]
-        wanted = list(itertools.compress(tensors, asked))
-        with torch.enable_grad():
-            value = self.function(*tensors, **named)
+        met: list[Any] = []  # each array as a tensor, if it has a gradient
+
+        def leaf(x: Any) -> Any:
+            if not _counts(x):
+                return x
+            tensor = to_torch(x)
+            if tensor.is_floating_point() or tensor.is_complex():
+                tensor = tensor.detach().requires_grad_()
+            met.append(tensor if tensor.requires_grad else None)
+            return tensor
+
+        with torch.inference_mode(False), torch.enable_grad():
+            tensors = [mapped(each, leaf) for each in arguments]
+            wanted = [each for each in met if each is not None]
+            if not wanted:
+                raise TypeError(
+                    f"{self.__qualname__}.with_gradient() needs an array of floats among its "
+                    "positional arguments"
+                )
+            value = self.function(*tensors, **converted(named, "torch"))
             found = iter(torch.autograd.grad(value, wanted, materialize_grads=True))
-        gradients = tuple(
-            _back(next(found), each) if wants else None
-            for each, wants in zip(arguments, asked, strict=True)
-        )
-        first = next(each for each in arguments if is_array(each))
-        return _back(value.detach(), first), gradients
+        gradients = iter([None if each is None else next(found) for each in met])
+
+        def back(x: Any) -> Any:
+            gradient = next(gradients) if _counts(x) else None
+            return None if gradient is None else _back(gradient, x)
+
+        first = next(each for each in leaves(arguments) if _counts(each))
+        answer = _back(value.detach(), first)
+        return answer, tuple(mapped(each, back) for each in arguments)
 
     def parts(self) -> tuple[Any, ...]:
         return TorchFunction, (self.function,)
@@ -53,15 +71,12 @@ class TorchFunction(Wrapped):
         return f"<dlbridge.torch_function {self.__module__}.{self.__qualname__}>"
 
 
-def _leaf(x: Any) -> Any:
-    tensor = to_torch(x)
-    if not (tensor.is_floating_point() or tensor.is_complex()):
-        return tensor
-    return tensor.detach().requires_grad_()
+def _counts(x: Any) -> bool:
+    return is_array(x) or isinstance(x, np.number)
 
 
 def _back(tensor: Any, like: Any) -> Any:
-    answer = returns_like(like)(tensor)
+    answer = returns_like(like if is_array(like) else np.asarray(like))(tensor)
     return answer[()] if isinstance(answer, np.ndarray) and answer.ndim == 0 else answer
 
 
