@@ -136,6 +136,7 @@ def add_library(
     read: Callable[[Any], Any] | None,
     conditions: Callable[[Any], Iterable[str]] | None,
     refusal: Callable[[Any, Exception], Exception | None] | None,
+    fix_for: Callable[[Any], str | None] | None,
     fixes: dict[str, str],
 ) -> None: ...
 def new_target(

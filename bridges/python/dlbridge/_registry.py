@@ -131,7 +131,8 @@ class Library(NamedTuple):
     to. ``copies_out``: its export is a copy, so no view of its memory can be had. ``read(x)`` gives
     what is to be taken in x's place, for objects without a protocol, or raises; ``conditions(x)``
     names what DLPack cannot say of x ("in_graph", "masked"). ``fixes`` are the calls that take a
-    condition away ("read_only": "x.copy()"). ``refusal(x, error)`` says what the library's own
+    condition away ("read_only": "x.copy()"); ``fix_for(x)`` is asked for the one that makes numbers
+    of an x that holds texts, dates or nulls. ``refusal(x, error)`` says what the library's own
     error means where its export of x fails, or gives None: then the error is the caller's.
 
     As a target: ``capabilities``, or a function that gives them as they are now; ``take`` (a
@@ -153,6 +154,7 @@ class Library(NamedTuple):
     read: Callable[[Any], Any] | None = None
     conditions: Callable[[Any], Iterable[str]] | None = None
     refusal: Callable[[Any, Exception], ConversionRefused | None] | None = None
+    fix_for: Callable[[Any], str | None] | None = None
     fixes: Mapping[str, str] = _NONE
     capabilities: Capabilities | Callable[[], Capabilities] | None = None
     take: Callable[[Any], Any] | str | None = None
@@ -206,6 +208,7 @@ def _add(library: Library) -> None:
         read=library.read,
         conditions=library.conditions,
         refusal=library.refusal,
+        fix_for=library.fix_for,
         fixes=dict(library.fixes),
     )
     _libraries[library.name] = library

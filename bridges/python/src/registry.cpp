@@ -317,8 +317,8 @@ PyObject* capability_fields(PyObject* /*module*/, PyObject* /*unused*/) {
 
 PyObject* add_library(PyObject* /*module*/, PyObject* arguments, PyObject* keywords) {
   static const char* const kKeywords[] = {
-      "name",       "modules", "object", "immutable", "legacy_writable", "copies_out", "read",
-      "conditions", "refusal", "fixes",  nullptr};
+      "name", "modules",    "object",  "immutable", "legacy_writable", "copies_out",
+      "read", "conditions", "refusal", "fix_for",   "fixes",           nullptr};
   const char* name = nullptr;
   const char* object = nullptr;
   PyObject* modules = nullptr;
@@ -328,11 +328,12 @@ PyObject* add_library(PyObject* /*module*/, PyObject* arguments, PyObject* keywo
   PyObject* read = nullptr;
   PyObject* conditions = nullptr;
   PyObject* refusal = nullptr;
+  PyObject* fix_for = nullptr;
   PyObject* fixes = nullptr;
-  if (PyArg_ParseTupleAndKeywords(arguments, keywords, "$sO!spppOOOO!:add_library",
+  if (PyArg_ParseTupleAndKeywords(arguments, keywords, "$sO!spppOOOOO!:add_library",
                                   const_cast<char**>(kKeywords), &name, &PyTuple_Type, &modules,
                                   &object, &immutable, &legacy_writable, &copies_out, &read,
-                                  &conditions, &refusal, &PyDict_Type, &fixes) == 0) {
+                                  &conditions, &refusal, &fix_for, &PyDict_Type, &fixes) == 0) {
     return nullptr;
   }
   return guarded([&]() -> PyObject* {
@@ -349,6 +350,7 @@ PyObject* add_library(PyObject* /*module*/, PyObject* arguments, PyObject* keywo
     row->read = kept_or_null(read);
     row->conditions = kept_or_null(conditions);
     row->refusal = kept_or_null(refusal);
+    row->fix_for = kept_or_null(fix_for);
     // Never freed: what is being converted may speak from an older row.
     const LibraryRow* kept = row.release();
     for (const auto& each : names) {

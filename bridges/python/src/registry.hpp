@@ -26,6 +26,7 @@ struct LibraryRow {
   PyObject* read = nullptr;        // object -> something that speaks a protocol; or null
   PyObject* conditions = nullptr;  // object -> names of what stands in its way; or null
   PyObject* refusal = nullptr;     // (object, error of its own) -> our refusal or None; or null
+  PyObject* fix_for = nullptr;     // object -> the call that makes numbers of it or None; or null
   ConditionTexts fixes;
 };
 

@@ -287,10 +287,9 @@ class Adviser {
         return with_dtypes(row.call);
       }
     }
-    return condition == Condition::kInexpressibleDType || condition == Condition::kPaddedSubByte ||
-                   condition == Condition::kWrapperSubclass
-               ? std::string(source_.fix)
-               : std::string();
+    constexpr Conditions kBySource{Condition::kInexpressibleDType, Condition::kPaddedSubByte,
+                                   Condition::kWrapperSubclass, Condition::kNulls};
+    return kBySource.has(condition) ? std::string(source_.fix) : std::string();
   }
 
   // Empty where the call is a cast, and the target has no type that would hold the values.

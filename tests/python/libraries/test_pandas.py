@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from library_tests import followed
 
 import dlbridge
 
@@ -104,3 +105,30 @@ def test_a_frame_of_several_types_stays_pandas_own() -> None:
     frame = pd.DataFrame({"a": [1], "b": ["x"]})
     assert dlbridge.to(frame, "pandas") is frame
     assert dlbridge.explain(frame, "pandas").view
+
+
+NO_NUMBERS = {
+    "dates with a zone": (lambda: pd.Series(pd.to_datetime([1], utc=True, unit="ns")), [1]),
+    "texts": (lambda: pd.Series(["a", "b", "a"], dtype="string"), [0, 1, 0]),
+    "category": (lambda: pd.Series(["a", "b"], dtype="category"), [0, 1]),
+    "array of categories": (lambda: pd.Categorical(["b", "b"]), [0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", NO_NUMBERS)
+def test_what_makes_numbers_of_a_column_is_said(name: str) -> None:
+    pytest.importorskip("pyarrow")
+    make, numbers = NO_NUMBERS[name]
+    assert followed(make(), pd=pd) == numbers
+
+
+def test_dates_and_objects_go_to_torch_by_their_fix() -> None:
+    for x, numbers in (
+        (pd.Series(pd.to_datetime([1], unit="ns")), [1]),
+        (pd.Series(pd.to_timedelta([2], unit="ns")), [2]),
+        (pd.Series([2, 1], dtype=object), [2, 1]),
+    ):
+        with pytest.raises(dlbridge.ConversionRefused) as caught:
+            dlbridge.to_torch(x)
+        call = str(caught.value.fix).partition(" (")[0]
+        assert dlbridge.to_torch(eval(call)).tolist() == numbers

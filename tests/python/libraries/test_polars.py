@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from decimal import Decimal
+
 import numpy as np
 import pytest
+from library_tests import followed
 
 import dlbridge
 
@@ -116,3 +120,20 @@ def test_structs_of_several_types_are_a_tree_of_their_fields() -> None:
         dlbridge.to_numpy(x)
     tree = dlbridge.to_numpy(eval(str(caught.value.fix)))
     assert tree["a"].tolist() == [1] and tree["b"].tolist() == [2.5]
+
+
+NO_NUMBERS = {
+    "date": (lambda: pl.Series([dt.date(1970, 1, 3), None]), [2, 0]),
+    "datetime": (lambda: pl.Series([dt.datetime(1970, 1, 1, 0, 0, 1)]), [1_000_000]),
+    "duration": (lambda: pl.Series([dt.timedelta(seconds=1)]), [1_000_000]),
+    "time": (lambda: pl.Series([dt.time(0, 0, 1)]), [1_000_000_000]),
+    "category": (lambda: pl.Series(["a", "b", "a"], dtype=pl.Categorical), [0, 1, 0]),
+    "enumeration": (lambda: pl.Series(["b"], dtype=pl.Enum(["a", "b"])), [1]),
+    "decimal": (lambda: pl.Series([Decimal("1.5")]), [1.5]),
+}
+
+
+@pytest.mark.parametrize("name", NO_NUMBERS)
+def test_what_makes_numbers_of_a_column_is_said(name: str) -> None:
+    make, numbers = NO_NUMBERS[name]
+    assert followed(make(), pl=pl) == numbers

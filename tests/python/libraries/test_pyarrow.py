@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pytest
-from library_tests import VALUES, AsSource, AsTarget
+from library_tests import VALUES, AsSource, AsTarget, followed
 
 import dlbridge
 
@@ -62,8 +63,8 @@ REFUSED = {
     "nulls among floats": (lambda: pa.array([1.5, None]), 'x.fill_null(float("nan"))', [1.5, NAN]),
     "nulls among booleans": (
         lambda: pa.array([True, None]),
-        'x.fill_null(False).cast("uint8")',
-        [1, 0],
+        "x.fill_null(False)",
+        [True, False],
     ),
     "dates": (lambda: pa.array([7], pa.date32()), 'x.cast("int32")', [7]),
     "times": (lambda: pa.array([7], pa.time64("us")), 'x.cast("int64")', [7]),
@@ -176,3 +177,27 @@ def test_an_array_of_tensors_is_one_tensor() -> None:
     x = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.float32(), [2, 3]), values)
     assert dlbridge.to_numpy(x, copy=False).shape == (2, 2, 3)
     assert dlbridge.to_torch(x).sum() == 66
+
+
+NO_NUMBERS = {
+    "date": (lambda: pa.array([dt.date(1970, 1, 3), None]), [2, 0]),
+    "dates in chunks": (lambda: pa.chunked_array([[dt.date(1970, 1, 3)]] * 2), [2, 2]),
+    "timestamp": (lambda: pa.array([dt.datetime(1970, 1, 1, 0, 0, 1)]), [1_000_000]),
+    "decimal": (lambda: pa.array([Decimal("1.5")]), [1.5]),
+    "texts": (lambda: pa.array(["a", "b", "a"]), [0, 1, 0]),
+    "texts and a null": (lambda: pa.array(["a", None]), [0, 0]),
+    "texts in chunks": (lambda: pa.chunked_array([["a"], ["b"]]), [0, 1]),
+    "dictionary and a null": (lambda: pa.array([1, None, 1]).dictionary_encode(), [1, 0, 1]),
+}
+
+
+@pytest.mark.parametrize("name", NO_NUMBERS)
+def test_what_makes_numbers_of_a_column_is_said(name: str) -> None:
+    make, numbers = NO_NUMBERS[name]
+    assert followed(make()) == numbers
+
+
+def test_nulls_of_booleans_are_filled_as_booleans() -> None:
+    for x in (pa.array([True, None]), pa.chunked_array([[True], [None]])):
+        assert dlbridge.explain(x, "numpy").fix == "x.fill_null(False) (nulls become False)"
+        assert dlbridge.to_numpy(x.fill_null(False)).tolist() == [True, False]

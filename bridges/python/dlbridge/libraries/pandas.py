@@ -58,6 +58,18 @@ def _read(x: Any) -> Any:
     return x if hasattr(x, "__arrow_c_stream__") else x.to_series()
 
 
+def _fix(x: Any) -> str | None:
+    types = _types(x)
+    if all(getattr(dtype, "kind", "") in ("M", "m") for dtype in types):
+        return 'x.astype("int64") (the unit is lost)'
+    if hasattr(x, "columns") or hasattr(x, "levels"):
+        return None
+    if isinstance(types[0], np.dtype):
+        return 'x.astype("float64") (if its items are numbers)'
+    texts = str(types[0]).startswith(("str", "category", "large_string"))
+    return "x.factorize()[0] (numbers for the texts)" if texts else None
+
+
 def _to_pandas(array: Any) -> Any:
     import pandas
 
@@ -69,6 +81,7 @@ ROWS = (
         name="pandas",
         read=_read,
         conditions=_conditions,
+        fix_for=_fix,
         fixes={
             "nulls": "x.fillna({zero}) (nulls become {zero})",
             "read_only": "x.to_numpy(copy=True)",

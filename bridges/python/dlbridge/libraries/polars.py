@@ -14,10 +14,20 @@ def _read(x: Any) -> Any:
     return x
 
 
+def _fix(x: Any) -> str | None:
+    kind = str(getattr(x, "dtype", "")).partition("(")[0]
+    if kind in ("Date", "Datetime", "Duration", "Time"):
+        return "x.to_physical() (the unit is lost)"
+    if kind in ("Categorical", "Enum"):
+        return "x.to_physical() (numbers for the texts)"
+    return "x.cast(float) (values are rounded)" if kind == "Decimal" else None
+
+
 ROWS = (
     Library(
         name="polars",
         read=_read,
+        fix_for=_fix,
         fixes={
             "nulls": "x.fill_null({zero}) (nulls become {zero})",
             "mixed_types": "x.to_dict()",

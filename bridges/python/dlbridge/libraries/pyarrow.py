@@ -32,8 +32,6 @@ def _read(x: Any) -> Any:
         )
     if type(x).__name__ == "ChunkedArray" and x.num_chunks == 1:
         x = x.chunk(0)
-    if type(x).__name__ == "ChunkedArray" and _nulls(x) and _fix(x) is not None:
-        raise refused("cannot take a pyarrow.ChunkedArray in", "a null is no number", _fix(x))
     if type(x).__name__ == "FixedShapeTensorArray":
         return x.to_numpy_ndarray() if not _nulls(x) else _Column(x)
     if str(getattr(x, "type", "")).startswith("struct") and len({f.type for f in x.type}) > 1:
@@ -46,8 +44,9 @@ def _read(x: Any) -> Any:
     kind = getattr(x, "type", None)
     if kind is not None and (_nulls(x) or str(kind) not in _NUMBERS):
         bits = str(kind) == "bool" and not _nulls(x)
-        if hasattr(x, "__arrow_c_array__") and (bits or _fix(x) is None):
-            return _Column(x)
+        said = bits or _is_text(kind) or _fix(x) is None
+        if said and hasattr(x, "__arrow_c_array__"):
+            return _Column(x)  # the rest pyarrow refuses by itself
     return x
 
 
@@ -58,13 +57,17 @@ def _refusal(x: Any, error: Exception) -> ConversionRefused | None:
     return refused(what, str(error).rstrip("."), _fix(x))
 
 
+def _is_text(kind: Any) -> bool:
+    return str(kind).startswith(("string", "large_string"))
+
+
 def _nulls(x: Any) -> int:
     return getattr(x, "null_count", 0)  # a Tensor has none
 
 
 def _fix(x: Any) -> str | None:
     """The calls of pyarrow's that make numbers of it, where there are some."""
-    kind = str(x.type)
+    kind = str(getattr(x, "type", ""))  # a Table has none
     call = "x"
     lost = []
     if kind.startswith("dictionary") and str(x.type.value_type) in _NUMBERS:
@@ -73,7 +76,11 @@ def _fix(x: Any) -> str | None:
         filler = _FILLERS.get(kind, "0")
         call += f".fill_null({filler})"
         lost.append(f"nulls become {filler}")
-    if kind == "bool":
+    if _is_text(kind) and hasattr(x, "dictionary_encode"):
+        whole = "x.combine_chunks()" if hasattr(x, "chunks") else "x"
+        return f"{whole}.dictionary_encode().indices (numbers for the texts)"
+    by_arrow = hasattr(x, "__arrow_c_array__") or hasattr(x, "__arrow_c_stream__")
+    if kind == "bool" and not by_arrow:
         call += '.cast("uint8")'
         lost.append("False and True become 0 and 1")
     elif kind.startswith(_TEMPORAL):
@@ -82,7 +89,7 @@ def _fix(x: Any) -> str | None:
     elif kind.startswith("decimal"):
         call += '.cast("float64")'
         lost.append("values are rounded")
-    elif kind not in _NUMBERS:
+    elif kind not in _NUMBERS and kind != "bool":
         return None  # texts, lists and structs are no numbers
     return f"{call} ({', '.join(lost)})"
 
@@ -92,6 +99,7 @@ ROWS = (
         name="pyarrow",
         read=_read,
         refusal=_refusal,
+        fix_for=_fix,
         fixes={
             "read_only": "x.to_numpy(zero_copy_only=False).copy()",
             "mixed_types": "dict(zip(x.column_names, x.columns))",

@@ -70,6 +70,14 @@ void describe_by_registry(Door& door) {
     tell_again(*row, door.object);
   }
   door.source.traits.conditions |= found;
+  constexpr Conditions kNoNumbers{Condition::kInexpressibleDType, Condition::kNulls};
+  if (row != nullptr && row->fix_for != nullptr &&
+      door.source.traits.conditions.meets(kNoNumbers)) {
+    const Ref call = checked(PyObject_CallOneArg(row->fix_for, door.object));
+    if (call.get() != Py_None) {
+      door.source.fix = text_of(call.get());
+    }
+  }
 }
 
 const Way kRegisteredWay{"its library", describe_by_registry, give_taken, prepare_by_dlpack,
