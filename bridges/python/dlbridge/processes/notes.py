@@ -81,15 +81,17 @@ class _NamesClass(Exception):
     """A note that takes more care: whoever wrote it may mean to change the class."""
 
 
-class _Reader(pickle.Unpickler):
-    """Of what names nothing: at C speed."""
-
+class _WithTensors:
     def __init__(self, note: bytes, tensors: list[ManagedTensor]) -> None:
-        super().__init__(io.BytesIO(note))
+        super().__init__(io.BytesIO(note))  # type: ignore[call-arg]
         self._tensors = tensors
 
     def persistent_load(self, place: Any) -> Any:
         return self._tensors[place]
+
+
+class _Reader(_WithTensors, pickle.Unpickler):
+    """Of what names nothing: at C speed."""
 
     def find_class(self, module: str, name: str, /) -> Any:
         raise _NamesClass
@@ -99,17 +101,10 @@ class _Reader(pickle.Unpickler):
 _Unpickler: Any = pickle._Unpickler
 
 
-class _CarefulReader(_Unpickler):  # type: ignore[misc]
+class _CarefulReader(_WithTensors, _Unpickler):  # type: ignore[misc]
     """Of the classes of containers: makes objects of them, and changes and calls nothing else."""
 
     dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
-
-    def __init__(self, note: bytes, tensors: list[ManagedTensor]) -> None:
-        super().__init__(io.BytesIO(note))
-        self._tensors = tensors
-
-    def persistent_load(self, place: Any) -> Any:
-        return self._tensors[place]
 
     def find_class(self, module: str, name: str, /) -> Any:
         if (module, name) == (__name__, _tuple_of.__name__):
