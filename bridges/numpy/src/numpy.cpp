@@ -29,7 +29,6 @@ constexpr Library kNumPy{
         {Condition::kOverlap, "x.copy()"},
         {Condition::kSwappedBytes, "x.astype(x.dtype.newbyteorder(\"=\"))"},
         {Condition::kMasked, "x.filled() (the mask is lost)"},
-        {Condition::kUnit, "x.value (the unit is lost)"},
         {Condition::kCastAsked, "x.astype(\"{to_dtype}\")"},
         {Condition::kNoCast, "x.real (the imaginary part is lost)"},
     }},

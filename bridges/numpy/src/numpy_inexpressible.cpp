@@ -44,13 +44,16 @@ void describe_inexpressible(PyObject* object, Source& source) {
   const auto named = dtype_named(source.detail);
   const bool padded = descriptor->type_num >= NPY_USERDEF && named && !named->whole_bytes();
   source.traits.conditions.add(padded ? Condition::kPaddedSubByte : Condition::kInexpressibleDType);
+  if (source.traits.conditions.has(Condition::kUnit)) {
+    return;  // whose fix comes first
+  }
   for (const auto& [kind, fix] : kFixesByKind) {
     if (descriptor->kind == kind) {
       source.fix = fix;
       return;
     }
   }
-  if (PyDataType_HASFIELDS(descriptor)) {
+  if (PyDataType_HASFIELDS(descriptor) && PyTuple_Size(PyDataType_NAMES(descriptor)) > 0) {
     source.detail = "structured " + std::string(source.detail);
     const std::string field = text_of(PyTuple_GetItem(PyDataType_NAMES(descriptor), 0));
     source.fix = "x[\"" + field + "\"] (one of its fields)";

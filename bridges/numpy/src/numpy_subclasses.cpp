@@ -51,9 +51,9 @@ void describe_subclass(PyObject* array, Source& source) {
   source.traits.conditions.add_if(is_masked(array), Condition::kMasked);
   if (has_unit(array)) {
     source.traits.conditions.add(Condition::kUnit);
-    if (PyObject_HasAttrString(array, "value") == 0) {
-      source.fix = "x.view(np.ndarray) (the unit is lost)";
-    }
+    source.fix = PyObject_HasAttrString(array, "value") != 0
+                     ? "x.value (the unit is lost)"
+                     : "x.view(np.ndarray) (the unit is lost)";
   }
 }
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
 
 
 def get_include() -> str:
@@ -19,9 +19,9 @@ def cmake_dir() -> str:
 def _folder(name: str) -> str:
     # An editable install has two places: the sources, and what was built.
     for place in sys.modules["dlbridge"].__path__:
-        folder = Path(place, name).absolute()
-        if folder.is_dir():
-            return str(folder)
+        folder = os.path.abspath(os.path.join(place, name))
+        if os.path.isdir(folder):
+            return folder
     raise FileNotFoundError(
         "this dlbridge is not installed, and has no headers beside it: pip install it, or use "
         "`cmake --install` and its prefix"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from dlbridge import _core
@@ -119,7 +118,7 @@ def _names() -> str:
     return ", ".join(("result", *_FIELDS))
 
 
-_NONE: Mapping[str, str] = MappingProxyType({})
+_NONE: Mapping[str, str] = {}
 
 
 class Library(NamedTuple):

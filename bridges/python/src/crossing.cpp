@@ -30,7 +30,8 @@ Ref plan_of_kept(PyObject* object, const Call& call) {
   return plan_object(kept, source, capabilities, call.policy, call.request, {});
 }
 
-Ref plan_of_opened(PyObject* object, const Way& way, const Target& target, const Call& call) {
+Ref plan_of_opened(PyObject* object, const Way& way, const Target& target, const Call& call,
+                   bool kept) {
   Door door(object, way,
             {.reader = target.reader,
              .stream = call.stream,
@@ -40,6 +41,9 @@ Ref plan_of_opened(PyObject* object, const Way& way, const Target& target, const
   const Capabilities& capabilities = met(door, target, call, changed);
   const Plan decided =
       plan(door.source, capabilities, call.policy, call.request, device_runtimes());
+  if (kept && !decided.itself) {
+    return plan_of_kept(object, call);
+  }
   if (!decided.is_refused()) {
     try_producer(door, decided);
   }
@@ -51,10 +55,11 @@ Ref plan_of_opened(PyObject* object, const Way& way, const Target& target, const
 
 Ref explain_crossing(PyObject* object, const Target& target, const Call& call) {
   const Way& way = way_into_tensor(object);
+  const bool kept = target.keeps(object, way, call);
   try {
-    return plan_of_opened(object, way, target, call);
+    return plan_of_opened(object, way, target, call, kept);
   } catch (...) {
-    if (!target.keeps(object, way, call)) {
+    if (!kept) {
       throw;
     }
     forget_error();

@@ -54,6 +54,11 @@ template <bool kRecorded = true, typename AnyTarget>
     raise_refused(decided, door.source, capabilities, call.policy, call.request, target.dialect);
   }
   if (decided.itself) {
+    if constexpr (kRecorded) {
+      if (!decided.view) [[unlikely]] {
+        record(target.towards, decided, door.source, capabilities, call.policy, call.request);
+      }
+    }
     return target.itself(door, decided);
   }
   if (decided.reasons.has(Condition::kTraced) && !torch_road()->warn_of_trace()) [[unlikely]] {

@@ -163,7 +163,7 @@ bool take_descriptors(msghdr& header, std::vector<OwnedDescriptor>& descriptors)
   return (header.msg_flags & MSG_CTRUNC) == 0;
 }
 
-// Thrown when the message was read to its end: the next one can be received.
+// Where some did not arrive, the message was read to its end, and the next one can be received.
 void require_all(bool arrived, std::size_t descriptors) {
   if (!arrived) {
     throw ConversionRefused(

@@ -279,16 +279,14 @@ class Adviser {
         return "x != 0";
       }
     }
-    if (condition == Condition::kUnit && !std::string_view(source_.fix).empty()) {
-      return std::string(source_.fix);  // of a class of somebody's own
-    }
     for (const auto& row : source_.traits.words().fixes) {
       if (row.condition == condition && !row.call.empty()) {
         return with_dtypes(row.call);
       }
     }
     constexpr Conditions kBySource{Condition::kInexpressibleDType, Condition::kPaddedSubByte,
-                                   Condition::kWrapperSubclass, Condition::kNulls};
+                                   Condition::kWrapperSubclass, Condition::kNulls,
+                                   Condition::kUnit};
     return kBySource.has(condition) ? std::string(source_.fix) : std::string();
   }
 

@@ -283,7 +283,9 @@ ManagedTensor ManagedTensor::share() const {
     throw MalformedTensor("it is empty: nothing was put in, or it was moved from");
   }
   detail::retain(block_);
-  return own_trusted(tensor(), flags(), {block_, share_given_back});
+  // DLPack's flag of a copy says that nobody else has the memory.
+  return own_trusted(tensor(), flags() & ~std::uint64_t{DLPACK_FLAG_BITMASK_IS_COPIED},
+                     {block_, share_given_back});
 }
 
 void ManagedTensor::drop_negative_strides() noexcept {

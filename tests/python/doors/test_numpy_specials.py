@@ -251,3 +251,26 @@ def test_dtypes_that_no_dlpack_code_has_are_refused_by_name(road: str) -> None:
         for door in (dlbridge.to_torch, dlbridge.from_dlpack, dlbridge.capsule):
             with pytest.raises(dlbridge.ConversionRefused, match=word):
                 door(array)
+
+
+def test_a_unit_of_a_type_that_dlpack_lacks_is_taken_away_first() -> None:
+    for dtype in ("longdouble", "M8[s]"):
+        x = np.zeros(2, dtype).view(Quantity)
+        plan = dlbridge.explain(x, "torch")
+        assert plan.fix == "x.view(np.ndarray) (the unit is lost)"
+
+
+def test_a_struct_without_fields_is_refused_and_copied_as_any() -> None:
+    x = np.zeros(3, np.dtype([]))
+    assert dlbridge.to_numpy(x, copy=True).shape == (3,)
+    with pytest.raises(dlbridge.ConversionRefused, match="no such type"):
+        dlbridge.to_torch(x)
+
+
+def test_a_copy_of_numpys_own_is_counted_told_and_forbidden() -> None:
+    dates = np.array(["2020"], "M8[Y]")
+    with dlbridge.trace() as log:
+        dlbridge.to_numpy(dates, copy=True)
+    assert log.total.copies == 1 and log.total.bytes_copied == dates.nbytes
+    with dlbridge.no_copies(), pytest.raises(dlbridge.ConversionRefused, match="would copy"):
+        dlbridge.to_numpy(dates, copy=True)

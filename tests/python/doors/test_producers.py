@@ -381,3 +381,52 @@ def test_a_producer_that_knows_no_copy_is_asked_without_it() -> None:
     for _ in range(2):
         assert dlbridge.to_numpy(old, copy=False).size == 6
     assert [call["max_version"] for call in old.producer.calls] == [(1, 3), (1, 3)]
+
+
+class OfThePast:
+    """A producer whose method has other parameters."""
+
+    def __init__(self) -> None:
+        self.producer = producer_f32()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+
+@pytest.mark.parametrize("how", [{"copy": False}, {"policy": "zero_copy"}])
+def test_a_producer_that_knows_neither_keyword_is_asked_without_both(how: dict[str, Any]) -> None:
+    def bare(self: Any) -> Any:
+        return self.producer.__dlpack__()
+
+    def with_stream(self: Any, stream: Any = None) -> Any:
+        return self.producer.__dlpack__()
+
+    for method in (bare, with_stream):
+        kind = type("Past", (OfThePast,), {"__dlpack__": method})  # nothing is remembered of it
+        for _ in range(2):
+            assert dlbridge.to_numpy(kind(), **how).size == 6
+
+
+def test_an_error_that_speaks_of_copies_is_the_producers_own() -> None:
+    class Cannot(OfThePast):
+        def __dlpack__(self, *, copy: Any = None, **keywords: Any) -> Any:
+            if copy is False:
+                raise TypeError("this array cannot be exported without a copy")
+            return self.producer.__dlpack__(**keywords)
+
+    with pytest.raises(TypeError, match="cannot be exported without"):
+        dlbridge.to_numpy(Cannot(), copy=False)
+
+
+def test_a_copy_that_is_lent_again_is_a_view() -> None:
+    class Forwards(OfThePast):
+        def __init__(self) -> None:
+            self.managed = dlbridge.from_dlpack(producer_f32(), copy=True)
+
+        def __dlpack__(self, **keywords: Any) -> Any:
+            return self.managed.__dlpack__(**keywords)
+
+    lent = Forwards()
+    array = dlbridge.to_numpy(lent, copy=False)
+    array[0] = 7
+    assert dlbridge.to_numpy(lent.managed)[0] == 7

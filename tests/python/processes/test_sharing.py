@@ -659,6 +659,8 @@ HOSTILE = {
     "changes a class": b"ccollections\nUserDict\nN}\x8c\x05helloK\x07s\x86b.",
     "fills memory by a set": b"cbuiltins\nset\ncbuiltins\nrange\nJ\xff\xff\xff\x7f\x85R\x85R.",
     "fills memory by bytes": b"cbuiltins\nbytes\nJ\xff\xff\xff\x7f\x85R.",
+    "fills memory by a new object": b"cbuiltins\nbytes\nJ\xff\xff\xff\x7f\x85\x81.",
+    "is of another protocol": b"(cbuiltins\nbytes\nJ\xff\xff\xff\x7fo.",
     "fills memory by a deque": b"ccollections\ndeque\ncbuiltins\nrange\n"
     b"J\xff\xff\xff\x7f\x85R\x85R.",
 }
@@ -669,7 +671,7 @@ def test_a_message_changes_no_class_and_fills_no_memory(pair: Any, name: str) ->
     shared = dlbridge.share(np.zeros(1))
     note = b"t\x80\x04" + HOSTILE[name]
     dlbridge._core.send_shared(pair[0].fileno(), shared._tensors, "read", note, 5000)
-    with pytest.raises(pickle.UnpicklingError, match=r"change a class|nobody wrote out"):
+    with pytest.raises(pickle.UnpicklingError, match=r"change a class|nobody wrote|damaged"):
         dlbridge.recv(pair[1])
     assert not hasattr(collections.UserDict, "hello")
 
@@ -724,3 +726,12 @@ def test_numbers_of_a_batch_stay_what_they_are(samples: list[Any], batch: list[A
     assert collate(samples).tolist() == batch
     ordered = collate([collections.OrderedDict(a=each) for each in samples])
     assert type(ordered) is collections.OrderedDict and ordered["a"].tolist() == batch
+
+
+def test_a_batch_of_counters_counts_as_its_samples() -> None:
+    from dlbridge.engines.loader import collate
+
+    samples = [collections.Counter(a=1, b=2), collections.Counter(a=3, b=4)]
+    batch = collate(samples)
+    assert batch["a"].tolist() == [1, 3] and batch["b"].tolist() == [2, 4]
+    assert samples[0] == collections.Counter(a=1, b=2)

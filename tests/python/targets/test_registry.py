@@ -251,3 +251,61 @@ def test_the_built_in_libraries_use_nothing_else() -> None:
     for library in _registry.libraries():
         if isinstance(library.capabilities, dlbridge.Capabilities):
             assert _registry.target_of(library) is _registry.target_of(library)
+
+
+class Spoken(Grid):
+    """One that exports itself, if it wants to."""
+
+    def __dlpack__(self, **keywords: Any) -> Any:
+        if self.frozen:
+            raise LookupError("it is frozen")
+        return self.cells.__dlpack__(**keywords)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+
+Spoken.__module__ = Grid.__module__
+
+
+def test_a_library_says_what_its_own_refusal_means() -> None:
+    def refusal(x: Any, error: Exception) -> Any:
+        return dlbridge.ConversionRefused(f"{type(x).__name__}: {error}", fix="x.thaw()")
+
+    frozen = Spoken(VALUES, frozen=True)
+    dlbridge.register(grid(read=None, refusal=refusal))
+    with pytest.raises(dlbridge.ConversionRefused, match="Spoken: it is frozen") as refused:
+        dlbridge.to_numpy(frozen)
+    assert isinstance(refused.value.__cause__, LookupError) and refused.value.fix == "x.thaw()"
+    plan = dlbridge.explain(frozen, "numpy")
+    assert plan.refused and plan.fix == "x.thaw()"
+    for other in (lambda x, error: None, lambda x, error: "a text", lambda x, error: 1 / 0):
+        dlbridge.register(grid(read=None, refusal=other))
+        with pytest.raises(LookupError, match="it is frozen"):
+            dlbridge.to_numpy(frozen)
+
+
+def test_a_library_names_the_call_that_makes_numbers() -> None:
+    texts = Grid(np.array(["a"]))
+    for fix_for, fix in (
+        (lambda x: f"x.numbers({x.cells.size})", "x.numbers(1)"),
+        (lambda x: None, None),
+        (lambda x: 5, None),
+        (lambda x: 1 / 0, None),
+    ):
+        dlbridge.register(grid(fix_for=fix_for))
+        with pytest.raises(dlbridge.ConversionRefused, match="no such type") as refused:
+            dlbridge.to_torch(texts)
+        assert refused.value.fix == fix
+
+
+def test_an_own_object_comes_back_without_a_look_and_explain_says_so() -> None:
+    frozen = Spoken(VALUES, frozen=True)
+    dlbridge.register(grid(read=None, conditions=lambda x: ("masked",)))
+    assert dlbridge.to(frozen, "grid_for_tests", policy="strict") is frozen
+    assert dlbridge.to([frozen], "grid_for_tests")[0] is frozen
+    for x in (frozen, Spoken(VALUES)):
+        plan = dlbridge.explain(x, "grid_for_tests")
+        assert plan.view and not plan.refused and plan.steps == ()
+    with pytest.raises(LookupError):
+        dlbridge.to(frozen, "grid_for_tests", copy=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections import UserDict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,10 +47,11 @@ def _collated(samples: Sequence[Any], arrays: list[Any], shared: bool) -> Any:
         parts = {
             key: _collated([sample[key] for sample in samples], arrays, shared) for key in first
         }
-        if type(first) is dict or not isinstance(first, MutableMapping):
+        if type(first) is dict or not isinstance(first, (dict, UserDict)):
             return parts
         made = copy.copy(first)  # of its class
-        made.update(parts)
+        for key, part in parts.items():  # update() adds to a Counter
+            made[key] = part
         return made
     if isinstance(first, tuple) and hasattr(first, "_fields"):
         return type(first)(

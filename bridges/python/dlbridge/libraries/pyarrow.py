@@ -34,7 +34,8 @@ def _read(x: Any) -> Any:
         x = x.chunk(0)
     if type(x).__name__ == "FixedShapeTensorArray":
         return x.to_numpy_ndarray() if not _nulls(x) else _Column(x)
-    if str(getattr(x, "type", "")).startswith("struct") and len({f.type for f in x.type}) > 1:
+    is_struct = str(getattr(x, "type", "")).startswith("struct") and hasattr(x, "flatten")
+    if is_struct and len({f.type for f in x.type}) > 1:
         what = f"cannot take a pyarrow.{type(x).__name__} in"
         fields = "dict(zip([field.name for field in x.type], x.flatten()))"
         raise refused(what, "the fields of its structs are of several types", fields)

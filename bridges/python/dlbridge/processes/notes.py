@@ -125,17 +125,30 @@ class _CarefulReader(_WithTensors, _Unpickler):  # type: ignore[misc]
         super().load_build()
 
     def _load_reduce(self) -> None:
-        made, arguments = self.stack[-2:]
-        # Bytes and sets by their number alone could fill all memory.
+        self._require_written_out(*self.stack[-2:])
+        super().load_reduce()
+
+    def _load_new(self) -> None:
+        self._require_written_out(*self.stack[-2:])
+        super().load_newobj()
+
+    def _refuse(self) -> None:
+        raise pickle.UnpicklingError("the tree that was sent is damaged")
+
+    @staticmethod
+    def _require_written_out(made: Any, arguments: Any) -> None:
+        """Bytes and sets by their number alone could fill all memory."""
         if made not in (range, slice, complex) and any(
             isinstance(each, range) or (isinstance(each, int) and made in _VALUES)
             for each in arguments
         ):
             raise pickle.UnpicklingError("the tree that was sent has values that nobody wrote out")
-        super().load_reduce()
 
     dispatch[pickle.BUILD[0]] = _load_build
     dispatch[pickle.REDUCE[0]] = _load_reduce
+    dispatch[pickle.NEWOBJ[0]] = _load_new
+    for _never_written in (pickle.NEWOBJ_EX, pickle.OBJ, pickle.INST):
+        dispatch[_never_written[0]] = _refuse
 
 
 def written(x: Any, tensors: list[ManagedTensor]) -> bytes:

@@ -23,7 +23,8 @@ bool is_about_keyword(const char* keyword) {
     if (bytes != nullptr) {
       // Python functions and pybind11 name the keyword or the signature; C functions without any
       // keyword say so.
-      about = std::strstr(bytes, keyword) != nullptr ||
+      const std::string name = std::string("'") + keyword + "'";
+      about = std::strstr(bytes, name.c_str()) != nullptr ||
               std::strstr(bytes, "takes no keyword arguments") != nullptr ||
               std::strstr(bytes, "incompatible function arguments") != nullptr;
     } else if (PyErr_ExceptionMatches(PyExc_MemoryError) != 0) {
@@ -107,19 +108,20 @@ ManagedTensor call_producer(Door& door, bool legacy_writable) {
     checked(PyDict_SetItemString(keywords.get(), "copy", Py_False));
   }
   Ref result = call_dlpack(method.get(), keywords.get());
-  const auto try_without = [&](const char* keyword) {
-    if (result || !is_about_keyword(keyword)) {
-      return false;
+  // A producer names the first keyword that it does not know: there may be another.
+  bool tells = door.look.never_copies;
+  bool asks = !bare;
+  while (!result && (tells || asks)) {
+    const bool of_copy = tells && is_about_keyword("copy");
+    if (!of_copy && !(asks && is_about_keyword("max_version"))) {
+      break;
     }
+    (of_copy ? tells : asks) = false;
     PyErr_Clear();
-    checked(PyDict_DelItemString(keywords.get(), keyword));
+    checked(PyDict_DelItemString(keywords.get(), of_copy ? "copy" : "max_version"));
     result = call_dlpack(method.get(), keywords.get());
-    return static_cast<bool>(result);
-  };
-  if (door.look.never_copies) {
-    (void)try_without("copy");
   }
-  if (!bare && try_without("max_version")) {
+  if (result && !bare && !asks) {
     remember_bare_call(Py_TYPE(door.readable));
   }
   if (!result) {

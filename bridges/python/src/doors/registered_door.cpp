@@ -25,7 +25,7 @@ namespace {
   PyErr_Fetch(&type, &value, &traceback);
   PyErr_NormalizeException(&type, &value, &traceback);
   const Ref told(PyObject_CallFunctionObjArgs(row.refusal, object, value, nullptr));
-  if (told && told.get() != Py_None) {
+  if (told && PyExceptionInstance_Check(told.get())) {
     PyException_SetTraceback(value, traceback == nullptr ? Py_None : traceback);
     PyException_SetCause(told.get(), Py_NewRef(value));
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(told.get())), told.get());
@@ -73,8 +73,9 @@ void describe_by_registry(Door& door) {
   constexpr Conditions kNoNumbers{Condition::kInexpressibleDType, Condition::kNulls};
   if (row != nullptr && row->fix_for != nullptr &&
       door.source.traits.conditions.meets(kNoNumbers)) {
-    const Ref call = checked(PyObject_CallOneArg(row->fix_for, door.object));
-    if (call.get() != Py_None) {
+    const Ref call(PyObject_CallOneArg(row->fix_for, door.object));
+    forget_error();  // without it the refusal is the same, and names no call
+    if (call && PyUnicode_Check(call.get())) {
       door.source.fix = text_of(call.get());
     }
   }
