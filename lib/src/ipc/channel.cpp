@@ -163,20 +163,6 @@ bool take_descriptors(msghdr& header, std::vector<OwnedDescriptor>& descriptors)
   return (header.msg_flags & MSG_CTRUNC) == 0;
 }
 
-// Where some did not arrive, the message was read to its end, and the next one can be received.
-void require_all(bool arrived, std::size_t descriptors) {
-  if (!arrived) {
-    throw ConversionRefused(
-        "cannot take a message in: not all of its descriptors arrived, for which this process has "
-        "no room; raise `ulimit -n`, or keep fewer trees, and have it sent again",
-        {"this process has no room for more of them: raise `ulimit -n`, or keep fewer trees"});
-  }
-  if (descriptors > detail::kMostBlocks) {
-    throw ConversionRefused("cannot take a message in: it came with too many descriptors",
-                            {"it came with more descriptors than a message may have"});
-  }
-}
-
 }  // namespace
 
 void send(int socket, const Message& message, const Waiting& waiting) {
@@ -248,10 +234,16 @@ std::optional<Received> receive(int socket, const Waiting& waiting) {
       whole = static_cast<std::size_t>(detail::head_of(bytes).bytes);
     }
     if (descriptors.size() > detail::kMostBlocks) {
-      break;
+      throw ConversionRefused("cannot take a message in: it came with too many descriptors",
+                              {"it came with more descriptors than a message may have"});
     }
   }
-  require_all(arrived, descriptors.size());
+  if (!arrived) {  // told when the message was read to its end: the next one can be received
+    throw ConversionRefused(
+        "cannot take a message in: not all of its descriptors arrived, for which this process has "
+        "no room; raise `ulimit -n`, or keep fewer trees, and have it sent again",
+        {"this process has no room for more of them: raise `ulimit -n`, or keep fewer trees"});
+  }
   return unpack(bytes, std::move(descriptors));
 }
 

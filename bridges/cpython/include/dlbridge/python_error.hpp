@@ -71,17 +71,22 @@ inline unsigned long long size_of(PyObject* number) {
   return value;
 }
 
-/// Forgets an error, if there is one, that says no more than that something is not there or not of
-/// the wanted kind. Want of memory and what is no Exception (an interrupt) say nothing of the
-/// object: they are thrown as PythonError.
-inline void forget_error() {
-  if (PyErr_Occurred() == nullptr) {
-    return;
-  }
+/// Throws the error that is set, if it says nothing of the object that was asked: want of memory,
+/// and what is no Exception (an interrupt).
+inline void throw_if_not_of_object() {
   if (PyErr_ExceptionMatches(PyExc_MemoryError) != 0 ||
       PyErr_ExceptionMatches(PyExc_Exception) == 0) {
     throw PythonError();
   }
+}
+
+/// Forgets an error, if there is one, that says no more than that something is not there or not of
+/// the wanted kind. One that says nothing of the object is thrown as PythonError.
+inline void forget_error() {
+  if (PyErr_Occurred() == nullptr) {
+    return;
+  }
+  throw_if_not_of_object();
   PyErr_Clear();
 }
 

@@ -74,10 +74,11 @@ def _is_traced(x: Any, dtype: Any, copy: Any, others: dict[str, Any]) -> bool:
     # The types of a tree's leaves decide about a cast, and of an array torch does not tell it.
     cast = dtype is not None and type(x) in (dict, list, tuple)
     policy = others.get("policy")
-    by_default = (policy is None or (isinstance(policy, str) and policy == "host")) and all(
-        each is None or each is False for name, each in others.items() if name != "policy"
+    by_default = (
+        copy in (None, True)
+        and (policy is None or (isinstance(policy, str) and policy == "host"))
+        and all(each is None or each is False for name, each in others.items() if name != "policy")
     )
-    by_default = by_default and copy in (None, True)
     return by_default and not cast and not open_blocks and _has_tensor(x)
 
 

@@ -15,10 +15,7 @@ namespace {
 
 // What an object's own library refused, said with what its row knows of it. Throws PythonError.
 [[noreturn]] void tell_again(const LibraryRow& row, PyObject* object) {
-  if (PyErr_ExceptionMatches(PyExc_Exception) == 0 ||
-      PyErr_ExceptionMatches(PyExc_MemoryError) != 0) {
-    throw PythonError();
-  }
+  throw_if_not_of_object();
   PyObject* type = nullptr;
   PyObject* value = nullptr;
   PyObject* traceback = nullptr;
