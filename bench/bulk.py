@@ -79,6 +79,15 @@ def lines() -> Iterator[Line]:
         1.0,
         5 * images.nbytes,
     )
+    reversed_channels = images[..., ::-1].transpose(0, 3, 1, 2)
+    yield line(
+        "64 images BGR to planes of RGB, uint8",
+        "NumPy",
+        lambda: to_numpy(reversed_channels, copy=True),
+        (lambda: np.ascontiguousarray(reversed_channels),),
+        0.5,
+        2 * images.nbytes,
+    )
     yield line(
         "reversed both ways, 4096 x 4096 float32",
         "NumPy",

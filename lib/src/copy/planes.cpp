@@ -13,14 +13,32 @@ struct Word16 {
   std::array<std::uint64_t, 2> half;
 };
 
-struct PackedRows {
-  static void run(const Plane& plane, std::size_t width) {
-    for (std::int64_t r = 0; r < plane.rows; ++r) {
-      std::memcpy(plane.target + r * plane.target_row, plane.source + r * plane.source_row,
-                  static_cast<std::size_t>(plane.columns) * width);
-    }
+// Rows of one to two words, pixels of three channels say: two words each, which overlap.
+template <class Word>
+void copy_short_rows(const Plane& plane, std::int64_t row) {
+  const std::int64_t last = row - static_cast<std::int64_t>(sizeof(Word));
+  for (std::int64_t r = 0; r < plane.rows; ++r) {
+    const std::byte* source = plane.source + r * plane.source_row;
+    std::byte* target = plane.target + r * plane.target_row;
+    const Word begin = load<Word>(source);
+    const Word end = load<Word>(source + last);
+    store(target, begin);
+    store(target + last, end);
   }
-};
+}
+
+void copy_packed_rows(const Plane& plane, std::int64_t row) {
+  if (row >= 2 && row < 32) {
+    return row < 4    ? copy_short_rows<std::uint16_t>(plane, row)
+           : row < 8  ? copy_short_rows<std::uint32_t>(plane, row)
+           : row < 16 ? copy_short_rows<std::uint64_t>(plane, row)
+                      : copy_short_rows<Word16>(plane, row);
+  }
+  for (std::int64_t r = 0; r < plane.rows; ++r) {
+    std::memcpy(plane.target + r * plane.target_row, plane.source + r * plane.source_row,
+                static_cast<std::size_t>(row));
+  }
+}
 
 // A stride that the compiler knows is one that it can vectorise.
 template <class Word, std::int64_t kSourceStep>
@@ -60,8 +78,9 @@ struct Words {
   }
 };
 
-/// Pixels into planes: the source is packed, with the rows' words next to one another.
-template <class Word, int kRows>
+/// Pixels into planes: the source is packed, with the rows' words next to one another. Where kStep
+/// is -1 the planes are written backwards.
+template <class Word, int kRows, std::int64_t kStep>
 struct Deinterleave {
   DLBRIDGE_INLINE static void run(const Plane& plane) {
     std::byte* __restrict target = plane.target;
@@ -69,8 +88,28 @@ struct Deinterleave {
     for (std::int64_t c = 0; c < plane.columns; ++c) {
       for (std::int64_t r = 0; r < kRows; ++r) {
         constexpr auto kWidth = static_cast<std::int64_t>(sizeof(Word));
-        store(target + r * plane.target_row + c * kWidth,
+        store(target + r * plane.target_row + kStep * c * kWidth,
               load<Word>(source + (c * kRows + r) * kWidth));
+      }
+    }
+  }
+};
+template <class Word, int kRows>
+using Forwards = Deinterleave<Word, kRows, 1>;
+template <class Word, int kRows>
+using Backwards = Deinterleave<Word, kRows, -1>;
+
+/// Pixels into pixels, with their words, which are the columns, in the other order.
+template <class Word, int kColumns>
+struct ReversePixels {
+  DLBRIDGE_INLINE static void run(const Plane& plane) {
+    constexpr auto kWidth = static_cast<std::int64_t>(sizeof(Word));
+    std::byte* __restrict target = plane.target;
+    const std::byte* __restrict source = plane.source - (kColumns - 1) * kWidth;
+    for (std::int64_t r = 0; r < plane.rows; ++r) {
+      for (std::int64_t c = 0; c < kColumns; ++c) {
+        store(target + (r * kColumns + c) * kWidth,
+              load<Word>(source + (r * kColumns + kColumns - 1 - c) * kWidth));
       }
     }
   }
@@ -197,6 +236,17 @@ void run_pixels(const Plane& plane, std::int64_t count) {
   }
 }
 
+// So that a source that is walked backwards is walked forwards, and the target is the other one.
+void begin_at_other_end(Plane& plane, std::int64_t count, std::int64_t& source_step,
+                        std::int64_t& target_step) {
+  if (source_step < 0) {
+    plane.source += (count - 1) * source_step;
+    plane.target += (count - 1) * target_step;
+    source_step = -source_step;
+    target_step = -target_step;
+  }
+}
+
 template <class Word>
 void copy_plane_of(Plane plane) {
   constexpr auto kWidth = static_cast<std::int64_t>(sizeof(Word));
@@ -210,10 +260,19 @@ void copy_plane_of(Plane plane) {
   }
   if (plane.target_column == kWidth) {
     if (plane.source_column == kWidth) {
-      return PackedRows::run(plane, sizeof(Word));
+      return copy_packed_rows(plane, plane.columns * kWidth);
     }
     if (is_interleaved(plane.rows, plane.source_row, plane.source_column, kWidth)) {
-      return run_pixels<Word, Deinterleave>(plane, plane.rows);
+      const bool forwards = plane.source_column > 0;
+      begin_at_other_end(plane, plane.rows, plane.source_row, plane.target_row);
+      begin_at_other_end(plane, plane.columns, plane.source_column, plane.target_column);
+      return forwards ? run_pixels<Word, Forwards>(plane, plane.rows)
+                      : run_pixels<Word, Backwards>(plane, plane.rows);
+    }
+    const std::int64_t pixel = plane.columns * kWidth;
+    if (plane.source_column == -kWidth && plane.source_row == pixel && plane.target_row == pixel &&
+        is_interleaved(plane.columns, kWidth, pixel, kWidth)) {
+      return run_pixels<Word, ReversePixels>(plane, plane.columns);
     }
     if (plane.source_row == kWidth) {
       if (is_interleaved(plane.columns, plane.target_column, plane.target_row, kWidth)) {
@@ -236,7 +295,8 @@ void copy_plane_of(Plane plane) {
 
 bool is_interleaved(std::int64_t count, std::int64_t word_step, std::int64_t pixel_step,
                     std::int64_t width) noexcept {
-  return count >= 2 && count <= 4 && word_step == width && pixel_step == count * width;
+  return count >= 2 && count <= 4 && std::abs(word_step) == width &&
+         std::abs(pixel_step) == count * width;
 }
 
 void copy_plane(const Plane& plane, std::size_t width) noexcept {

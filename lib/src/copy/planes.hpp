@@ -17,7 +17,8 @@ struct Plane {
   std::int64_t target_column = 0;
 };
 
-/// Whether `count` channels of one word each lie packed in pixels, as is common for pictures.
+/// Whether `count` channels of one word each lie packed in pixels, as is common for pictures; the
+/// words, or the pixels, may be in the other order.
 [[nodiscard]] bool is_interleaved(std::int64_t count, std::int64_t word_step,
                                   std::int64_t pixel_step, std::int64_t width) noexcept;
 

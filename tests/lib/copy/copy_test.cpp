@@ -312,6 +312,36 @@ TEST(Copy, Transposes) {
   }
 }
 
+// Rows, pixels and channels, each forwards and backwards, as pixels and as planes on either side.
+TEST(Copy, Pictures) {
+  const auto strides_of = [](const std::vector<std::int64_t>& shape, std::int64_t width,
+                             bool planes, unsigned backwards) {
+    const std::int64_t pixel = planes ? width : shape[2] * width;
+    std::vector<std::int64_t> strides{shape[1] * pixel, pixel,
+                                      planes ? shape[0] * shape[1] * width : width};
+    for (unsigned i = 0; i < 3; ++i) {
+      strides[i] = (backwards >> i & 1U) != 0 ? -strides[i] : strides[i];
+    }
+    return strides;
+  };
+  for (const std::int64_t width : {1, 2, 4, 8}) {
+    const DType type{kDLUInt, static_cast<int>(8 * width)};
+    for (const std::int64_t channels : {2, 3, 4, 5, 7, 11}) {
+      const std::vector<std::int64_t> shape{5, 37, channels};
+      for (unsigned orders = 0; orders < 32; ++orders) {
+        Side source{strides_of(shape, width, (orders & 8U) != 0, orders & 7U), {}, 0};
+        Side target{strides_of(shape, width, (orders & 16U) != 0, 0), {}, 0};
+        source.allocate(shape, width);
+        target.allocate(shape, width);
+        fill(type, source.memory);
+        check(job_of(type, type), shape, source, target);
+        ASSERT_FALSE(HasFatalFailure())
+            << width << " bytes, " << channels << " channels, " << orders;
+      }
+    }
+  }
+}
+
 TEST(Cast, EveryPair) {
   for (const auto& from : kNamedDTypes) {
     for (const auto& to : kNamedDTypes) {
