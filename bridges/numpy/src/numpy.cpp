@@ -256,6 +256,23 @@ PyObject* NumPy::array_of_scalar(PyObject* scalar) {
   return checked(PyArray_FromScalar(scalar, nullptr)).release();
 }
 
+PyObject* NumPy::array_of_structs(PyObject* object) {
+  PyObject* array = PyArray_FromAny(object, nullptr, 0, 0, 0, nullptr);
+  if (array == nullptr) {
+    if (PyErr_ExceptionMatches(PyExc_ValueError) == 0 &&
+        PyErr_ExceptionMatches(PyExc_TypeError) == 0) {
+      throw PythonError();
+    }
+    PyErr_Clear();
+    return nullptr;
+  }
+  // What it does not understand it wraps as an object.
+  if (PyDataType_HASFIELDS(PyArray_DESCR(reinterpret_cast<PyArrayObject*>(array))) == 0) {
+    Py_CLEAR(array);
+  }
+  return array;
+}
+
 void NumPy::describe(PyObject* object, Source& source) {
   if (!PyArray_CheckExact(object)) {
     detail::describe_subclass(object, source);

@@ -60,6 +60,7 @@ FAILURES = {
 NUMPY_FAILURES = {  # by their places in NumPy's table of functions, which never change
     45: ("PyArray_DescrFromType", "null"),
     61: ("PyArray_FromScalar", "null"),
+    69: ("PyArray_FromAny", "null"),
     94: ("PyArray_NewFromDescr", "null"),
     174: ("PyArray_DescrConverter", "zero"),
     282: ("PyArray_SetBaseObject", "minus one, taken"),

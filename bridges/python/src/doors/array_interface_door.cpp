@@ -76,6 +76,25 @@ void settle(const Description& from, Device device, Lease lease, Door& door) {
   }
 }
 
+// Structs are NumPy's own: it reads them in the object's place. Whether it did.
+bool read_structs(const Description& from, Door& door) {
+  const bool structs = from.type_text.starts_with("T{") || from.type_text[1] == 'V';
+  if (from.dtype || !structs) {
+    return false;
+  }
+  Ref array(NumPy::array_of_structs(door.readable));
+  if (!array) {
+    return false;
+  }
+  door.held = std::move(array);
+  door.readable = door.held.get();
+  door.way = &kNumPyWay;
+  door.way->describe(door);
+  door.source.traits.library = &*door.library;
+  door.source.fix = "dlbridge.to_numpy(x)" + std::string(door.source.fix).substr(1);
+  return true;
+}
+
 // What of a buffer contradicts itself, or cannot be said by strides. Its length is all that is
 // known of its memory.
 std::string fault_of(const Py_buffer& buffer) {
@@ -143,6 +162,9 @@ void take_buffer(Door& door) {
     refuse(door, fault);
   }
   const Description from = read_buffer(*buffer);
+  if (read_structs(from, door)) {
+    return;
+  }
   const Lease lease{buffer.release(), [](void* held) noexcept {
                       run_with_gil(held, [](void* last) { delete static_cast<Buffer*>(last); });
                     }};
@@ -273,6 +295,9 @@ void take_array_interface(Door& door, bool cuda) {
     }
   }
   const Ref memory = read_data(object, dictionary.get(), from, door);
+  if (read_structs(from, door)) {
+    return;
+  }
   const Ref mask = item_of(dictionary.get(), "mask");
   // The object and what its interface handed out keep the memory between them.
   PyObject* held =
