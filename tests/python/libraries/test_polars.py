@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
+import torch
 from library_tests import followed
 
 import dlbridge
@@ -33,6 +34,32 @@ def test_a_column_of_numbers_is_a_view(name: str) -> None:
     assert view.dtype == np.dtype(name.lower()) and view.tolist() == [1, 2, 3]
     assert view.ctypes.data == x.to_numpy().ctypes.data and not view.flags.writeable
     assert dlbridge.to_numpy(x[1:], copy=False).tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_an_array_becomes_a_series_over_its_memory(name: str) -> None:
+    a = np.arange(5).astype(name.lower())
+    series = dlbridge.to(a, "polars", copy=False)
+    assert series.dtype == getattr(pl, name) and series.to_list() == [0, 1, 2, 3, 4]
+    assert series.to_numpy().ctypes.data == a.ctypes.data
+    assert dlbridge.explain(a, "polars").view and not dlbridge.explain(a, "polars").writable
+    assert dlbridge.to(series, pl) is series
+
+
+def test_what_polars_cannot_hold_is_refused_or_copied() -> None:
+    reversed_series = dlbridge.to(np.arange(3)[::-1], "polars")
+    assert reversed_series.to_list() == [2, 1, 0]
+    assert dlbridge.to(np.array([1.0, np.nan]), "polars").null_count() == 0
+    for x in (np.zeros((2, 2)), np.float32(1), np.zeros(2, bool), np.zeros(2, complex)):
+        with pytest.raises(dlbridge.ConversionRefused):
+            dlbridge.to(x, "polars")
+    with pytest.raises(dlbridge.ConversionRefused):  # nobody may write to it any more
+        dlbridge.to(np.zeros(3), "polars", policy="strict")
+
+
+def test_a_series_keeps_the_memory() -> None:
+    series = dlbridge.to(torch.arange(1 << 16), "polars")
+    assert series.to_numpy()[-1] == (1 << 16) - 1
 
 
 def test_the_view_outlives_the_series() -> None:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from dlbridge import Library
+from dlbridge import Capabilities, Library
 from dlbridge._errors import refused
+from dlbridge.libraries import FLOATS, INTEGERS, UNSIGNED
 
 
 def _read(x: Any) -> Any:
@@ -23,6 +24,12 @@ def _fix(x: Any) -> str | None:
     return "x.cast(float) (values are rounded)" if kind == "Decimal" else None
 
 
+def _to_series(array: Any) -> Any:
+    import polars
+
+    return polars.Series(array)
+
+
 ROWS = (
     Library(
         name="polars",
@@ -33,5 +40,19 @@ ROWS = (
             "mixed_types": "x.to_dict()",
             "read_only": "x.to_numpy(writable=True)",
         },
+        capabilities=Capabilities(
+            result="polars.Series",
+            dtypes=(*INTEGERS, *UNSIGNED, *FLOATS),
+            strides="compact",
+            min_dimensions=1,
+            max_dimensions=1,
+            read_only="honours",
+            writable=False,
+            takes_as_constant=True,
+        ),
+        take=_to_series,
+        handed="array",
+        address=lambda made: int(made.to_numpy().ctypes.data),
+        quirks={"missing_dtype": "polars packs booleans into bits"},
     ),
 )
