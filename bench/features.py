@@ -40,14 +40,14 @@ def ledger() -> list[Line]:
 
     plain = in_block(nullcontext)
     return [
-        pair("100 x to_numpy(t) in trace()", "no block", in_block(dlbridge.trace), plain, None, 4),
-        pair("... in no_copies()", "no block", in_block(dlbridge.no_copies), plain, None, 20),
+        pair("100 x to_numpy(t) in trace()", "no block", in_block(dlbridge.trace), plain, 6, 4),
+        pair("... in no_copies()", "no block", in_block(dlbridge.no_copies), plain, 1.5, 20),
         pair(
             '... in policy("strict")',
             "no block",
             in_block(lambda: dlbridge.policy("strict")),
             plain,
-            None,
+            1.5,
             20,
         ),
         pair("stats()", "to_torch(a)", dlbridge.stats, lambda: to_torch(array)),
@@ -68,7 +68,7 @@ def borrowing() -> list[Line]:
         tensor[0, 0] = 1
 
     return [
-        pair("borrow(t), one write", "t.numpy(), one write", borrowed, bare),
+        pair("borrow(t), one write", "t.numpy(), one write", borrowed, bare, 3),
         pair("borrow(t), one write", "t[0, 0] = 1", borrowed, in_place),
     ]
 
@@ -101,7 +101,7 @@ def functions() -> list[Line]:
                 "an autograd.Function by hand",
                 lambda x=x: ours(x).sum().backward(),  # type: ignore[misc]
                 lambda x=x: ByHand.apply(x).sum().backward(),  # type: ignore[misc]
-                None,
+                1.15,
                 20 if size == 8 else 2,
             )
         )
@@ -113,6 +113,7 @@ def functions() -> list[Line]:
             "numpy() and from_numpy by hand",
             lambda: accepting(a, b),
             lambda: torch.from_numpy(np.add(a.numpy(), b.numpy())),
+            2,
         )
     )
     return pairs

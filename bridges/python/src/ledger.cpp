@@ -1,13 +1,17 @@
 #include "ledger.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <exception>
+#include <span>
+#include <string>
+#include <vector>
 
 namespace dlbridge::python {
 namespace {
 
-PackageAttribute decided("dlbridge.ledger.blocks", "decided");
-PackageAttribute was_refused("dlbridge.ledger.blocks", "was_refused");
+PackageAttribute crossed("dlbridge.ledger.blocks", "crossed");
+PackageAttribute forbid("dlbridge.ledger.blocks", "forbid");
 PackageAttribute policy_of_context("dlbridge.ledger.blocks", "policy_of_context");
 PackageAttribute copies_forbidden("dlbridge.ledger.blocks", "copies_forbidden");
 
@@ -18,6 +22,50 @@ Ref value_of(PackageAttribute& variable) {
   PyObject* value = nullptr;
   checked(PyContextVar_Get(variable.get(), nullptr, &value));
   return Ref(value);
+}
+
+// A view that nothing is said of but what and where, and its Plan.
+struct ToldView {
+  std::string object;
+  std::string result;
+  DType dtype;
+  DType result_dtype;
+  bool writable = false;
+  std::vector<std::int64_t> shape;
+  Ref plan;
+};
+
+// The Plan in words. Of plain views on the host it is remembered: a loop crosses the same again and
+// again, and a Plan takes ten times as long to put into words as a view to be made.
+Ref plan_to_tell(const Plan& plan, const Source& source, const Capabilities& target,
+                 const Policy& policy, const Request& request) {
+  const DLTensor& tensor = source.tensor;
+  if (!plan.view || plan.itself || !plan.empty() || !plan.noted.empty() ||
+      tensor.device.device_type != kDLCPU || tensor.dtype.bits == 0) {
+    return plan_object(plan, source, target, policy, request);
+  }
+  // Of the process: it may be asked for after the interpreter's end, and is not let go of there.
+  static auto& remembered = *new std::array<ToldView, 32>();
+  const std::span<const std::int64_t> shape(tensor.shape, static_cast<std::size_t>(tensor.ndim));
+  std::size_t place = tensor.dtype.code * 7U + tensor.dtype.bits;
+  for (const std::int64_t size : shape) {
+    place = place * 31 + static_cast<std::size_t>(size);
+  }
+  ToldView& told = remembered[place % remembered.size()];
+  const std::string_view object = source.traits.words().object;
+  const std::string_view result = target.result;
+  if (!told.plan || told.dtype != DType(tensor.dtype) || told.result_dtype != plan.dtype ||
+      told.writable != plan.writable || told.object != object || told.result != result ||
+      !std::equal(shape.begin(), shape.end(), told.shape.begin(), told.shape.end())) {
+    told.plan = plan_object(plan, source, target, policy, request);
+    told.object = object;
+    told.result = result;
+    told.dtype = DType(tensor.dtype);
+    told.result_dtype = plan.dtype;
+    told.writable = plan.writable;
+    told.shape.assign(shape.begin(), shape.end());
+  }
+  return Ref::borrow(told.plan.get());
 }
 
 std::int64_t now() {
@@ -55,51 +103,55 @@ void Watch::pause() {
   spent_ += now() - began_;
 }
 
-void Watch::next(Ref entry) {
-  if (entry_) {
+void Watch::next(Ref plan) {
+  if (plan_) {
     finish();
     spent_ = 0;
     started_ = now();
   }
-  entry_ = std::move(entry);
+  plan_ = std::move(plan);
   began_ = now();
 }
 
 void Watch::finish() {
-  if (entry_ && entry_.get() != Py_None) {
-    const Ref done(PyObject_CallMethod(entry_.get(), "finish", "LL",
-                                       static_cast<long long>(started_),
-                                       static_cast<long long>(spent_)));
+  if (plan_) {
+    const Ref began(PyLong_FromLongLong(started_));
+    const Ref spent(PyLong_FromLongLong(spent_));
+    const Ref done(began && spent ? PyObject_CallFunctionObjArgs(crossed.get(), plan_.get(),
+                                                                 began.get(), spent.get(), nullptr)
+                                  : nullptr);
     if (!done) {
-      PyErr_WriteUnraisable(entry_.get());  // the crossing has succeeded all the same
+      PyErr_WriteUnraisable(plan_.get());  // the crossing has succeeded all the same
     }
   }
 }
 
 void report(const Plan& plan, const Source& source, const Capabilities& target,
             const Policy& policy, const Request& request) {
-  if (open_ledgers == 0 && (plan.view || value_of(copies_forbidden).get() != Py_True)) {
+  const bool forbidden = !plan.view && value_of(copies_forbidden).get() == Py_True;
+  if (open_ledgers == 0 && !forbidden) {
     return;
   }
   Watch* watch = Watch::current();
   if (watch != nullptr) {
     watch->pause();
   }
-  const Ref told = plan_object(plan, source, target, policy, request);
-  Ref entry(PyObject_CallOneArg(decided.get(), told.get()));
-  if (!entry) {
+  Ref told = plan_to_tell(plan, source, target, policy, request);
+  if (forbidden) {
     ++refusals;
+    (void)PyObject_CallOneArg(forbid.get(), told.get());  // which raises
     throw PythonError();
   }
   if (watch != nullptr) {
-    watch->next(std::move(entry));
+    watch->next(std::move(told));
   }
 }
 
 void refused(PyObject* plan) {
   ++refusals;
   if (Watch::current() != nullptr) {
-    (void)checked(PyObject_CallOneArg(was_refused.get(), plan));
+    (void)checked(
+        PyObject_CallFunction(crossed.get(), "OLO", plan, static_cast<long long>(now()), Py_None));
   }
 }
 

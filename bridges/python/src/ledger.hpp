@@ -51,8 +51,8 @@ class Watch {
 
   [[nodiscard]] static Watch* current() noexcept;
 
-  /// Ends the crossing before, and begins one: `entry` is told its nanoseconds, None is not.
-  void next(Ref entry);
+  /// Ends the crossing before, and begins the one of this Plan.
+  void next(Ref plan);
   /// Time from here on is the ledger's own.
   void pause();
 
@@ -64,7 +64,7 @@ class Watch {
   bool running_ = false;
   int exceptions_ = 0;
   Watch* outer_ = nullptr;
-  Ref entry_;
+  Ref plan_;
   std::int64_t started_ = 0;  // the crossing, in nanoseconds, as the rest
   std::int64_t began_ = 0;    // after the last pause
   std::int64_t spent_ = 0;

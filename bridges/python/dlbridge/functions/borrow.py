@@ -33,7 +33,7 @@ def borrow(x: Any, /) -> AbstractContextManager[Any]:
         return _tensor_over(x)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
-        return _array_over(x)
+        return _ArrayOver(x)
     raise TypeError(
         f"borrow() takes a torch.Tensor or a numpy.ndarray, not {type(x).__name__}; "
         "dlbridge.to_numpy(x, copy=False) is a view of it, writable where that is safe"
@@ -63,16 +63,29 @@ def _shared(x: Any, target: str) -> Any:
 # --- a tensor's array ----------------------------------------------------------------------------
 
 
+class _Views(list["weakref.ref[_BorrowedArray]"]):
+    """The arrays of a block, as long as somebody holds them."""
+
+    __slots__ = ("room",)
+    room: int
+
+    def add(self, array: _BorrowedArray) -> None:
+        if len(self) >= self.room:
+            self[:] = [each for each in self if each() is not None]
+            self.room = 2 * len(self) + 64
+        self.append(weakref.ref(array))
+
+
 class _BorrowedArray(np.ndarray[Any, Any]):
     """An array of a block, which knows the views that are made of it. What is computed of it is
     plain."""
 
-    _views: weakref.WeakValueDictionary[int, _BorrowedArray] | None
+    _views: _Views
 
     def __array_finalize__(self, made_of: Any) -> None:
-        self._views = getattr(made_of, "_views", None)
-        if self._views is not None:
-            self._views[id(self)] = self
+        if isinstance(made_of, _BorrowedArray):
+            self._views = made_of._views
+            self._views.add(self)
 
     def __array_wrap__(
         self, array: Any, context: Any = None, return_scalar: bool = False, /
@@ -85,47 +98,63 @@ class _BorrowedArray(np.ndarray[Any, Any]):
         return np.asarray(self).__reduce__()
 
 
-@contextmanager
-def _array_over(tensor: torch.Tensor) -> Iterator[_Array]:
-    import torch
+class _ArrayOver:
+    """The block in which a tensor's memory is an array that may be written to."""
 
-    _check_in_place(tensor)
-    root = _shared(tensor, "numpy")
-    if not root.flags.writeable:
-        raise _refuse(
-            tensor,
-            "numpy",
-            "more than one of its elements lie in the same memory, so that a write to one would "
-            "change others",
-            "x.clone()",
-        )
-    held = sys.getrefcount(root)
-    array = root.view(_BorrowedArray)
-    views: weakref.WeakValueDictionary[int, _BorrowedArray]
-    views = array._views = weakref.WeakValueDictionary({id(array): array})
-    _begin_writing(tensor)
-    try:
-        yield array
-    finally:
-        if not tensor.is_inference():
-            torch.autograd.graph.increment_version(tensor)
-        _close(views, root)
-        root.flags.writeable = False
-        del array
-    # What is left on the memory beside the views that were just closed: plain arrays, by asarray.
-    # Only the difference counts: what this frame itself adds is another number in each CPython.
-    closed = sum(view.base is root for view in views.values())
-    if sys.getrefcount(root) - held > closed:
-        raise BufferError(
-            "a plain array (of np.asarray, say) is left over the memory that was borrowed, and "
-            "could write to it unseen; del it before the block ends, or np.copy what is to be kept"
-        )
+    __slots__ = ("_array", "_counts", "_held", "_root", "_tensor", "_views")
 
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._tensor = tensor
 
-def _close(views: weakref.WeakValueDictionary[int, _BorrowedArray], root: _Array) -> None:
-    for view in list(views.values()):
-        if np.may_share_memory(view, root):  # a copy is the user's own
+    def __enter__(self) -> Any:
+        tensor = self._tensor
+        counts = self._counts = not tensor.is_inference()  # torch counts no writes of those
+        if tensor.requires_grad or not counts:
+            _check_in_place(tensor)
+        root = self._root = _shared(tensor, "numpy")
+        if not root.flags.writeable:
+            raise _refuse(
+                tensor,
+                "numpy",
+                "more than one of its elements lie in the same memory, so that a write to one "
+                "would change others",
+                "x.clone()",
+            )
+        self._held = sys.getrefcount(root)
+        array = self._array = root.view(_BorrowedArray)
+        views = self._views = array._views = _Views()
+        views.room = 64
+        views.add(array)
+        if counts:
+            _begin_writing(tensor)
+        return array
+
+    def __exit__(self, raised: Any, *error: object) -> None:
+        root = self._root
+        if self._counts:
+            _increment_version()(self._tensor)
+        del self._array
+        closed = 0
+        for each in self._views:
+            view = each()
+            if view is None:
+                continue
+            if view.base is root:
+                closed += 1
+            elif not np.may_share_memory(view, root):  # a copy is the user's own
+                continue
             view.flags.writeable = False
+            del view
+        root.flags.writeable = False
+        # What is left on the memory beside the views that were just closed: plain arrays, by
+        # asarray. Only the difference counts: what these frames add is another number in each
+        # CPython.
+        if raised is None and sys.getrefcount(root) - self._held > closed:
+            raise BufferError(
+                "a plain array (of np.asarray, say) is left over the memory that was borrowed, and "
+                "could write to it unseen; del it before the block ends, or np.copy what is to be "
+                "kept"
+            )
 
 
 def _check_in_place(tensor: torch.Tensor) -> None:
@@ -142,7 +171,7 @@ def _check_in_place(tensor: torch.Tensor) -> None:
                 "x.clone()",
             )
         return
-    if not torch.is_grad_enabled() or not tensor.requires_grad:
+    if not torch.is_grad_enabled():
         return
     base = tensor._base if tensor._is_view() else None
     of_leaf = base is not None and base.is_leaf and base.requires_grad
@@ -158,14 +187,17 @@ def _check_in_place(tensor: torch.Tensor) -> None:
 
 def _begin_writing(tensor: torch.Tensor) -> None:
     """Tells autograd that the values are not what its graph computed any more."""
-    import torch
-
-    if tensor.is_inference():
-        return
-    if torch.is_grad_enabled() and tensor.requires_grad:
+    if tensor.requires_grad and sys.modules["torch"].is_grad_enabled():
         _written_function().apply(tensor)  # raises what else torch forbids, in its own words
     else:
-        torch.autograd.graph.increment_version(tensor)
+        _increment_version()(tensor)
+
+
+@functools.cache
+def _increment_version() -> Any:
+    import torch
+
+    return torch.autograd.graph.increment_version
 
 
 @functools.cache

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
+from _thread import get_ident  # importing threading takes longer
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
 from dlbridge import _core
 from dlbridge._errors import ConversionRefused
@@ -17,8 +19,10 @@ from dlbridge._policy import PRESETS, Policy
 # A crossing belongs to the line of the innermost frame outside these: the user's own.
 _LIBRARIES = frozenset({"dlbridge", "torch", "numpy", "jax", "jaxlib", "contextlib", "functools"})
 
-# What records a crossing: its Plan, whose line it is, when it began and how long it took.
-Record: TypeAlias = Callable[[Plan, tuple[str, int, str], int, "int | None"], None]
+# A crossing as a ledger is told it: its Plan, whose line it is, when it began, how long it took, in
+# nanoseconds, and on which thread.
+Told: TypeAlias = "tuple[Plan, tuple[str, int, str], int, int | None, int]"
+Record: TypeAlias = Callable[[Told], None]
 of_all_threads: list[Record] = []
 of_context: ContextVar[tuple[Record, ...]] = ContextVar("dlbridge ledgers", default=())
 copies_forbidden: ContextVar[bool] = ContextVar("dlbridge copies forbidden", default=False)
@@ -138,56 +142,44 @@ def _torch_road() -> str:
 # Called by _core while a block is open.
 
 
-class _Entry:
-    """A crossing on its way: it is written down when it has succeeded."""
-
-    __slots__ = ("caller", "plan", "records")
-
-    def __init__(self, plan: Plan, records: tuple[Record, ...]) -> None:
-        self.plan = plan
-        self.caller = caller()
-        self.records = records
-
-    def finish(self, began: int, nanoseconds: int | None) -> None:
-        for record in self.records:
-            record(self.plan, self.caller, began, nanoseconds)
+def crossed(plan: Plan, began: int, nanoseconds: int | None) -> None:
+    """Writes a crossing down that has succeeded, or was refused, where a ledger is open here."""
+    records = of_context.get()
+    if of_all_threads:
+        records = (*records, *of_all_threads)
+    if records:
+        told = (plan, caller(), began, nanoseconds, get_ident())
+        for record in records:
+            record(told)
 
 
-def _entry(plan: Plan) -> _Entry | None:
-    records = (*of_context.get(), *of_all_threads)
-    return _Entry(plan, records) if records else None
+def forbid(plan: Plan) -> NoReturn:
+    """Raises what ends a crossing that would copy."""
+    file, line, function = caller()
+    crossed(plan._replace(refused=True), time.perf_counter_ns(), None)
+    because = "; ".join(plan.reasons)
+    raise ConversionRefused(
+        f"{file}:{line} (in {function}) would copy {plan.bytes_copied:,} bytes in a "
+        f"no_copies() block: {plan.source} -> {plan.result} ({because}); copy before the "
+        "block, or take the line out of it",
+        plan,
+        fix="the same call before the block, or outside of it",
+    )
 
 
-def decided(plan: Plan) -> _Entry | None:
-    """Of a crossing that is about to happen: forbids it, or gives what to tell when it has."""
-    if copies_forbidden.get() and not plan.view:
-        file, line, function = caller()
-        was_refused(plan._replace(refused=True))
-        because = "; ".join(plan.reasons)
-        raise ConversionRefused(
-            f"{file}:{line} (in {function}) would copy {plan.bytes_copied:,} bytes in a "
-            f"no_copies() block: {plan.source} -> {plan.result} ({because}); copy before the "
-            "block, or take the line out of it",
-            plan,
-            fix="the same call before the block, or outside of it",
-        )
-    return _entry(plan)
-
-
-def was_refused(plan: Plan) -> None:
-    entry = _entry(plan)
-    if entry is not None:
-        entry.finish(time.perf_counter_ns(), None)
+@functools.cache
+def _of_package(module: str) -> str:
+    """The package that a module is of, if it is one of those above; otherwise nothing."""
+    package = module.partition(".")[0]
+    return package if package in _LIBRARIES else ""
 
 
 def caller() -> tuple[str, int, str]:
     """File, line and function of the innermost frame that is the user's."""
-    frame = innermost = sys._getframe(1)
+    asks = sys._getframe(1)
+    frame = innermost = asks.f_back or asks
     own = True  # innermost is the package's still
-    while True:
-        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if package not in _LIBRARIES:
-            break
+    while package := _of_package(str(frame.f_globals.get("__name__"))):
         if own and package != "dlbridge":
             innermost, own = frame, False
         if frame.f_back is None:  # a thread of a library's own

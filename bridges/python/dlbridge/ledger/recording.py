@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from _thread import get_ident  # importing threading takes longer
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dlbridge._plan import Plan
-from dlbridge.ledger.blocks import enter_block, leave_block, of_all_threads, of_context
+from dlbridge.ledger.blocks import Told, enter_block, leave_block, of_all_threads, of_context
 
 if TYPE_CHECKING:
     from dlbridge.ledger.crossings import Crossing, Line, Totals
@@ -18,7 +16,7 @@ class Ledger:
     """The crossings of a block. Made by ``dlbridge.trace()``; ``print`` shows it as a table."""
 
     def __init__(self, *, threads: bool = False) -> None:
-        self._told: deque[tuple[Any, ...]] = deque()
+        self._told: deque[Told] = deque()
         self._crossings: list[Crossing] = []
         self.threads = threads
         self._tokens: list[Any] = []
@@ -27,23 +25,18 @@ class Ledger:
 
     def __enter__(self) -> Ledger:
         if self.threads:
-            of_all_threads.append(self._record)
+            of_all_threads.append(self._told.append)
         else:
-            self._tokens.append(of_context.set((*of_context.get(), self._record)))
+            self._tokens.append(of_context.set((*of_context.get(), self._told.append)))
         enter_block(ledgers=1)
         return self
 
     def __exit__(self, *error: object) -> None:
         leave_block(ledgers=1)
         if self.threads:
-            of_all_threads.remove(self._record)
+            of_all_threads.remove(self._told.append)
         else:
             of_context.reset(self._tokens.pop())
-
-    def _record(
-        self, plan: Plan, caller: tuple[str, int, str], began: int, nanoseconds: int | None
-    ) -> None:
-        self._told.append((plan, caller, began, nanoseconds, get_ident()))
 
     # What it holds.
 
