@@ -15,10 +15,13 @@ from measure import Figure, Line, figure
 
 import dlbridge
 
-try:
-    import tvm_ffi
-except ModuleNotFoundError:
-    tvm_ffi = None
+
+def found(name: str) -> Any:
+    """The module, or None where it is not installed."""
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+
+
+tvm_ffi, optree, jax = found("tvm_ffi"), found("optree"), found("jax")
 
 
 def take_road(name: str) -> Callable[[], Any]:
@@ -41,12 +44,21 @@ def names() -> dict[str, Any]:
         "np": np,
         "torch": torch,
         "a": array,
+        "aligned": dlbridge.to_numpy(array, copy=True),  # as JAX needs it for a view
         "t": tensor,
         "g": tensor.clone().requires_grad_(),
         "m": dlbridge.from_dlpack(array, copy=True),
         "d": {str(i): torch.ones(4, 8, requires_grad=True) for i in range(1000)},
         "dlbridge": dlbridge,  # looked up in it, as people write it
     }
+    known["nested"] = {
+        f"layer {i}": {
+            "weights": [torch.ones(4, 8) for _ in range(5)],
+            "more": tuple(torch.ones(4) for _ in range(5)),
+        }
+        for i in range(100)
+    }
+    known |= {"pytree": torch.utils._pytree, "optree": optree, "jax": jax}
     if tvm_ffi is not None:
         known |= {"tvm_ffi": tvm_ffi, "f": tvm_ffi.from_dlpack(tensor)}
     return known
@@ -63,7 +75,12 @@ CROSSINGS: list[tuple[str, str, float | None, float | None]] = [
     ("dlbridge.to_numpy(m)", "np.from_dlpack(f)", 0.8, None),
     ("np.asarray(m)", "np.from_dlpack(f)", 0.8, None),
     ("dlbridge.to_numpy(d)", "{k: v.detach().cpu().numpy() for k, v in d.items()}", 0.2, None),
+    ("dlbridge.to_numpy(nested)", "pytree.tree_map(lambda t: t.numpy(), nested)", 0.25, None),
+    ("dlbridge.to_numpy(nested)", "optree.tree_map(lambda t: t.numpy(), nested)", 0.35, None),
+    ('dlbridge.to(t, "jax")', "jax.dlpack.from_dlpack(t)", 1.05, None),
+    ('dlbridge.to(aligned, "jax")', "jax.dlpack.from_dlpack(aligned)", 1.05, None),
 ]
+MANY = ("(d)", "(nested)")  # a thousand tensors
 
 
 def small() -> Iterator[Line]:
@@ -72,12 +89,14 @@ def small() -> Iterator[Line]:
     for ours, peer, goal, portable_goal in CROSSINGS:
         if tvm_ffi is None and ("tvm_ffi" in peer or "(f)" in peer):
             continue
+        if (optree is None and "optree" in peer) or (jax is None and "jax" in peer):
+            continue
         roads = [("linked", goal)] if linked else []
         if portable_goal is not None or not linked:
             roads.append(("portable", portable_goal))
         for road, wanted in roads:
             name = ours if road == "linked" else f"{ours}, portable road"
-            calls = 20 if "(d)" in ours else 2000
+            calls = 20 if ours.endswith(MANY) else 2000
             yield Line(
                 "from Python",
                 name,
