@@ -346,15 +346,32 @@ def test_structs_are_numpys_and_fields_elsewhere(road: str) -> None:
         assert field.tolist() == [1, 3, 5][:count] and field.data_ptr() == address(made)
         fields = dlbridge.to_torch({name: made[name] for name in made.dtype.names})
         assert fields["large"].data_ptr() == made["large"].ctypes.data
-    assert dlbridge.to_numpy(bytes(pairs)[:4]).dtype == "u1"
 
-    # NumPy makes nothing of a pointer to a function, and says nothing of 12 bytes without fields.
-    class Call(ctypes.Structure):
-        _fields_ = (("call", ctypes.CFUNCTYPE(None)),)
 
-    for other in ((Call * 2)(), Interface(np.zeros(3, "V12"))):
-        with pytest.raises(dlbridge.ConversionRefused, match="no such type"):
-            dlbridge.to_numpy(other)
+class Call(ctypes.Structure):
+    _fields_ = (("call", ctypes.CFUNCTYPE(None)),)
+
+
+PLACES = np.zeros(3, [("x", "f4"), ("y", "i8")])
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        (Call * 2)(),
+        Interface(np.zeros(3, "V12")),
+        Interface(PLACES, descr=[]),
+        Interface(PLACES, descr="xy"),
+        Interface(PLACES, descr=[("x", "f8"), ("y", "c16")]),
+        Interface(PLACES, descr=[("x", "O"), ("y", "i4")]),
+        Interface(PLACES, mask=np.zeros(3, bool)),
+    ],
+    ids=["function", "no fields", "none", "no list", "larger", "objects", "masked"],
+)
+def test_structs_that_lie_or_mean_more_are_refused(x: Any) -> None:
+    with pytest.raises(dlbridge.ConversionRefused):
+        dlbridge.to_numpy(x)
+    assert dlbridge.explain(x, "numpy").refused
 
 
 @pytest.mark.filterwarnings("ignore:A builtin ctypes object")

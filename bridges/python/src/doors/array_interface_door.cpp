@@ -78,11 +78,11 @@ void settle(const Description& from, Device device, Lease lease, Door& door) {
 
 // Structs are NumPy's own: it reads them in the object's place. Whether it did.
 bool read_structs(const Description& from, Door& door) {
-  const bool structs = from.type_text.starts_with("T{") || from.type_text[1] == 'V';
+  const bool structs = from.type_text.starts_with("T{") || from.type_text.find('V') == 1;
   if (from.dtype || !structs) {
     return false;
   }
-  Ref array(NumPy::array_of_structs(door.readable));
+  Ref array(NumPy::array_of_structs(door.readable, from.itemsize));
   if (!array) {
     return false;
   }
@@ -295,14 +295,14 @@ void take_array_interface(Door& door, bool cuda) {
     }
   }
   const Ref memory = read_data(object, dictionary.get(), from, door);
-  if (read_structs(from, door)) {
-    return;
-  }
   const Ref mask = item_of(dictionary.get(), "mask");
-  // The object and what its interface handed out keep the memory between them.
-  PyObject* held =
-      checked(PyTuple_Pack(3, object, dictionary.get(), memory ? memory.get() : Py_None)).release();
-  settle(from, cuda ? Device(kDLCUDA, 0) : Device{}, python_lease(held), door);
+  if (cuda || !read_structs(from, door)) {
+    // The object and what its interface handed out keep the memory between them.
+    PyObject* held =
+        checked(PyTuple_Pack(3, object, dictionary.get(), memory ? memory.get() : Py_None))
+            .release();
+    settle(from, cuda ? Device(kDLCUDA, 0) : Device{}, python_lease(held), door);
+  }
   door.source.traits.conditions.add_if(mask && mask.get() != Py_None, Condition::kMasked);
   // Version 3 of the interface: the stream that the memory is ordered on, if it has to be waited
   // for.
