@@ -113,6 +113,67 @@ def test_constants_arrays_and_names_of_arguments() -> None:
     assert all(type(each) is np.ndarray for each in plain)
 
 
+@dlbridge.numpy_function(returns="x")
+def scaled(x: Any, *, by: float = 2.0, weights: Any = None) -> Any:
+    return x * by * (1 if weights is None else weights)
+
+
+@scaled.backward
+def scaled_backward(context: Any, gradient: Any) -> Any:
+    x, by, weights = context.inputs
+    of_x = gradient * by * (1 if weights is None else weights)
+    return (of_x, None, gradient * by * x) if context.needed[2] else of_x
+
+
+def test_arguments_that_go_by_name_only(road: str) -> None:
+    x, weights = leaf(3), leaf(3)
+    assert torch.equal(scaled(x), x * 2) and torch.equal(scaled(x, by=3.0), x * 3)
+    assert torch.autograd.gradcheck(lambda x, w: scaled(x, weights=w), (x, weights))
+    assert scaled(np.ones(2), weights=np.full(2, 5.0)).tolist() == [10, 10]
+    compiled = torch.compile(
+        lambda x, w: scaled(x, by=3.0, weights=w) + scaled(x, by=2.0),
+        fullgraph=True,
+        backend="eager",
+    )
+    assert torch.allclose(compiled(x, weights), x * 3 * weights + x * 2)
+    found = torch.autograd.grad(compiled(x, weights).sum(), (x, weights))
+    assert torch.allclose(found[0], 3 * weights + 2) and torch.allclose(found[1], 3 * x)
+
+    @dlbridge.numpy_function
+    def added(*each: Any, last: Any) -> Any:
+        return sum(each) + last
+
+    with pytest.warns(dlbridge.NotDifferentiable):
+        assert added(x, x, last=weights).tolist() == (2 * x + weights).tolist()
+    with pytest.raises(TypeError, match="missing a required argument: 'last'"):
+        added(x)
+
+
+def test_arguments_that_have_no_name_in_the_signature_are_refused() -> None:
+    @dlbridge.numpy_function
+    def options(x: Any, **more: Any) -> Any:
+        return x * more["by"]
+
+    with pytest.raises(TypeError, match=r"takes by by its \*\*.* write by there"):
+        options(torch.ones(2), by=2.0)
+    with pytest.raises(TypeError, match="wants a default for w"):
+        dlbridge.numpy_function(returns="x")(lambda x, *, by=1.0, w: x * by * w)
+
+
+def test_a_function_that_gives_its_answer_later_has_no_gradient() -> None:
+    async def later(x: Any) -> Any:
+        return x
+
+    def each(x: Any) -> Any:
+        yield x
+
+    for function in (later, each):
+        with pytest.raises(TypeError, match=r'accepts\("numpy"\) takes those'):
+            dlbridge.numpy_function(function)
+    with pytest.raises(TypeError, match="gave a generator"):
+        dlbridge.torch_function(each).with_gradient(np.ones(2))
+
+
 def test_arguments_that_autograd_cannot_follow_are_refused() -> None:
     with pytest.raises(TypeError, match="argument of its own"):
         sine([torch.ones(2, requires_grad=True)])

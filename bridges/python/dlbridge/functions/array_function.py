@@ -17,6 +17,9 @@ from dlbridge.trees import is_array, leaves
 
 _Array = npt.NDArray[Any]
 
+# What gives its values later, and autograd cannot wait for.
+_LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+
 
 class Context(NamedTuple):
     """What a gradient in NumPy is made from.
@@ -39,15 +42,26 @@ class ArrayFunction(Wrapped):
                 f"numpy_function() takes a function, not {type(function).__name__}; its options "
                 "go by name: @dlbridge.numpy_function(returns=...)"
             )
+        if any(is_one(function) for is_one in _LATER):
+            raise TypeError(
+                f"numpy_function() takes a function that gives arrays, and {function.__name__}() "
+                'is a coroutine or a generator; dlbridge.accepts("numpy") takes those'
+            )
         super().__init__(function)
         self.function = function
         self.signature = _signature_of(function)
+        parameters = self.signature.parameters.values()
+        kinds = [each.kind for each in parameters]
+        self._by_name = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
+        self._by_place = sum(kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD for kind in kinds)
+        self._any_number = inspect.Parameter.VAR_POSITIONAL in kinds
         self.returns = returns
         self.differentiable = differentiable
         self.gradient: Callable[..., Any] | None = None
 
     def positional(self, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-        """The arguments in the order of the signature, defaults filled in."""
+        """The arguments in the order of the signature, defaults filled in: those that go by name
+        too, behind the others."""
         for each in (*arguments, *named.values()):
             if isinstance(each, (list, tuple, dict)) and any(map(is_array, leaves(each))):
                 raise TypeError(
@@ -55,17 +69,23 @@ class ArrayFunction(Wrapped):
                     "autograd cannot follow them; give each as an argument of its own, or use "
                     'dlbridge.accepts("numpy"), which takes trees and knows no gradients'
                 )
-        if not named and len(arguments) == len(self.signature.parameters):
+        by_place = not named and not self._by_name
+        if by_place and len(arguments) == len(self.signature.parameters):
             return arguments
         bound = self.signature.bind(*arguments, **named)
-        only = ", ".join(bound.kwargs)
-        if only:
-            raise TypeError(
-                f"{self.__qualname__}() takes {only} by name only, and numpy_function() passes "
-                "arguments by position; drop the * from its signature"
-            )
         bound.apply_defaults()
-        return bound.args
+        others = ", ".join(name for name in bound.kwargs if name not in self._by_name)
+        if others:
+            raise TypeError(
+                f"{self.__qualname__}() takes {others} by its **, and a numpy_function() has a "
+                f"gradient for each argument that its signature names; write {others} there"
+            )
+        return (*bound.args, *bound.kwargs.values())
+
+    def _called(self, function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+        """The function, called with ``positional()`` arguments as this one is with its own."""
+        first = len(given) - len(self._by_name) if self._any_number else self._by_place
+        return function(*given[:first], **dict(zip(self._by_name, given[first:], strict=True)))
 
     def declared(self, arguments: tuple[Any, ...]) -> list[tuple[tuple[int, ...], Any]]:
         """Shape and dtype of each output for arguments that have a shape and a dtype."""
@@ -78,13 +98,13 @@ class ArrayFunction(Wrapped):
             like = arguments[names.index(rule)]
             found: Any = (like.shape, like.dtype)
         else:
-            found = rule(*arguments)
+            found = self._called(rule, arguments)
         many = found if isinstance(found, list) else [found]
         return [(tuple(shape), dtype) for shape, dtype in many]
 
     def run(self, inputs: tuple[Any, ...]) -> tuple[_Array, ...]:
         """The outputs on arrays. A tuple of one is one output."""
-        found = self.function(*inputs)
+        found = self._called(self.function, inputs)
         several = found if isinstance(found, (tuple, list)) else (found,)
         return tuple(_output(self, each, inputs) for each in several)
 
@@ -99,13 +119,15 @@ class ArrayFunction(Wrapped):
         assert self.gradient is not None
         found = self.gradient(Context(inputs, outputs, needed), *gradients)
         several = found if isinstance(found, (tuple, list)) else (found,)
-        if len(several) != len(inputs):
+        # Of those by name only, the last of which no gradient is asked may be left out.
+        left_out = needed[len(several) :]
+        if not 0 <= len(inputs) - len(several) <= len(self._by_name) or any(left_out):
             raise ValueError(
                 f"the gradient of {self.__qualname__}() gave {len(several)} values for "
                 f"{len(inputs)} arguments; it has to give one for each, None where there is none"
             )
         checked: list[_Array | None] = []
-        for each, given, asked in zip(several, inputs, needed, strict=True):
+        for each, given, asked in zip(several, inputs, needed, strict=False):
             if not asked:
                 checked.append(None)
                 continue
@@ -125,9 +147,13 @@ class ArrayFunction(Wrapped):
 
 def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
     try:
-        return inspect.signature(function)
+        found = inspect.signature(function)
     except ValueError:  # written in C, and does not say
         return inspect.signature(lambda *arguments: None)
+    if isinstance(function, np.ufunc):  # some of its options are not for one call
+        given = [each for each in found.parameters.values() if each.kind is not each.KEYWORD_ONLY]
+        return found.replace(parameters=given)
+    return found
 
 
 def _output(function: ArrayFunction, value: Any, inputs: tuple[Any, ...]) -> _Array:

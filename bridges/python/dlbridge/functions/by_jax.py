@@ -15,7 +15,7 @@ def call(function: ArrayFunction, arguments: tuple[Any, ...], named: dict[str, A
     given = function.positional(arguments, named)
     traced = any(isinstance(each, jax.core.Tracer) for each in given)
     if not traced:
-        return accepts("numpy")(function.function)(*given)
+        return accepts("numpy")(function.function)(*arguments, **named)
     if function.returns is None:
         raise TypeError(
             f"{function.__qualname__}() is called under jax.jit or jax.grad, which have to know "

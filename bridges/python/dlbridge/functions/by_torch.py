@@ -164,26 +164,40 @@ _TYPES = {
 
 def operator_of(function: ArrayFunction) -> Any:
     """The function as an operator of torch's, which torch.compile need not look into."""
-    types = {name: _type_of(parameter) for name, parameter in function.signature.parameters.items()}
+    parameters = function.signature.parameters
+    types = {name: _type_of(parameter) for name, parameter in parameters.items()}
+    optional = [name for name, each in parameters.items() if each.default is not each.empty]
+    required = [name for name in parameters if name not in optional]
+    if list(parameters) != required + optional:
+        raise TypeError(
+            f"numpy_function(returns=...) wants a default for {required[-1]}, which comes behind "
+            "an argument that has one: an operator of torch's has those last"
+        )
     arguments = ", ".join(
-        f"{kind} {name}{_default(function.signature.parameters[name])}"
-        for name, kind in types.items()
+        f"{kind} {name}{_default(parameters[name])}" for name, kind in types.items()
     )
-    places = [place for place, kind in enumerate(types.values()) if kind == "Tensor"]
+    places = [place for place, kind in enumerate(types.values()) if kind.startswith("Tensor")]
     name = re.sub(r"\W+", "_", f"{function.__module__}_{function.__qualname__}")
     # Inductor writes the name into a class, where Python changes one that begins with "__".
     name = f"dlbridge::numpy_{name}_{next(_numbers)}"
 
-    def run(*given: Any) -> list[torch.Tensor]:
-        outputs = _Job(function, given, places).outputs([given[place] for place in places])
+    # Torch leaves out the last of those that are as their defaults.
+    def whole(told: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (*told, *(each.default for each in list(parameters.values())[len(told) :]))
+
+    def run(*told: Any) -> list[torch.Tensor]:
+        given = whole(told)
+        there = _filled_of(given, places)
+        outputs = _Job(function, given, there).outputs([given[place] for place in there])
         return _as_declared(function, given, outputs)
 
     schema = f"({arguments}) -> Tensor[]"
     operator = torch.library.custom_op(name, run, mutates_args=(), schema=schema)
 
     @operator.register_fake
-    def _(*given: Any) -> list[torch.Tensor]:
-        device = given[places[0]].device
+    def _(*told: Any) -> list[torch.Tensor]:
+        given = whole(told)
+        device = given[_filled_of(given, places)[0]].device
         return [
             torch.empty(shape, dtype=_dtype(dtype), device=device)
             for shape, dtype in function.declared(given)
@@ -210,45 +224,51 @@ def _register_gradient(
     def run(
         saved: list[torch.Tensor], gradients: list[torch.Tensor], call: str
     ) -> list[torch.Tensor]:
-        given, needed = _read(call)
-        return _Job(function, given, places).gradients(saved, needed, gradients)
+        given, there, needed = _read(call)
+        return _Job(function, given, there).gradients(saved, needed, gradients)
 
     schema = "(Tensor[] saved, Tensor[] gradients, str call) -> Tensor[]"
     backward = torch.library.custom_op(name, run, mutates_args=(), schema=schema)
 
     @backward.register_fake
     def _(saved: Any, gradients: Any, call: str) -> list[torch.Tensor]:
-        needed = _read(call)[1]
+        needed = _read(call)[2]
         return [torch.empty_like(t) for t, asked in zip(saved, needed, strict=False) if asked]
 
     # Torch passes these by name, and this is the name.
     def setup(ctx: Any, inputs: Any, output: Any) -> None:
         ctx.given = tuple(None if place in places else each for place, each in enumerate(inputs))
-        ctx.save_for_backward(*(inputs[place] for place in places), *output)
+        ctx.there = _filled_of(inputs, places)
+        ctx.save_for_backward(*(inputs[place] for place in ctx.there), *output)
 
     def gradient(context: Any, gradients: Any) -> Any:
-        needed = tuple(context.needs_input_grad[place] for place in places)
+        needed = tuple(context.needs_input_grad[place] for place in context.there)
         saved = context.saved_tensors
         whole = [
             torch.zeros_like(output) if each is None else each
-            for each, output in zip(gradients, saved[len(places) :], strict=True)
+            for each, output in zip(gradients, saved[len(context.there) :], strict=True)
         ]
-        found = iter(backward(list(saved), whole, _written(context.given, needed)))
+        found = iter(backward(list(saved), whole, _written(context.given, context.there, needed)))
         result = [next(found) if asked else None for asked in needed]
-        return filled((None,) * len(context.given), places, result)
+        return filled((None,) * len(context.given), context.there, result)
 
     operator.register_autograd(gradient, setup_context=setup)
 
 
 # The constants of a call, as a text that an operator can take. Nothing of this process may stand in
 # it: torch keeps compiled graphs on disk, and a later process runs them.
-def _written(given: tuple[Any, ...], needed: tuple[bool, ...]) -> str:
-    return json.dumps([[_plain(each) for each in given], list(needed)])
+def _written(given: tuple[Any, ...], places: list[int], needed: tuple[bool, ...]) -> str:
+    return json.dumps([[_plain(each) for each in given], places, list(needed)])
 
 
-def _read(call: str) -> tuple[tuple[Any, ...], tuple[bool, ...]]:
-    given, needed = json.loads(call)
-    return tuple(given), tuple(needed)
+def _read(call: str) -> tuple[tuple[Any, ...], list[int], tuple[bool, ...]]:
+    given, places, needed = json.loads(call)
+    return tuple(given), places, tuple(needed)
+
+
+def _filled_of(given: Sequence[Any], places: list[int]) -> list[int]:
+    """Where a tensor is indeed: one that has None as its default may be left out."""
+    return [place for place in places if given[place] is not None]
 
 
 def _plain(constant: Any) -> Any:
@@ -257,18 +277,16 @@ def _plain(constant: Any) -> Any:
 
 
 def _type_of(parameter: inspect.Parameter) -> str:
-    if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         raise TypeError(
             f"numpy_function(returns=...) cannot take the argument {parameter}: an operator of "
             "torch's has a fixed list of arguments"
         )
     annotation = parameter.annotation
     text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    if text in _TYPES:
-        return _TYPES[text]
-    if annotation is parameter.empty and parameter.default is not parameter.empty:
-        return _TYPES.get(type(parameter.default).__name__, "Tensor")
-    return "Tensor"
+    if text not in _TYPES and annotation is parameter.empty:
+        text = type(parameter.default).__name__
+    return _TYPES.get(text, "Tensor") + ("?" if parameter.default is None else "")
 
 
 def _default(parameter: inspect.Parameter) -> str:

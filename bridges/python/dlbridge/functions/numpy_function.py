@@ -62,7 +62,8 @@ class NumpyFunction(ArrayFunction):
             from dlbridge.functions import by_jax
 
             return by_jax.call(self, arguments, named)
-        return accepts("numpy")(self.function)(*self.positional(arguments, named))
+        self.positional(arguments, named)  # refuses what it would refuse of tensors
+        return accepts("numpy")(self.function)(*arguments, **named)
 
     def parts(self) -> tuple[Any, ...]:
         options = self.returns, self.differentiable, self.gradient

@@ -28,8 +28,8 @@ class TorchFunction(Wrapped):
     def with_gradient(self, *arguments: Any, **named: Any) -> tuple[Any, tuple[Any, ...]]:
         """The value, a number, and its gradient by each positional argument.
 
-        None where there is none; of a tree a tree of them. What
-        ``scipy.optimize.minimize(..., jac=True)`` wants of its function.
+        None where there is none; of a tree a tree of them. What is given by name is a constant.
+        What ``scipy.optimize.minimize(..., jac=True)`` wants of its function.
         """
         import torch
 
@@ -53,6 +53,11 @@ class TorchFunction(Wrapped):
                     "positional arguments"
                 )
             value = self.function(*tensors, **converted(named, "torch"))
+            if not isinstance(value, torch.Tensor):
+                raise TypeError(
+                    f"{self.__qualname__}() gave a {type(value).__name__}, and with_gradient() "
+                    "needs a tensor of one number"
+                )
             found = iter(torch.autograd.grad(value, wanted, materialize_grads=True))
         gradients = iter([None if each is None else next(found) for each in met])
 
