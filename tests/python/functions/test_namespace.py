@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import dataclasses
+import inspect
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -202,3 +205,87 @@ def test_the_fix_of_a_refused_argument_is_of_the_argument() -> None:
                 call(*arguments, **named)
             assert (refused.value.fix or "").startswith(fix)
             assert refused.value.fix in str(refused.value)
+
+
+# --- answers that come later --------------------------------------------------------------------
+
+
+@dlbridge.accepts("numpy")
+async def doubled_later(x: Any) -> Any:
+    await asyncio.sleep(0)
+    assert type(x) is np.ndarray
+    return x * 2, x
+
+
+@dlbridge.accepts("numpy")
+def counted(x: Any) -> Any:
+    assert type(x) is np.ndarray
+    told: list[Any] = []
+    try:
+        for i in range(2):
+            told.append((yield x + i))
+    except KeyError:
+        yield x - 1
+    finally:
+        told.append("closed")
+        x.sort()
+    return x, told
+
+
+@dlbridge.accepts("numpy")
+async def counted_later(x: Any) -> Any:
+    told: Any = 0
+    try:
+        while True:
+            told = yield x + (told or 0)
+            await asyncio.sleep(0)
+    except KeyError:
+        yield x - 1
+
+
+def test_the_answer_of_a_coroutine_comes_back_in_the_callers_library() -> None:
+    x = torch.ones(2)
+    doubled, same = asyncio.run(doubled_later(x))
+    assert isinstance(doubled, torch.Tensor) and doubled.tolist() == [2, 2] and same is x
+    assert asyncio.run(dlbridge.torch_function(doubled_later)(np.ones(2)))[0].tolist() == [2, 2]
+    if sys.version_info >= (3, 12):
+        assert inspect.iscoroutinefunction(doubled_later)
+
+
+def test_what_a_generator_gives_comes_back_in_the_callers_library() -> None:
+    x = torch.tensor([2.0, 1.0])
+    given = list(counted(x))
+    assert all(isinstance(each, torch.Tensor) for each in given)
+    assert [each.tolist() for each in given] == [[2, 1], [3, 2]]
+
+    def through() -> Any:
+        return (yield from counted(x))
+
+    steps = through()
+    assert next(steps).tolist() == [1, 2]  # sorted by the one before, in the same memory
+    assert steps.send("told").tolist() == [2, 3]
+    with pytest.raises(StopIteration) as ended:
+        next(steps)
+    assert ended.value.value[0] is x and ended.value.value[1] == ["told", None, "closed"]
+    thrown = counted(x)
+    next(thrown)
+    assert isinstance(thrown.throw(KeyError()), torch.Tensor)
+    with pytest.raises(ValueError, match="mine"):
+        thrown.throw(ValueError("mine"))
+
+
+def test_what_an_asynchronous_generator_gives_comes_back_so_too() -> None:
+    x = torch.ones(2)
+
+    async def steps() -> list[Any]:
+        given = counted_later(x)
+        found = [await anext(given), await given.asend(5), await given.athrow(KeyError())]
+        ended = [each async for each in given]
+        closed = counted_later(x)
+        await anext(closed)
+        await closed.aclose()
+        return found + ended
+
+    given = asyncio.run(steps())
+    assert all(isinstance(each, torch.Tensor) for each in given)
+    assert [each.tolist() for each in given] == [[1, 1], [6, 6], [0, 0]]

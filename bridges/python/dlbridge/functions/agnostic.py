@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dlbridge import Policy, libraries, to
+from dlbridge.functions.later import changed
 from dlbridge.functions.sending import Wrapped
 from dlbridge.trees import converted, is_array, leaves, library_of, mapped
 
@@ -85,6 +87,8 @@ class _Accepting(Wrapped):
         self.target = target
         self.policy = policy
         self.function = function
+        if sys.version_info >= (3, 12) and inspect.iscoroutinefunction(function):
+            inspect.markcoroutinefunction(self)  # for whoever looks before it calls
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         pairs: list[tuple[Any, Any]] = []
@@ -104,10 +108,14 @@ class _Accepting(Wrapped):
         )
         if foreign is None:
             return answer
-        # The same objects as arrived are the caller's own.
-        known = {id(arrived): given for given, arrived in pairs}
+        # The same objects as arrived are the caller's own; held, for as long as they may come back.
+        known = {id(arrived): (given, arrived) for given, arrived in pairs}
         like = returns_like(foreign)
-        return mapped(answer, lambda leaf: known[id(leaf)] if id(leaf) in known else like(leaf))
+
+        def back(leaf: Any) -> Any:
+            return known[id(leaf)][0] if id(leaf) in known else like(leaf)
+
+        return changed(answer, lambda part: mapped(part, back))
 
     def parts(self) -> tuple[Any, ...]:
         if isinstance(self.target, ModuleType):  # which cannot be sent
