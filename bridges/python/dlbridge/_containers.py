@@ -232,9 +232,16 @@ def _of_tuple(x: tuple[Any, ...], cls: Any) -> Container:
 
 def _by_optree(x: Any) -> Container | None:
     optree = sys.modules.get("optree")
-    if optree is None or optree.tree_is_leaf(x):
+    if optree is None:
         return None
-    parts, metadata, places, put_together = optree.tree_flatten_one_level(x)
+    # No public name lists the namespaces that a class is a node in, beside the one of all.
+    keys = tuple(getattr(optree.registry, "_NODETYPE_REGISTRY", ()))
+    own = (key[0] for key in keys if isinstance(key, tuple) and key[1] is type(x))
+    found = (each for each in ("", *own) if not optree.tree_is_leaf(x, namespace=each))
+    namespace = next(found, None)
+    if namespace is None:
+        return None
+    parts, metadata, places, put_together = optree.tree_flatten_one_level(x, namespace=namespace)
     return Container(
         tuple(parts), lambda i: f"[{places[i]!r}]", lambda new: put_together(metadata, new)
     )

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from dlbridge import _core
+from dlbridge import _core, libraries
 from dlbridge._policy import Policy
 from dlbridge._targets import convert_to, library_for
 
@@ -31,10 +31,12 @@ def leaves(tree: Any) -> Iterator[Any]:
 
 
 def library_of(array: Any) -> str | None:
-    """The library's name, as ``to`` takes it: its base's, where the class is of one's own."""
+    """The library's name, as ``to`` takes it: its base's, where the class is of one's own. None
+    where no such library takes arrays."""
     known = _core.library_of(array)
     if known is not None:
-        return known
+        row = libraries.named(known)
+        return known if row is not None and row.is_target else None
     modules = (base.__module__.partition(".")[0] for base in type(array).__mro__)
     return next((name for name in modules if hasattr(sys.modules.get(name), "from_dlpack")), None)
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "doors/ways.hpp"
+#include "registry.hpp"
 
 namespace dlbridge::python {
 namespace {
@@ -32,6 +33,23 @@ bool is_tensor(PyObject* x) {
     return PyBytes_Check(x) == 0;
   }
   return way == &kNumPyScalarWay ? is_number(x) : way != nullptr;
+}
+
+// Whether its library makes a tensor of it, which has no door of its own: a pandas.Index, say. Of
+// its other objects the library says with a TypeError that they are none; what it refuses is one.
+bool is_read_by_library(PyObject* x) {
+  const LibraryRow* row = library_known_of(Py_TYPE(x));
+  if (row == nullptr || row->read == nullptr) {
+    return false;
+  }
+  const Ref readable(PyObject_CallOneArg(row->read, x));
+  if (readable) {
+    return way_into(readable.get()) != nullptr;
+  }
+  throw_if_not_of_object();
+  const bool refused = PyErr_ExceptionMatches(PyExc_TypeError) == 0;
+  forget_error();
+  return refused;
 }
 
 /// What became of each tensor and each container, so that one that occurs twice is made once and
@@ -137,8 +155,10 @@ class Walk {
       type_before_ = every ? Py_TYPE(x) : nullptr;
       return tensor(x);
     }
-    Ref made = container(x);
-    return made ? std::move(made) : leaf(x);
+    if (Ref made = container(x)) {
+      return made;
+    }
+    return is_read_by_library(x) ? tensor(x) : leaf(x);
   }
 
   [[nodiscard]] bool without_tensors() const { return leaves_ != 0 && tensors_ == 0; }
@@ -339,8 +359,9 @@ PyObject* is_tensor_in_python(PyObject* /*module*/, PyObject* x) {
 PyObject* is_array_in_python(PyObject* /*module*/, PyObject* x) {
   return guarded([&] {
     const Way* way = way_into(x);
-    const bool array =
-        way != nullptr && way != &kBufferWay && way != &kNumPyScalarWay && way != &kCapsuleWay;
+    const bool array = way == nullptr
+                           ? !is_plain_leaf(x) && is_read_by_library(x)
+                           : way != &kBufferWay && way != &kNumPyScalarWay && way != &kCapsuleWay;
     return PyBool_FromLong(array ? 1 : 0);
   });
 }

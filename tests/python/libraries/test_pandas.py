@@ -23,6 +23,14 @@ def test_series_indices_and_frames_of_one_block_are_views() -> None:
         assert dlbridge.explain(x, "numpy").view
 
 
+def test_an_index_is_a_leaf_of_a_tree_and_a_timestamp_stays() -> None:
+    day, texts = pd.Timestamp("2020-01-01"), pd.Index(["a"])
+    tree = dlbridge.to_torch({"rows": pd.Index([1, 2]), "day": day, "texts": texts})
+    assert tree["rows"].tolist() == [1, 2] and tree["day"] is day and tree["texts"] is texts
+    with pytest.raises(dlbridge.ConversionRefused, match=r"x\['rows'\]\.fillna"):
+        dlbridge.to_torch({"rows": pd.array([1, None])})
+
+
 def test_writing_to_what_torch_got_changes_no_frame() -> None:
     x = pd.Series([1.0, 2.0])
     dlbridge.to_torch(x).zero_()

@@ -201,3 +201,9 @@ def test_nulls_of_booleans_are_filled_as_booleans() -> None:
     for x in (pa.array([True, None]), pa.chunked_array([[True], [None]])):
         assert dlbridge.explain(x, "numpy").fix == "x.fill_null(False) (nulls become False)"
         assert dlbridge.to_numpy(x.fill_null(False)).tolist() == [True, False]
+
+
+def test_a_text_is_no_array_of_its_bytes() -> None:
+    for kind in (pa.string(), pa.large_string(), pa.string_view()):
+        with pytest.raises(TypeError, match=r"one text: x\.as_py\(\)"):
+            dlbridge.to_numpy(pa.scalar("text", kind))

@@ -226,3 +226,36 @@ def test_functions_of_trees_pass_what_is_no_number() -> None:
     assert kept is names and isinstance(more, np.ndarray) and more.tolist() == [2, 2]
     # The texts say nothing of where the caller's numbers are.
     assert isinstance(function({"names": names, "x": torch.ones(2)})[1], torch.Tensor)
+
+
+class Shelf:
+    """Without a protocol: its library alone knows how it is read."""
+
+    def __init__(self, *books: Any) -> None:
+        self.books = books
+
+
+def read_shelf(x: Any) -> Any:
+    if any(isinstance(book, str) for book in x.books):
+        raise dlbridge.ConversionRefused("cannot take a shelf in: it holds texts")
+    if not x.books:
+        raise TypeError("a shelf of no books is no array")
+    return np.asarray(x.books)
+
+
+Shelf.__module__ = "shelves_of_leaves.core"
+SHELVES = dlbridge.Library(name="shelves_of_leaves", read=read_shelf)
+
+
+def test_what_only_its_library_can_read_is_a_leaf_as_it_is_by_itself(road: str) -> None:
+    dlbridge.register(SHELVES)
+    shelf, empty = Shelf(1.5, 2.5), Shelf()
+    tree = dlbridge.to_torch([shelf, {"again": shelf, "empty": empty}])
+    assert tree[0].tolist() == dlbridge.to_torch(shelf).tolist() == [1.5, 2.5]
+    assert tree[1]["again"] is tree[0] and tree[1]["empty"] is empty
+    plans: Any = dlbridge.explain([shelf, empty], "torch")
+    assert plans[0].view and plans[1] is empty
+    with pytest.raises(dlbridge.ConversionRefused, match="it holds texts"):
+        dlbridge.to_numpy([Shelf("one")])
+    assert dlbridge.accepts("numpy")(lambda x, y: (x + 1, y))(shelf, empty)[1] is empty
+    assert dlbridge.accepts("torch")(lambda x: type(x))(shelf) is torch.Tensor

@@ -70,6 +70,18 @@ optree.register_pytree_node(
 )
 
 
+class InNamespace(InOptree):
+    pass
+
+
+optree.register_pytree_node(
+    InNamespace,
+    lambda x: ((x.values,), None),
+    lambda _, parts: InNamespace(parts[0]),
+    namespace="trees of these tests",
+)
+
+
 class Text(str):
     pass
 
@@ -227,6 +239,7 @@ WRAPPERS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "dict subclass": (lambda x: Attributes({"a": x}, label="mine"), lambda t: t["a"]),
     "torch's pytree": (InTorch, lambda t: t.values),
     "optree": (InOptree, lambda t: t.values),
+    "optree's, in a namespace": (InNamespace, lambda t: t.values),
 }
 
 

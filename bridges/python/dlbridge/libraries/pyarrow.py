@@ -30,6 +30,8 @@ def _read(x: Any) -> Any:
             "it can be read only once, and whoever looks at it reads it",
             "x.read_all()",
         )
+    if type(x).__name__.endswith(("StringScalar", "StringViewScalar")):
+        raise TypeError(f"a pyarrow.{type(x).__name__} is no array, but one text: x.as_py()")
     if type(x).__name__ == "ChunkedArray" and x.num_chunks == 1:
         x = x.chunk(0)
     if type(x).__name__ == "FixedShapeTensorArray":
