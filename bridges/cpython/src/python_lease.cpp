@@ -81,10 +81,33 @@ void let_go(void* object) {
   Py_DECREF(static_cast<PyObject*>(object));
 }
 
+// False once Python has gone, and its errors with it.
+bool has_thread_state() noexcept {
+#if PY_VERSION_HEX >= 0x030D0000
+  return PyThreadState_GetUnchecked() != nullptr;
+#else
+  return _PyThreadState_UncheckedGet() != nullptr;
+#endif
+}
+
+// What lets go has nobody to raise to: what it leaves is told as an error of a destructor is. The
+// caller keeps what was on its way before.
+void run_without_error(void* context, void (*action)(void*)) noexcept {
+  action(context);
+  if (PyErr_Occurred() != nullptr) {
+    PyErr_WriteUnraisable(nullptr);
+  }
+}
+
 }  // namespace
 
 void run_with_gil(void* context, void (*action)(void*)) noexcept {
-  run_or_defer(context, action, false);
+  if (gil_is_held() && has_thread_state()) {
+    const KeepError keep;
+    run_without_error(context, action);
+  } else {
+    run_or_defer(context, action, false);
+  }
 }
 
 void detail::let_go_soon(void* object) noexcept {
@@ -97,30 +120,11 @@ void detail::let_go_patiently(void* object) noexcept {
 
 namespace {
 
-bool has_thread_state() {
-#if PY_VERSION_HEX >= 0x030D0000
-  return PyThreadState_GetUnchecked() != nullptr;
-#else
-  return _PyThreadState_UncheckedGet() != nullptr;
-#endif
-}
-
-// A deleter has nobody to raise to: what it leaves is told as an error of a destructor is, and what
-// was on its way before is not touched.
 template <typename Managed>
 void delete_foreign(void* context) {
   auto* tensor = static_cast<Managed*>(context);
-  if (tensor->deleter == nullptr) {
-    return;
-  }
-  if (!has_thread_state()) {  // Python has gone: no errors either
+  if (tensor->deleter != nullptr) {
     tensor->deleter(tensor);
-    return;
-  }
-  const KeepError keep;
-  tensor->deleter(tensor);
-  if (PyErr_Occurred() != nullptr) {
-    PyErr_WriteUnraisable(nullptr);
   }
 }
 
@@ -151,7 +155,7 @@ void drain_releases() noexcept {
   const KeepError keep;
   while (oldest != nullptr) {
     Deferred* next = oldest->next;
-    oldest->action(oldest->context);
+    run_without_error(oldest->context, oldest->action);
     delete oldest;
     oldest = next;
   }

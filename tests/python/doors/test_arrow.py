@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import threading
 from collections.abc import Callable
@@ -129,3 +130,26 @@ def test_a_large_gather_lets_others_have_the_gil() -> None:
     finally:
         done.set()
         ticker.join()
+
+
+class Watchful(Whole):
+    """Its release runs Python that fails where an error is on its way already."""
+
+    def ender(self, name: str, structure: type[ctypes.Structure]) -> Any:
+        end = super().ender(name, structure)
+
+        def watch(address: int) -> None:
+            end(address if [1 for _ in range(2)] else 0)
+
+        return self.keep(type(end)(watch))
+
+
+def test_a_release_does_not_meet_the_refusal() -> None:
+    for asked, error in (
+        ({"copy": False, "writable": True}, dlbridge.ConversionRefused),
+        ({"out": np.zeros(3)}, ValueError),
+    ):
+        x = Watchful(b"g", VALUES)
+        with pytest.raises(error):
+            dlbridge.to_numpy(x, **asked)  # type: ignore[call-overload]
+        assert x.released.count("array") == x.released.count("schema")

@@ -28,7 +28,8 @@ void let_go_patiently(void* object) noexcept;
   return {owned, detail::let_go_patiently};
 }
 
-/// Runs `action(context)`, which may need the GIL, under the same rules.
+/// Runs `action(context)`, which may need the GIL, under the same rules: without the error that is
+/// on its way, which it might take for its own.
 void run_with_gil(void* context, void (*action)(void* context)) noexcept;
 
 /// Deleters for managed tensors of Python's producers, which may take the GIL themselves: to be
