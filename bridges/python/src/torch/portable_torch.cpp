@@ -58,15 +58,16 @@ void fill(const Ref& described, Source& source) {
   }
   source.tensor.data = reinterpret_cast<void*>(integer_of(attribute(described, "data").get()));
   source.tensor.shape = integers_in(shape.get(), source.room.data());
-  source.tensor.strides =
-      integers_in(attribute(described, "strides").get(), source.room.data() + kMaxDimensions);
+  const Ref strides = attribute(described, "strides");
+  if (PyTuple_GET_SIZE(strides.get()) != 0) {  // a sparse layout has none
+    source.tensor.strides = integers_in(strides.get(), source.room.data() + kMaxDimensions);
+  }
   source.tensor.dtype = dtype_in(attribute(described, "dtype").get()).dl();
   const Ref device = attribute(described, "device");
   const Device place(static_cast<std::int32_t>(integer_in(device.get(), 0)),
                      static_cast<std::int32_t>(integer_in(device.get(), 1)));
   source.tensor.device = place.dl();
-  source.traits.stream_known = place.type == kDLCPU;
-  source.traits.maybe_pinned = place.type == kDLCPU;
+  source.traits.stream_known = source.traits.maybe_pinned = place.type == kDLCPU;
   source.detail = text_of(attribute(described, "detail").get());
   source.fix = text_of(attribute(described, "fix").get());
 }
@@ -235,8 +236,7 @@ bool describe_ordinary(PyObject* tensor, Source& source) {
   source.traits.conditions.add_if(torch.requires_grad(tensor).get() == Py_True,
                                   Condition::kInGraph);
   source.tensor = borrowed;
-  source.traits.stream_known = borrowed.device.device_type == kDLCPU;
-  source.traits.maybe_pinned = borrowed.device.device_type == kDLCPU;
+  source.traits.stream_known = source.traits.maybe_pinned = borrowed.device.device_type == kDLCPU;
   // The table's own type says int8 for torch.int4.
   source.tensor.dtype = dtype_in(triple).dl();
   return true;
