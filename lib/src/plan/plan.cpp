@@ -1,5 +1,6 @@
 #include "dlbridge/plan.hpp"
 
+#include <algorithm>
 #include <limits>
 
 #include "dlbridge/copy.hpp"
@@ -346,11 +347,10 @@ class Planner {
     plan_.view = false;
     plan_.noted = {};
     // What does not fit is refused when the copy is allocated.
-    std::int64_t bits = 0;
-    if (__builtin_mul_overflow(element_count(source_.tensor), plan_.dtype.element_bits(), &bits)) {
-      bits = std::numeric_limits<std::int64_t>::max();
-    }
-    plan_.bytes_copied = bits / 8 + (bits % 8 != 0 ? 1 : 0);
+    __extension__ using Wide = __int128;
+    const Wide bytes = (Wide{element_count(source_.tensor)} * plan_.dtype.element_bits() + 7) / 8;
+    constexpr Wide kMost = std::numeric_limits<std::int64_t>::max();
+    plan_.bytes_copied = static_cast<std::int64_t>(std::min(bytes, kMost));
     if (!detail::lay_legs(plan_, source_, target_, runtimes_, mover_, of_consumer_)) {
       refuse(Condition::kNoCopyThere);
     }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
 import dlbridge
 
@@ -68,3 +71,16 @@ def test_pixels_and_planes_of_any_width(dtype: str, channels: int, towards: str,
         assert_copied(pixels.transpose(0, 3, 1, 2))
     else:
         assert_copied(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("size", [2**60, 2**61, 2**62])
+@pytest.mark.parametrize("how", [{"copy": True}, {"dtype": "int8"}, {"dtype": "float64"}])
+@pytest.mark.parametrize("target", ["numpy", "torch", "dlbridge"])
+def test_a_copy_that_no_machine_holds_is_told_and_fails(
+    road: str, size: int, how: dict[str, Any], target: str
+) -> None:
+    x = torch.ones(1).expand(size)
+    plan = dlbridge.explain(x, target, **how)
+    assert plan.bytes_copied >= size and "copy" in str(plan)
+    with pytest.raises((MemoryError, dlbridge.ConversionRefused)):
+        dlbridge.to(x, target, **how)
