@@ -294,6 +294,20 @@ template <typename From>
 /// What a managed tensor itself can carry: everything that DLPack can.
 [[nodiscard]] const Capabilities& managed_tensor_capabilities() noexcept;
 
+/// The bridge out of a managed tensor that is there already, of somebody else's making perhaps:
+/// `convert<DLPack, Torch>(tensor, policy)`. A view is another owner of its memory.
+struct DLPack {
+  using Object = ManagedTensor;
+  static constexpr Library kLibrary{.name = "DLPack", .object = "DLPack tensor"};
+
+  static void describe(const ManagedTensor& tensor, Source& source) {
+    dlbridge::describe(tensor, kLibrary, source);
+  }
+  static ManagedTensor acquire(const ManagedTensor& tensor, const Source& /*source*/) {
+    return tensor.share();
+  }
+};
+
 /// Takes `object` out of one library and into another, under `policy`.
 /// Throws ConversionRefused; whatever the bridges throw comes through.
 template <typename From, typename To>

@@ -16,11 +16,6 @@ Capabilities legacy_capabilities() {
   return legacy;
 }
 
-const Library& dlpack_library() {
-  static constexpr Library kDLPack{.name = "DLPack", .object = "DLPack tensor"};
-  return kDLPack;
-}
-
 }  // namespace
 
 dlbridge_status dlbridge_to_managed(const dlbridge_source* source,
@@ -44,7 +39,7 @@ dlbridge_status dlbridge_convert(DLManagedTensorVersioned* tensor, const dlbridg
   Taken taken(tensor);
   return give(out, error, [&] {
     const Call call(target, policy, request);
-    Library words = dlpack_library();
+    Library words = DLPack::kLibrary;
     read_library(library, words);
     TensorDoor door(taken.adopt(), words, call);
     return crossed(door, call).release();
@@ -120,7 +115,7 @@ dlbridge_status dlbridge_to_legacy(DLManagedTensorVersioned* tensor, const dlbri
   return give(out, error, [&] {
     Call call(nullptr, policy, nullptr);
     call.target = legacy_capabilities();
-    TensorDoor door(taken.adopt(), dlpack_library(), call);
+    TensorDoor door(taken.adopt(), DLPack::kLibrary, call);
     return crossed(door, call).release_legacy();
   });
 }

@@ -233,19 +233,6 @@ struct BasicTorch {
   }
 
  private:
-  // Somebody's managed tensor, as a producer.
-  struct Managed {
-    using Object = ManagedTensor;
-    static constexpr Library kDLPack{.name = "dlpack", .object = "DLPack managed tensor"};
-
-    static void describe(const ManagedTensor& tensor, Source& source) {
-      dlbridge::describe(tensor, kDLPack, source);
-    }
-    static ManagedTensor acquire(const ManagedTensor& tensor, Source& /*source*/) {
-      return tensor.share();
-    }
-  };
-
   static constexpr Capabilities kCapabilities =
       torch_detail::capabilities_with(torch_detail::kTypesHere.types());
 
@@ -263,7 +250,7 @@ struct BasicTorch {
 
   // As from_dlpack(), whatever the tensor is like. Apart, so that the common case stays short.
   static at::Tensor from_dlpack_by_plan(DLManagedTensorVersioned* managed, const Policy& policy) {
-    return convert<Managed, BasicTorch>(ManagedTensor::adopt(managed), policy);
+    return convert<DLPack, BasicTorch>(ManagedTensor::adopt(managed), policy);
   }
 
   // A tensor over the memory, still without its sizes. Takes `managed` in every case.
