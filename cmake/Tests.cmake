@@ -158,11 +158,12 @@ add_test(NAME install
   COMMAND ${CMAKE_COMMAND} --install "${CMAKE_BINARY_DIR}" --prefix "${prefix}")
 set_tests_properties(install PROPERTIES FIXTURES_SETUP installed)
 
-function(dlbridge_example_project name)
+function(dlbridge_example_project folder)
+  get_filename_component(name ${folder} NAME)
   set(binary_dir "${CMAKE_BINARY_DIR}/examples/${name}")
   add_test(NAME example.${name} COMMAND
     ${CMAKE_CTEST_COMMAND}
-      --build-and-test "${PROJECT_SOURCE_DIR}/examples/${name}" "${binary_dir}"
+      --build-and-test "${PROJECT_SOURCE_DIR}/${folder}" "${binary_dir}"
       --build-generator "${CMAKE_GENERATOR}"
       --build-options
         "-DCMAKE_BUILD_TYPE=${CMAKE_BUILD_TYPE}"
@@ -170,16 +171,16 @@ function(dlbridge_example_project name)
         "-DCMAKE_PREFIX_PATH=${prefix}"
         "-DPython3_EXECUTABLE=${Python3_EXECUTABLE}"
       --test-command ${CMAKE_CTEST_COMMAND} --output-on-failure --no-tests=error)
-  set_tests_properties(example.${name} PROPERTIES FIXTURES_REQUIRED installed TIMEOUT 300
+  set_tests_properties(example.${name} PROPERTIES FIXTURES_REQUIRED installed TIMEOUT 600
     # Where the Python package is: an extension asks it for its tensors.
     ENVIRONMENT_MODIFICATION "PYTHONPATH=path_list_prepend:${CMAKE_BINARY_DIR}/python")
 endfunction()
 
 # A static core built with a sanitizer would ask for its runtime in the examples' programs.
 if(NOT DLBRIDGE_SANITIZE)
-  dlbridge_example_project(cpp-frameworks)
+  dlbridge_example_project(examples/cpp-frameworks)
   if(TARGET dlbridge_c)
-    dlbridge_example_project(c-interface)
+    dlbridge_example_project(examples/c-interface)
     find_program(PKG_CONFIG pkg-config)
   endif()
   if(TARGET dlbridge_c AND PKG_CONFIG)
@@ -191,18 +192,21 @@ $(${PKG_CONFIG} --cflags --libs dlbridge) -Wl,-rpath,${prefix}/${CMAKE_INSTALL_L
       ENVIRONMENT "PKG_CONFIG_PATH=${prefix}/${CMAKE_INSTALL_LIBDIR}/pkgconfig")
   endif()
   if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
-    dlbridge_example_project(cpp-processes)
+    dlbridge_example_project(examples/cpp-processes)
   endif()
   if(TARGET LibTorch::torch)
-    dlbridge_example_project(cpp-libtorch)
+    dlbridge_example_project(examples/cpp-libtorch)
   endif()
   if(DLBRIDGE_PYTHON)
-    dlbridge_example_project(python-extension)
-    dlbridge_example_project(registered-library)
+    dlbridge_example_project(examples/python-extension)
+    dlbridge_example_project(examples/registered-library)
+    if(TARGET LibTorch::torch)
+      dlbridge_example_project(examples/torch-operator)
+    endif()
     # The wheel as other builds find it, with examples/abi3-extension as one of these.
     add_test(NAME install.package COMMAND "${Python3_EXECUTABLE}" -m pytest -q -p no:cacheprovider
       "${PROJECT_SOURCE_DIR}/tests/install")
-    set_tests_properties(install.package PROPERTIES TIMEOUT 300 ENVIRONMENT
+    set_tests_properties(install.package PROPERTIES TIMEOUT 600 ENVIRONMENT
       "DLBRIDGE_BUILD=${CMAKE_BINARY_DIR};CMAKE_COMMAND=${CMAKE_COMMAND};CXX=${CMAKE_CXX_COMPILER}")
   endif()
 endif()

@@ -28,6 +28,32 @@ inline void install_pybind11_translator() {
   (void)kInstalled;
 }
 
+namespace detail {
+
+template <typename Function, Function kFunction>
+struct RaisingInPython;
+template <typename Result, typename... Argument, Result (*kFunction)(Argument...)>
+struct RaisingInPython<Result (*)(Argument...), kFunction> {
+  static Result call(Argument... arguments) {
+    try {
+      return kFunction(std::forward<Argument>(arguments)...);
+    } catch (const ConversionRefused&) {
+      const pybind11::gil_scoped_acquire gil;
+      set_python_error();
+      throw pybind11::error_already_set();
+    }
+  }
+};
+
+}  // namespace detail
+
+/// The function, for one who calls it on behalf of Python by a module of pybind11's that is not
+/// this one: torch's operators. What it refuses arrives as dlbridge.ConversionRefused. Called with
+/// or without the GIL: `m.impl("halved.out", dlbridge::raising_in_python<&halved_out>)`.
+template <auto kFunction>
+inline constexpr auto raising_in_python =
+    &detail::RaisingInPython<decltype(kFunction), kFunction>::call;
+
 }  // namespace dlbridge
 
 namespace pybind11::detail {
