@@ -151,8 +151,8 @@ if(DLBRIDGE_PYTHON)
     PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/python")
 endif()
 
-# The projects of examples/ are outside projects: each is configured, built and run against an
-# installed dlbridge, as its user would.
+# The projects of examples/, and the manual's, are outside projects: each is configured, built and
+# run against an installed dlbridge, as its user would.
 set(prefix "${CMAKE_BINARY_DIR}/prefix")
 add_test(NAME install
   COMMAND ${CMAKE_COMMAND} --install "${CMAKE_BINARY_DIR}" --prefix "${prefix}")
@@ -200,6 +200,7 @@ $(${PKG_CONFIG} --cflags --libs dlbridge) -Wl,-rpath,${prefix}/${CMAKE_INSTALL_L
   if(DLBRIDGE_PYTHON)
     dlbridge_example_project(examples/python-extension)
     dlbridge_example_project(examples/registered-library)
+    dlbridge_example_project(docs/code)
     if(TARGET LibTorch::torch)
       dlbridge_example_project(examples/torch-operator)
     endif()
