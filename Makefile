@@ -167,7 +167,7 @@ build-fuzz: build-fuzz/build.ninja
 	cmake --build build-fuzz -j $(JOBS)
 
 build-fuzz/build.ninja: $(READY) CMakePresets.json
-	@$(call debian,g++ clang libclang-rt-dev)
+	@$(call debian,g++ clang libclang-rt-dev libc++-dev libc++abi-dev)  # libc++ for tests/install
 	cmake --preset fuzz -DPython3_EXECUTABLE=$(PY)
 	touch $@
 

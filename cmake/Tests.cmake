@@ -208,7 +208,7 @@ $(${PKG_CONFIG} --cflags --libs dlbridge) -Wl,-rpath,${prefix}/${CMAKE_INSTALL_L
     add_test(NAME install.package COMMAND "${Python3_EXECUTABLE}" -m pytest -q -p no:cacheprovider
       "${PROJECT_SOURCE_DIR}/tests/install")
     set_tests_properties(install.package PROPERTIES TIMEOUT 600 ENVIRONMENT
-      "DLBRIDGE_BUILD=${CMAKE_BINARY_DIR};CMAKE_COMMAND=${CMAKE_COMMAND};CXX=${CMAKE_CXX_COMPILER}")
+      "DLBRIDGE_BUILD=${CMAKE_BINARY_DIR};CMAKE_COMMAND=${CMAKE_COMMAND};CXX=${CMAKE_CXX_COMPILER};NVCC=${CMAKE_CUDA_COMPILER}")
   endif()
 endif()
 

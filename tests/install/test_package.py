@@ -109,10 +109,89 @@ def test_a_program_without_type_information_catches_what_the_core_throws(
     assert "the view reads float64" in run(tmp_path / "program")
 
 
-def test_a_project_that_takes_this_one_in_is_left_as_it_was(tmp_path: Path) -> None:
+def compiles_with_libcxx(compiler: str, code: str, *flags: str | Path) -> bool:
+    command = [compiler, "-std=c++20", "-stdlib=libc++", "-fsyntax-only", "-Werror", *flags]
+    if not shutil.which(compiler):
+        return False
+    done = subprocess.run(
+        [*map(str, command), "-x", "c++", "-"], input=code, text=True, check=False
+    )
+    return done.returncode == 0
+
+
+def test_headers_compile_with_libcxx(site: Path) -> None:
+    if not compiles_with_libcxx("clang++", "#include <vector>"):
+        pytest.skip("there is no Clang with libc++ here")
+    code = (ROOT / "docs/code/questions.cpp").read_text()
+    include = f"-I{site / 'dlbridge' / 'include'}"
+    assert compiles_with_libcxx("clang++", code, "-Wall", "-Wextra", include)
+
+
+def test_headers_compile_in_a_file_for_cuda(site: Path, tmp_path: Path) -> None:
+    if not os.environ["NVCC"]:
+        pytest.skip("there is no nvcc here")
+    source = tmp_path / "doubled.cu"
+    source.write_text(
+        "#include <dlbridge/convert.hpp>\n"
+        "#include <dlbridge/cuda_elements.hpp>\n"
+        "#include <dlbridge/tensor_view.hpp>\n"
+        "__global__ void doubled(__half* data) { data[threadIdx.x] += data[threadIdx.x]; }\n"
+        "void doubled(const dlbridge::DeviceView<__half, 1>& view) {\n"
+        "  auto* stream = static_cast<cudaStream_t>(view.stream().handle);\n"
+        "  doubled<<<1, static_cast<unsigned>(view.size()), 0, stream>>>(view.data());\n"
+        "}\n"
+    )
+    flags = ("-std=c++20", "-O0", "-arch=compute_80", "-Werror=all-warnings", "-c")
+    include = f"-I{site / 'dlbridge' / 'include'}"
+    run(os.environ["NVCC"], *flags, include, source, "-o", tmp_path / "doubled.o")
+
+
+@pytest.mark.parametrize("compiler", [os.environ["CXX"], "clang++-19"])
+def test_a_view_is_a_mdspan_where_the_library_has_one(
+    site: Path, tmp_path: Path, compiler: str
+) -> None:
+    source = tmp_path / "source.cpp"
+    source.write_text(
+        "#include <dlbridge/tensor_view.hpp>\n"
+        "#if !defined(__cpp_lib_mdspan)\n#error no mdspan\n#endif\n"
+        "int main() {\n"
+        "  auto tensor = dlbridge::ManagedTensor::own(std::vector<float>{0, 1, 2, 3}, {2, 2});\n"
+        "  auto look = dlbridge::TensorView<float, 2>(tensor).slice(1, 1, 2).as_mdspan();\n"
+        "  return look.extent(0) == 2 && look.extent(1) == 1 && look[1, 0] == 3 ? 0 : 1;\n"
+        "}\n"
+    )
+    flags = ["-std=c++23", f"-I{site / 'dlbridge/include'}", "-c", source, "-o", tmp_path / "out.o"]
+    if "clang" in compiler:
+        flags.append("-stdlib=libc++")
+    try:
+        run(compiler, *flags)
+    except (AssertionError, FileNotFoundError) as without:
+        if not re.search("no mdspan|No such file|not found", str(without)):
+            raise
+        pytest.skip(f"{compiler} has no mdspan here")
+
+
+def subproject(place: Path, *options: str) -> None:
+    """Configures the project that takes this one in."""
     python = f"-DPython3_EXECUTABLE={sys.executable}"  # where DLPack's header is found
-    build = ("-S", ROOT / "tests/install/subproject", "-B", tmp_path, python)
-    run(os.environ["CMAKE_COMMAND"], *build, "-Wno-dev")
+    build = ("-S", ROOT / "tests/install/subproject", "-B", place, python)
+    run(os.environ["CMAKE_COMMAND"], *build, "-Wno-dev", *options)
+
+
+def test_a_project_that_takes_this_one_in_is_left_as_it_was(tmp_path: Path) -> None:
+    subproject(tmp_path)
+
+
+def test_the_core_is_a_shared_library_in_a_project_that_hides_its_names(tmp_path: Path) -> None:
+    """By Clang with libc++, which nothing else here is built with, where it is new enough."""
+    options = ["-DBUILD_SHARED_LIBS=ON", "-DCMAKE_CXX_VISIBILITY_PRESET=hidden"]
+    for compiler in ("clang++-19", "clang++"):
+        if compiles_with_libcxx(compiler, "#include <vector>\nconstinit std::vector<int> none;"):
+            options += [f"-DCMAKE_CXX_COMPILER={compiler}", "-DCMAKE_CXX_FLAGS=-stdlib=libc++"]
+            break
+    subproject(tmp_path, "-DCMAKE_BUILD_TYPE=Debug", *options)
+    run(os.environ["CMAKE_COMMAND"], "--build", tmp_path, "--target", "program", "-j", "2")
+    assert "the view reads float64" in run(tmp_path / "program")
 
 
 def test_one_extension_takes_tensors_of_every_library(site: Path, extension: Path) -> None:

@@ -9,10 +9,13 @@
 
 namespace dlbridge {
 
+// Visible, whatever the project around it hides: with libc++ a program catches what a shared core
+// throws only where both have the one description of the class.
+
 /// A conversion that does not take place: what was met and why it is refused (`what()` and
 /// `reasons`), and the call that would work (`fix`, empty where nothing would). When it is thrown,
 /// nothing has been handed over, and whatever was taken in has been released exactly once.
-class ConversionRefused : public std::runtime_error {
+class __attribute__((visibility("default"))) ConversionRefused : public std::runtime_error {
  public:
   ConversionRefused(const std::string& message, std::vector<std::string> reasons_,
                     std::string fix_ = {})
@@ -32,7 +35,7 @@ struct OutOfRange {
 };
 
 /// A cast that would have wrapped that integer.
-class ValueOutOfRange : public ConversionRefused {
+class __attribute__((visibility("default"))) ValueOutOfRange : public ConversionRefused {
  public:
   explicit ValueOutOfRange(OutOfRange met_);
 
@@ -40,7 +43,7 @@ class ValueOutOfRange : public ConversionRefused {
 };
 
 /// A tensor that breaks a rule of DLPack: there is no policy under which it could be read.
-class MalformedTensor : public ConversionRefused {
+class __attribute__((visibility("default"))) MalformedTensor : public ConversionRefused {
  public:
   explicit MalformedTensor(const std::string& fault)
       : ConversionRefused("cannot take this DLPack tensor in: " + fault, {fault}) {}
