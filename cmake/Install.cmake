@@ -32,10 +32,22 @@ if(TARGET dlbridge_c)
     DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/dlbridge" COMPONENT c)
   install(FILES "${DLPack_HEADER}"
     DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/dlpack" RENAME dlpack.h COMPONENT c)
+endif()
+
+function(dlbridge_pkgconfig pc_name pc_language pc_libs component)
   set(pc_dir "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
-  file(RELATIVE_PATH c_prefix_from_pc "/prefix/${pc_dir}" "/prefix")
-  configure_file(cmake/dlbridge.pc.in "${PROJECT_BINARY_DIR}/dlbridge.pc" @ONLY)
-  install(FILES "${PROJECT_BINARY_DIR}/dlbridge.pc" DESTINATION "${pc_dir}" COMPONENT c)
+  file(RELATIVE_PATH prefix_from_pc "/prefix/${pc_dir}" "/prefix")
+  configure_file(cmake/pkgconfig.pc.in "${PROJECT_BINARY_DIR}/${pc_name}.pc" @ONLY)
+  install(FILES "${PROJECT_BINARY_DIR}/${pc_name}.pc" DESTINATION "${pc_dir}" COMPONENT ${component})
+endfunction()
+# The core by its file: the library for C has the same name, and would be found first.
+set(core_file "libdlbridge.a -pthread")
+if(BUILD_SHARED_LIBS)
+  set(core_file libdlbridge.so)
+endif()
+dlbridge_pkgconfig(dlbridge-core C++ "\${libdir}/${core_file}" cpp)
+if(TARGET dlbridge_c)
+  dlbridge_pkgconfig(dlbridge C "-L\${libdir} -ldlbridge" c)
 endif()
 
 configure_package_config_file(cmake/dlbridgeConfig.cmake.in

@@ -181,15 +181,22 @@ if(NOT DLBRIDGE_SANITIZE)
   dlbridge_example_project(examples/cpp-frameworks)
   if(TARGET dlbridge_c)
     dlbridge_example_project(examples/c-interface)
-    find_program(PKG_CONFIG pkg-config)
   endif()
-  if(TARGET dlbridge_c AND PKG_CONFIG)
-    set(linked "${CMAKE_BINARY_DIR}/c_by_pkg_config")
-    add_test(NAME install.pkg_config COMMAND sh -c "\
-${CMAKE_C_COMPILER} -std=c99 ${PROJECT_SOURCE_DIR}/examples/c-interface/main.c -o ${linked} \
-$(${PKG_CONFIG} --cflags --libs dlbridge) -Wl,-rpath,${prefix}/${CMAKE_INSTALL_LIBDIR} && ${linked}")
-    set_tests_properties(install.pkg_config PROPERTIES FIXTURES_REQUIRED installed
+  find_program(PKG_CONFIG pkg-config)
+  function(dlbridge_by_pkg_config name package compile)
+    set(linked "${CMAKE_BINARY_DIR}/${name}_by_pkg_config")
+    add_test(NAME install.pkg_config.${name} COMMAND sh -c "${compile} -o ${linked} \
+$(${PKG_CONFIG} --cflags --libs ${package}) -Wl,-rpath,${prefix}/${CMAKE_INSTALL_LIBDIR} && ${linked}")
+    set_tests_properties(install.pkg_config.${name} PROPERTIES FIXTURES_REQUIRED installed
       ENVIRONMENT "PKG_CONFIG_PATH=${prefix}/${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+  endfunction()
+  if(PKG_CONFIG)
+    dlbridge_by_pkg_config(cpp dlbridge-core
+      "${CMAKE_CXX_COMPILER} -std=c++20 ${PROJECT_SOURCE_DIR}/docs/code/questions.cpp")
+  endif()
+  if(PKG_CONFIG AND TARGET dlbridge_c)
+    dlbridge_by_pkg_config(c dlbridge
+      "${CMAKE_C_COMPILER} -std=c99 ${PROJECT_SOURCE_DIR}/examples/c-interface/main.c")
   endif()
   if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
     dlbridge_example_project(examples/cpp-processes)
