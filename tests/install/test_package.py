@@ -91,9 +91,19 @@ def test_a_header_for_extensions_keeps_to_the_limited_api(
 ) -> None:
     source = tmp_path / "source.cpp"
     source.write_text(f"#include <dlbridge/{header}>\n")
+    keeps_to_the_limited_api(site, source)
+
+
+def test_casters_keep_to_it_in_a_module_of_nanobinds_split_mode(site: Path) -> None:
+    nanobind = pytest.importorskip("nanobind").include_dir()
+    mode = ("-DNB_BACKEND_MODULE=nanobind_backend", "-DNB_DOMAIN=mine", "-isystem", nanobind)
+    keeps_to_the_limited_api(site, ROOT / "examples/python-extension/row_sums.cpp", *mode)
+
+
+def keeps_to_the_limited_api(site: Path, source: Path, *options: str) -> None:
     flags = ("-std=c++20", "-fsyntax-only", "-Wall", "-Werror", "-DPy_LIMITED_API=0x030A0000")
     folders = (f"-I{site / 'dlbridge' / 'include'}", f"-I{sysconfig.get_path('include')}")
-    run(os.environ["CXX"], *flags, *folders, source)
+    run(os.environ["CXX"], *flags, *options, *folders, source)
 
 
 @pytest.mark.parametrize("compiler", [os.environ["CXX"], "clang++"])
