@@ -3,6 +3,9 @@
 #if !defined(_MSC_VER) && __cplusplus < 202002L
 #error "dlbridge is C++20: compile with -std=c++20, or link dlbridge::dlbridge in CMake"
 #endif
+#if !defined(_MSC_VER) && !defined(__cpp_exceptions)
+#error "dlbridge refuses by exceptions: compile without -fno-exceptions"
+#endif
 
 #include <dlpack/dlpack.h>
 

@@ -19,6 +19,10 @@ const Library& Traits::words() const noexcept {
 
 void describe(const ManagedTensor& tensor, const Library& library, Source& source) {
   source.traits.library = &library;
+  if (!tensor) {
+    source.traits.conditions.add(Condition::kUninitialised);
+    return;
+  }
   source.traits.conditions |= conditions_of_flags(tensor.flags(), tensor.dtype());
   if (tensor.readonly()) {
     // Of memory that nobody ever shared, that costs one load.

@@ -340,5 +340,20 @@ TEST_F(Crossing, describes_a_managed_tensor_for_another_crossing) {
   EXPECT_EQ(described.tensor.shape, tensor.tensor().shape);
 }
 
+TEST_F(Crossing, begins_at_a_managed_tensor_that_is_there) {
+  const ManagedTensor tensor = to_managed<Quill>(sheet(), managed_tensor_capabilities());
+  const auto view = to_managed<DLPack>(tensor, managed_tensor_capabilities());
+  EXPECT_EQ(view.data(), tensor.data());
+  const auto copy = to_managed<DLPack>(tensor, managed_tensor_capabilities(), Policy::snapshot());
+  EXPECT_NE(copy.data(), tensor.data());
+  EXPECT_EQ(copy.flags(), DLPACK_FLAG_BITMASK_IS_COPIED);
+}
+
+TEST_F(Crossing, refuses_a_managed_tensor_that_holds_nothing) {
+  EXPECT_THAT(
+      [] { (void)to_managed<DLPack>(ManagedTensor{}, managed_tensor_capabilities()); },
+      ThrowsMessage<ConversionRefused>(HasSubstr("a DLPack tensor that is not initialised")));
+}
+
 }  // namespace
 }  // namespace dlbridge
