@@ -5,6 +5,7 @@
 #include "crossing.hpp"
 #include "dlbridge/dlbridge.h"
 #include "dlbridge/python.hpp"
+#include "dlbridge/streams.hpp"
 #include "ledger.hpp"
 #include "targets/argument_target.hpp"
 #include "targets/bridge_target.hpp"
@@ -122,6 +123,7 @@ constexpr PythonInterface kInterface{.take = take,
                                      .give = give,
                                      .give_like = give_like,
                                      .add_bridge = add_bridge_for_extension,
+                                     .stream_of = managed_stream,
                                      .set_refused = set_refused_for_extension};
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -275,16 +276,17 @@ template <typename T, std::size_t Rank>
 class DeviceView : public detail::Look<T, Rank> {
  public:
   /// Throws ConversionRefused when the tensor is empty, of another type or rank, in host memory
-  /// that no device reads, or is read-only while T is not const.
-  explicit DeviceView(const ManagedTensor& tensor)
+  /// that no device reads, or is read-only while T is not const. `ordered_on`: of a tensor from
+  /// another core, as from_python() gives it, the stream that it says.
+  explicit DeviceView(const ManagedTensor& tensor, std::optional<Stream> ordered_on = {})
       : detail::Look<T, Rank>(tensor),
         device_(tensor.device()),
-        stream_(managed_stream(tensor.device())) {
+        stream_(ordered_on ? *ordered_on : managed_stream(tensor.device())) {
     if (device_.type == kDLCPU) {
       detail::refuse_view("on " + to_string(device_), "the view is of a device's memory");
     }
   }
-  explicit DeviceView(ManagedTensor&&) = delete;
+  explicit DeviceView(ManagedTensor&&, std::optional<Stream> = {}) = delete;
 
   [[nodiscard]] Device device() const noexcept { return device_; }
   /// Work on this stream comes after what wrote the memory; work elsewhere has to wait for it.

@@ -149,6 +149,19 @@ def test_needs_are_said_in_types(casters: Any, road: str) -> None:
     assert "policy" not in (caught.value.fix or "")  # no block changes it
 
 
+def test_a_parameter_alone_says_what_was_passed_and_what_was_wanted(casters: Any) -> None:
+    assert casters.rows_alone(np.ones((3, 4), "f4")) == casters.rows_alone(torch.ones(3, 4)) == 3
+    wanted = "expected a tensor of float32 of 2 dimensions, not a "
+    for wrong, met in (
+        (np.ones(3, "f4"), "numpy.ndarray of float32 of 1 dimension"),
+        (torch.ones(3, 4).double(), "torch.Tensor of float64 of 2 dimensions"),
+    ):
+        with pytest.raises(TypeError, match=wanted + met):
+            casters.rows_alone(wrong)
+    with pytest.raises(TypeError, match="str"):
+        casters.rows_alone("text")
+
+
 def test_the_signature_says_what_is_needed(casters: Any) -> None:
     assert (
         "dlbridge.Needs[dlbridge.TensorView[float32, 2], C-contiguous]" in casters.is_packed.__doc__

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from dlb_support import settle
+from guarded_sources import TYPE, VALUES, Plain
 
 import dlbridge
 
@@ -61,4 +62,21 @@ def test_a_view_takes_any_rank(casters: Any) -> None:
 def test_a_device_view_takes_no_memory_of_the_host(casters: Any) -> None:
     assert casters.where(np.ones(3, "f4")) == "host"
     with pytest.raises(TypeError, match="DeviceView"):
-        casters.is_on_stream(np.ones(3, "f4"))
+        casters.stream_of(np.ones(3, "f4"))
+
+
+@pytest.mark.usefixtures("guarded_device")
+def test_a_device_view_is_on_the_stream_that_its_producer_was_told(casters: Any) -> None:
+    producer = Plain(VALUES[0])
+    assert casters.where(producer) == "device"
+    stream = casters.stream_of(producer)
+    assert stream and {call["stream"] for call in producer.calls} == {stream}
+
+
+@pytest.mark.usefixtures("guarded_device")
+def test_a_parameter_on_a_device_has_what_lies_elsewhere_brought_there(casters: Any) -> None:
+    assert casters.type_of_device(Plain(VALUES[0])) == TYPE
+    assert casters.type_of_device(VALUES[0]) == TYPE
+    assert casters.type_of_device(torch.ones(3, requires_grad=True)) == TYPE
+    with pytest.raises(dlbridge.ConversionRefused), dlbridge.no_copies():
+        casters.type_of_device(VALUES[0])

@@ -62,13 +62,6 @@ class dlbridge_argument {
   std::optional<python_error> error_;
 };
 
-/// A parameter of type dlbridge::ManagedTensor takes any tensor of any library; a result of that
-/// type leaves as a dlbridge.ManagedTensor. What dlbridge refuses reaches the caller as it is, not
-/// as "incompatible function arguments".
-///
-/// A parameter of type dlbridge::TensorView<T, Rank> takes a tensor of any library with that type
-/// and rank, valid during the call. Of const elements it may be a copy: brought to the host if it
-/// is elsewhere, say. Others are the caller's own memory, or refused.
 template <dlbridge::detail::IsTaken Taken>
 struct type_caster<Taken> : dlbridge_argument<Taken> {
   using Value = Taken;
@@ -94,11 +87,7 @@ struct type_caster<Taken> : dlbridge_argument<Taken> {
   }
 
   static handle from_cpp(Taken&& tensor, rv_policy, cleanup_list*) requires(!IsView) {
-    PyObject* given = dlbridge::to_python(std::move(tensor));
-    if (given == nullptr) {
-      throw python_error();
-    }
-    return given;
+    return dlbridge::detail::given_or_throw<python_error>(dlbridge::to_python(std::move(tensor)));
   }
 };
 
@@ -108,11 +97,7 @@ struct type_caster<Result> {
   static constexpr auto Name = const_name(dlbridge::detail::kSignature<Result>.letters);
 
   static handle from_cpp(Result&& result, rv_policy, cleanup_list*) {
-    PyObject* given = std::move(result).to_python();
-    if (given == nullptr) {
-      throw python_error();
-    }
-    return given;
+    return dlbridge::detail::given_or_throw<python_error>(std::move(result).to_python());
   }
 };
 

@@ -34,6 +34,13 @@ struct Casting {
   }
 };
 
+/// No other overload is there for what does not fit by type or rank: the TypeError says what was
+/// passed and what was wanted, where that of the binder names the object's type alone.
+struct Alone {
+  static constexpr std::string_view kName = "alone";
+  static constexpr void add_to(Parameter& /*parameter*/) {}
+};
+
 /// On the first device of that type, a DLDeviceType.
 template <std::int32_t kType>
 struct OnDevice {

@@ -77,13 +77,6 @@ class dlbridge_argument {
   dlbridge::detail::Argument<Taken> argument_;
 };
 
-/// A parameter of type dlbridge::ManagedTensor takes any tensor of any library; a result of that
-/// type leaves as a dlbridge.ManagedTensor. What dlbridge refuses reaches the caller as it is, not
-/// as "incompatible function arguments".
-///
-/// A parameter of type dlbridge::TensorView<T, Rank> takes a tensor of any library with that type
-/// and rank, valid during the call. Of const elements it may be a copy: brought to the host if it
-/// is elsewhere, say. Others are the caller's own memory, or refused.
 template <dlbridge::detail::IsTaken Taken>
 struct type_caster<Taken> : dlbridge_argument<Taken> {
   static constexpr bool is_view = !std::is_base_of_v<dlbridge::ManagedTensor, Taken>;
@@ -97,11 +90,8 @@ struct type_caster<Taken> : dlbridge_argument<Taken> {
   }
 
   static handle cast(Taken&& tensor, return_value_policy, handle) requires(!is_view) {
-    PyObject* given = dlbridge::to_python(std::move(tensor));
-    if (given == nullptr) {
-      throw error_already_set();
-    }
-    return given;
+    return dlbridge::detail::given_or_throw<error_already_set>(
+        dlbridge::to_python(std::move(tensor)));
   }
 };
 
@@ -111,11 +101,7 @@ struct type_caster<Result> {
   static constexpr auto name = const_name(dlbridge::detail::kSignature<Result>.letters);
 
   static handle cast(Result&& result, return_value_policy, handle) {
-    PyObject* given = std::move(result).to_python();
-    if (given == nullptr) {
-      throw error_already_set();
-    }
-    return given;
+    return dlbridge::detail::given_or_throw<error_already_set>(std::move(result).to_python());
   }
 };
 

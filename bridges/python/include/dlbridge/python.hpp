@@ -55,7 +55,7 @@ struct BridgeRow {
 /// What the Python package does for extensions, without a detour through Python.
 struct PythonInterface {
   static constexpr const char* kCapsule = "dlbridge._core._interface";
-  static constexpr int kVersion = 4;  // of this struct
+  static constexpr int kVersion = 5;  // of this struct
 
   int version = kVersion;
   int block_version = kBlockVersion;
@@ -70,6 +70,8 @@ struct PythonInterface {
   PyObject* (*give_like)(DLManagedTensorVersioned* tensor, PyObject* object) = nullptr;
   /// Makes a bridge a way in and a way out: 0, or -1 with Python's error set.
   int (*add_bridge)(const BridgeRow& bridge) = nullptr;
+  /// What the memory of a device in a tensor of take()'s is ordered on.
+  Stream (*stream_of)(Device device) = nullptr;
   /// Sets dlbridge.ConversionRefused of a refusal in C++.
   void (*set_refused)(const ConversionRefused& refused) = nullptr;
   // The classes that cross between the two binaries, as _core knows them.
@@ -134,6 +136,13 @@ inline ManagedTensor from_python(PyObject* object, const Parameter& parameter = 
     PyErr_SetString(PyExc_BufferError, error.what());
     return {};
   }
+}
+
+/// The stream that from_python()'s tensors are ordered on where they are on that device. The core
+/// of an extension knows no runtime of the package's, so its managed_stream() is another one.
+inline Stream python_stream(Device device) {
+  const detail::PythonInterface* interface = detail::python_interface();
+  return interface == nullptr ? Stream{} : interface->stream_of(device);
 }
 
 /// For a catch (...) of a function that Python calls: makes the exception that is being handled

@@ -76,7 +76,7 @@ struct Taking<DeviceView<T, Rank>> {
       .in_place = !std::is_const_v<T>};
   static constexpr void say(Words& words) { words.add_view<T, Rank>("dlbridge.DeviceView["); }
   static DeviceView<T, Rank> make(const ManagedTensor& tensor, PyObject* /*object*/) {
-    return DeviceView<T, Rank>(tensor);
+    return DeviceView<T, Rank>(tensor, python_stream(tensor.device()));
   }
 };
 
@@ -100,6 +100,7 @@ struct Taking<Needs<Taken, Need...>> {
     (Need::add_to(parameter), ...);
     return parameter;
   }();
+  static constexpr bool kAlone = (std::same_as<Need, Alone> || ...);
   static_assert(kParameter.ndim == Taking<Taken>::kParameter.ndim &&
                     (kParameter.dtype == Taking<Taken>::kParameter.dtype ||
                      kParameter.cast_to == Taking<Taken>::kParameter.dtype) &&
@@ -145,10 +146,26 @@ concept IsResult = requires(Result result) {
   &Taking<Result>::say;
 };
 
+/// A parameter of type dlbridge::ManagedTensor takes any tensor of any library; a result of that
+/// type leaves as a dlbridge.ManagedTensor. What dlbridge refuses reaches the caller as it is, not
+/// as "incompatible function arguments".
+///
+/// A parameter of type dlbridge::TensorView<T, Rank> takes a tensor of any library with that type
+/// and rank, valid during the call. Of const elements it may be a copy: brought to the host if it
+/// is elsewhere, say. Others are the caller's own memory, or refused.
 template <typename Taken>
 concept IsTaken = requires {
   Taking<Taken>::kParameter;
 };
+
+/// What a function of Python's gave, or the binder's exception for the error that is set.
+template <typename Error>
+PyObject* given_or_throw(PyObject* given) {
+  if (given == nullptr) {
+    throw Error();
+  }
+  return given;
+}
 
 /// "dlbridge.TensorView[float32, 2]", as characters that a binder can take.
 template <typename Taken>
@@ -174,8 +191,11 @@ class Argument {
   /// False without an error where another overload may fit; false with Python's error set where
   /// the object was refused. Without `converting` only a view of what the caller has is taken.
   bool load(PyObject* object, bool converting) noexcept {
-    tensor_ = from_python(object, Taking<Taken>::kParameter,
-                          converting ? Matching::kConverting : Matching::kLooking);
+    Matching matching = converting ? Matching::kConverting : Matching::kLooking;
+    if constexpr (requires { requires Taking<Taken>::kAlone; }) {
+      matching = converting ? Matching::kAlone : matching;
+    }
+    tensor_ = from_python(object, Taking<Taken>::kParameter, matching);
     if (!tensor_) [[unlikely]] {
       return false;
     }

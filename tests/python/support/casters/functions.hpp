@@ -130,8 +130,15 @@ inline double sum_of_any(const dlbridge::TensorView<const double, dlbridge::kDyn
   }
   return total;
 }
-inline bool is_on_stream(const dlbridge::DeviceView<const float, 1>& view) {
-  return view.stream() == dlbridge::managed_stream(view.device());
+inline std::uintptr_t stream_of(const dlbridge::DeviceView<const float, 1>& view) {
+  return reinterpret_cast<std::uintptr_t>(view.stream().handle);
+}
+inline std::int32_t type_of_device(const dlbridge::Needs<dlbridge::DeviceView<const float, 1>,
+                                                         dlbridge::OnDevice<kDLExtDev>>& view) {
+  return view.device().type;
+}
+inline std::int64_t rows_alone(const dlbridge::Needs<ConstMatrix, dlbridge::Alone>& matrix) {
+  return matrix.extent(0);
 }
 
 inline dlbridge::ManagedTensor same(const dlbridge::ManagedTensor& tensor) {

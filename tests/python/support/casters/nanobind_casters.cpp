@@ -56,7 +56,9 @@ NB_MODULE(dlbridge_nanobind_casters, module) {
   module.def("like", &casters::like);
   module.def("like_any", &casters::like_any);
   module.def("sum_of_any", &casters::sum_of_any);
-  module.def("is_on_stream", &casters::is_on_stream);
+  module.def("stream_of", &casters::stream_of);
+  module.def("type_of_device", &casters::type_of_device);
+  module.def("rows_alone", &casters::rows_alone);
   module.def("where", [](const dlbridge::DeviceView<const float, 1>&) { return "device"; });
   module.def("where", [](const casters::ConstRow&) { return "host"; });
   // The peer in the benchmark.
