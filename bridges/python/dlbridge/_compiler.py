@@ -16,7 +16,10 @@ _COMPILER = "torch._dynamo"
 
 
 def _teach() -> None:
-    importlib.import_module("dlbridge._torch.compiled")
+    if "reason" in (importlib.import_module("torch.compiler").disable.__kwdefaults__ or ()):
+        importlib.import_module("dlbridge._torch.compiled")
+    else:  # it is too old to be taught; a graph ends, and what runs then is not to be compiled
+        importlib.import_module("torch._dynamo.trace_rules").add(__package__)
 
 
 class _Watch:

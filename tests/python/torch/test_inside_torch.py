@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dlb_support import run_python
+from dlb_support import run_child, run_python
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
@@ -376,3 +376,24 @@ def test_workers_of_a_loader_convert_as_usual(road: str) -> None:
     batches = list(loader)
     assert [batch["y"].tolist() for batch in batches] == [[[0, 0], [1, 1]], [[2, 2], [3, 3]]]
     assert torch.equal(batches[1]["x"][1], tensor() + 3)
+
+
+# --- torch.compile ------------------------------------------------------------------------------
+COMPILED = """
+import dlbridge, torch
+import torch._dynamo
+
+@torch.compile(backend="eager")
+def function(x):
+    return dlbridge.to_torch(dlbridge.to_numpy(x * 2) + 1)
+
+print(function(torch.ones(2)).tolist())
+"""
+
+
+def test_what_a_compiler_of_any_release_runs_may_cross(road: str) -> None:
+    try:
+        torch.compile(backend="eager")
+    except RuntimeError as error:  # an older torch on a newer Python
+        pytest.skip(str(error))
+    assert run_child(COMPILED, road=road).endswith("[3.0, 3.0]\n")
