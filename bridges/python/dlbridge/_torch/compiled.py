@@ -27,6 +27,7 @@ _DTYPES = {
 _DTYPES |= {"float": torch.float64, "int": torch.int64, "complex": torch.complex128}
 _NUMPYS = frozenset(_DTYPES.values())
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
+_ARRAYS = (np.ndarray,)  # torch 2.8 does not trace that the type is this one
 _NO_TENSORS = (str, bytes, int, float, complex, type(None))
 
 
@@ -127,9 +128,9 @@ def _changed(x: torch.Tensor, dtype: Any, copy: bool | None) -> torch.Tensor | N
 @torch.compiler.substitute_in_graph(_core.to_numpy, skip_signature_check=True)
 def to_numpy(x: Any, /, *, dtype: Any = None, copy: Any = None, **others: Any) -> Any:
     def array(leaf: Any) -> Any:
-        if type(leaf) is np.ndarray and dtype is None and copy is None:
+        if type(leaf) in _ARRAYS and dtype is None and copy is None:
             return leaf
-        tensor = torch.from_numpy(leaf) if type(leaf) is np.ndarray else leaf
+        tensor = torch.from_numpy(leaf) if type(leaf) in _ARRAYS else leaf
         if _is_plain(tensor):
             here = tensor.detach() if tensor.is_cpu else tensor.detach().cpu()
             made = _changed(here.resolve_conj().resolve_neg(), dtype, copy)
@@ -145,7 +146,7 @@ def to_numpy(x: Any, /, *, dtype: Any = None, copy: Any = None, **others: Any) -
 @torch.compiler.substitute_in_graph(_core.to_torch, skip_signature_check=True)
 def to_torch(x: Any, /, *, dtype: Any = None, copy: Any = None, **others: Any) -> Any:
     def tensor(leaf: Any) -> Any:
-        given = torch.from_numpy(leaf) if type(leaf) is np.ndarray else leaf
+        given = torch.from_numpy(leaf) if type(leaf) in _ARRAYS else leaf
         if isinstance(given, torch.Tensor) and dtype is None and copy is None:
             return given
         if _is_plain(given):
