@@ -125,7 +125,9 @@ def test_a_crossing_inside_a_producer_has_an_entry_of_its_own() -> None:
 
     with dlbridge.trace() as log:
         dlbridge.to_numpy(Producer())
-    assert [each.shape for each in log] == [(2,), (3,)]
+    # NumPy before 2.1 knows no max_version, and its producer is asked again without.
+    asked = 1 if np.lib.NumpyVersion(np.__version__) >= "2.1.0" else 2
+    assert [each.shape for each in log] == [(2,)] * asked + [(3,)]
     assert all(each.nanoseconds for each in log)
 
 

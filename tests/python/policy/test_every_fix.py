@@ -142,7 +142,7 @@ WITHOUT_FIX = {
     "torch wrapper subclass": "its values are in other tensors",
     "torch freed storage": "there is no memory to read",
     "torch storage cut short": "there is no memory to read",
-    "torch 65 dims": "at most 64",
+    "torch 65 dims": "dimensions",
     "torch vmap wrapper, escaped": "exists only inside the transform",
     "torch grad wrapper, escaped": "exists only inside the transform",
     **{

@@ -11,7 +11,7 @@ import dlbridge_probe as probe
 import numpy as np
 import pytest
 from dlb_support import PRESETS, READ_ONLY, address, is_private, torch_bytes
-from torch_sources import ML_DTYPES, SOURCES
+from torch_sources import ML_DTYPES, NEWER, SOURCES
 
 import dlbridge
 
@@ -29,7 +29,7 @@ float16                          | view    | view    | view      | copy
 complex128                       | view    | view    | view      | copy
 buffer of a module               | view    | view    | view      | copy
 in shared memory                 | view    | view    | view      | copy
-64 dims                          | view    | view    | view      | copy
+most dims                        | view    | view    | view      | copy
 zero stride of size 1            | view    | view    | view      | copy
 plain subclass                   | view    | view    | view      | copy
 inference tensor                 | view    | view    | view      | copy
@@ -100,6 +100,8 @@ def cells() -> list[Any]:
     found = []
     for row in rows:
         name, *answers = [part.strip() for part in row.split("|")]
+        if name in NEWER:
+            continue
         for preset, answer in zip(presets, answers, strict=True):
             found.append(pytest.param(name, preset, answer, id=f"{name}-{preset}"))
     return found
@@ -107,7 +109,7 @@ def cells() -> list[Any]:
 
 def test_every_kind_of_tensor_has_a_row() -> None:
     rows = {row.split("|")[0].strip() for row in TABLE.strip().splitlines()[1:]}
-    assert rows == set(SOURCES)
+    assert rows == set(SOURCES) | NEWER
 
 
 def memory_of(tensor: Any) -> tuple[int, int]:

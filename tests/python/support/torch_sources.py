@@ -14,6 +14,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import torch
+from dlb_support import NUMPY_2
 from torch._C import _functorch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
@@ -26,6 +27,7 @@ with warnings.catch_warnings():  # torch's own imports warn; later make_dual wou
 Pair = tuple[Any, np.ndarray | None]
 Make = Callable[[], AbstractContextManager[Pair]]
 SOURCES: dict[str, Make] = {}
+MOST_DIMS = (1,) * (64 if NUMPY_2 else 32)
 VALUES = np.arange(3, 15, dtype="f4").reshape(3, 4)
 
 
@@ -63,9 +65,11 @@ simple("bool", lambda: values() > 6, lambda: VALUES > 6)
 simple("int64", lambda: values().long(), lambda: VALUES.astype("i8"))
 simple("uint16", lambda: values().to(torch.uint16), lambda: VALUES.astype("u2"))
 simple("float16", lambda: values().half(), lambda: VALUES.astype("f2"))
-simple("buffer of a module", lambda: torch.nn.Buffer(values()), VALUES.copy)
+# Before torch 2.5 it is a tensor like any other.
+buffer = getattr(torch.nn, "Buffer", torch.clone)
+simple("buffer of a module", lambda: buffer(values()), VALUES.copy)
 simple("in shared memory", lambda: values().share_memory_(), VALUES.copy)
-simple("64 dims", lambda: torch.full((1,) * 64, 3.0), lambda: np.full((1,) * 64, 3, "f4"))
+simple("most dims", lambda: torch.full(MOST_DIMS, 3.0), lambda: np.full(MOST_DIMS, 3, "f4"))
 simple("zero stride of size 1", lambda: values()[:, :1].expand(3, 1), lambda: VALUES[:, :1])
 
 
@@ -251,14 +255,14 @@ simple("storage cut short", lambda: with_storage_of(16))
 
 
 # --- dtypes that NumPy lacks --------------------------------------------------------------------
-ML_DTYPES = (
+ML_DTYPES = [
     "bfloat16",
     "float8_e4m3fn",
     "float8_e4m3fnuz",
     "float8_e5m2",
     "float8_e5m2fnuz",
-    "float8_e8m0fnu",
-)
+    *(name for name in ("float8_e8m0fnu",) if hasattr(torch, name)),
+]
 
 
 def bit_patterns(name: str) -> tuple[torch.Tensor, np.ndarray]:
@@ -283,9 +287,14 @@ def _bf16_graph() -> Iterator[Pair]:
 
 
 simple("complex32", lambda: values().to(torch.complex32))
-simple("float4 pairs", lambda: torch.arange(8, dtype=torch.uint8).view(torch.float4_e2m1fn_x2))
-for _name in ("int1", "int4", "int7", "uint1", "uint3", "uint7"):
-    simple(_name, lambda name=_name: torch.arange(8, dtype=torch.uint8).view(getattr(torch, name)))
+PACKED = {name: name for name in ("int1", "int4", "int7", "uint1", "uint3", "uint7")}
+PACKED["float4 pairs"] = "float4_e2m1fn_x2"
+for _name, _dtype in PACKED.items():
+    if hasattr(torch, _dtype):
+        simple(
+            _name,
+            lambda d=_dtype: torch.arange(8, dtype=torch.uint8).view(getattr(torch, d)),
+        )
 simple("bits8", lambda: torch.arange(8, dtype=torch.uint8).view(torch.bits8))
 simple("65 dims", lambda: torch.ones((1,) * 65))
 
@@ -306,3 +315,7 @@ simple(
 # --- empty --------------------------------------------------------------------------------------
 for _shape in ((0,), (0, 3), (3, 0), (2, 0, 5)):
     simple(f"empty {_shape}", lambda s=_shape: torch.empty(s), lambda s=_shape: np.empty(s, "f4"))
+
+
+# Rows of tables without a source here: of dtypes that came after this torch.
+NEWER = {"float8_e8m0fnu", *PACKED} - set(SOURCES)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import dlbridge
+from dlbridge._torch import TAKES_VERSIONED
 
 STEPS = [0, 3, 7]
 
@@ -45,6 +46,8 @@ def test_torch_takes_the_capsule_of_every_version_that_it_asks_for(
     max_version: tuple[int, int] | None, name: str
 ) -> None:
     managed = dlbridge.from_dlpack(np.arange(5.0))
+    if name == "dltensor_versioned" and not TAKES_VERSIONED:
+        pytest.skip("this torch takes legacy capsules only, and asks for them")
     capsule = managed.__dlpack__(max_version=max_version)
     assert f'"{name}"' in repr(capsule)
     assert torch.from_dlpack(capsule).tolist() == [0, 1, 2, 3, 4]

@@ -22,6 +22,9 @@ NAMES = lifetime_scenarios.scenario_names()
 SHARING = [name for name in NAMES if "share_memory" in name or "queue" in name]
 
 
+SWAPS = hasattr(torch.UntypedStorage, "_swap_data_ptr_")
+
+
 def outcomes(road: str) -> dict[str, str]:
     return scenario_outcomes(SCRIPT, [road], NAMES)
 
@@ -31,6 +34,8 @@ _cache: dict[str, dict[str, str]] = {}
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_view_keeps_its_values_or_the_operation_raises(road: str, name: str) -> None:
+    if road == "portable" and "copy-on-write" in name and not SWAPS:
+        pytest.skip("before torch 2.12 nothing in Python can make such a clone raise")
     if road not in _cache:
         _cache[road] = outcomes(road)
     outcome = _cache[road][name]

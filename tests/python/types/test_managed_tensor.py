@@ -106,7 +106,7 @@ def test_it_may_be_exported_many_times_and_is_released_once() -> None:
     capsules = [tensor.__dlpack__(max_version=(1, 0)) for _ in range(3)]
     views = [memoryview(tensor), dlbridge.to_numpy(tensor), torch.from_dlpack(tensor)]
     assert arrays[0].tolist() == [0, 1, 2, 3, 4, 5]
-    arrays[0][1] = 9
+    views[0][1] = 9
     assert views[0][1] == views[1][1] == views[2][1] == arrays[2][1] == 9
     del tensor, arrays, capsules
     settle()
@@ -220,10 +220,15 @@ def test_bad_keywords_are_value_or_type_errors(keywords: dict[str, Any]) -> None
         managed()[0].__dlpack__(1)  # keywords only
 
 
+NUMPY_ASKS = np.lib.NumpyVersion(np.__version__) >= "2.1.0"  # for versioned capsules
+
+
 def test_consumers_of_every_habit_are_served() -> None:
     tensor, _ = managed()
-    assert np.from_dlpack(tensor).flags.writeable
-    assert np.from_dlpack(tensor, device="cpu", copy=True).tolist() == [0, 1, 2, 3, 4, 5]
+    if NUMPY_ASKS:
+        assert np.from_dlpack(tensor).flags.writeable
+        assert np.from_dlpack(tensor, device="cpu", copy=True).tolist() == [0, 1, 2, 3, 4, 5]
+    assert np.from_dlpack(tensor).tolist() == [0, 1, 2, 3, 4, 5]
     assert torch.from_dlpack(tensor).data_ptr() == tensor.data_ptr
     assert torch.utils.dlpack.from_dlpack(tensor.__dlpack__()).data_ptr() == tensor.data_ptr
 
