@@ -54,7 +54,7 @@ if [ -n "$$missing" ]; then
 fi
 endef
 
-.PHONY: help demo test wheels libraries peers load doctor sanitize bench instructions fuzz tsan build build-asan build-tsan build-fuzz format format-check lint docs mutants nightly clean test-gpu bench-gpu
+.PHONY: help demo test wheels matrix libraries peers load doctor sanitize bench instructions fuzz tsan build build-asan build-tsan build-fuzz format format-check lint docs mutants nightly clean test-gpu bench-gpu
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -93,6 +93,13 @@ wheels: $(READY) ## Build wheels with companions for many torches; PYTHONS="3.11
 	$(PY) cmake/wheels.py $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(TORCHES),--torches $(TORCHES))
 	$(PY) -m twine check --strict dist/*.whl
 	$(PY) -m check_wheel_contents dist/*.whl
+
+# On installed wheels, each in an environment of its own; rows of the table are kept until asked again.
+matrix: $(READY) ## Run the Python tests on the wheels, with many torches and NumPys; PYTHONS= TORCHES= NUMPYS= THIRD=0
+	@$(call debian,g++ libgtest-dev libgmock-dev)
+	$(PY) -m pip install -q --disable-pip-version-check -r requirements/wheels.txt
+	$(PY) cmake/matrix.py $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(TORCHES),--torches $(TORCHES)) \
+	  $(if $(NUMPYS),--numpys $(NUMPYS)) $(if $(THIRD),--third $(THIRD)) -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 doctor: build $(LIBRARIES_READY) ## Examine all of these libraries; leaves build/doctor.{json,html,md}
 	export OCL_ICD_FILENAMES=$(abspath $(LIBRARIES_VENV))/lib/libintelocl.so
@@ -205,7 +212,7 @@ nightly: MUTANTS_ARGS = --sample 1000000 --processes
 nightly: fuzz load doctor mutants ## Ask what does not fit into CI: long fuzzing, load, all libraries, all mutants
 
 clean: ## Remove what was built; the virtual environment stays
-	rm -rf build build-asan build-tsan build-fuzz build-mutants dist demo-output
+	rm -rf build build-asan build-tsan build-fuzz build-mutants build-wheels build-matrix dist demo-output
 
 $(READY): requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dlbridge needs Python 3.10 or later; PYTHON= names one")'

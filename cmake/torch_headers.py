@@ -17,7 +17,7 @@ import shutil
 import sys
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPResponse
 from pathlib import Path
 
@@ -75,25 +75,40 @@ class RemoteFile(io.RawIOBase):
 
 
 @functools.cache
-def files_of_torch() -> list[dict[str, str]]:
+def files_of(project: str) -> list[dict[str, str]]:
     request = urllib.request.Request(
-        f"{INDEX.rstrip('/')}/torch/", headers={"Accept": "application/vnd.pypi.simple.v1+json"}
+        f"{INDEX.rstrip('/')}/{project}/", headers={"Accept": "application/vnd.pypi.simple.v1+json"}
     )
     with urllib.request.urlopen(request, timeout=120) as answer:
         files: list[dict[str, str]] = json.load(answer)["files"]
     return files
 
 
-def wheels_of(release: str) -> Iterator[tuple[str, str]]:
+def wheels_of(release: str, project: str = "torch") -> Iterator[tuple[str, str]]:
     """The names and addresses of the release's wheels for machines like this one."""
-    for file in files_of_torch():
+    for file in files_of(project):
         name = file["filename"]
-        if name.startswith(f"torch-{release}-") and name.endswith(f"_{platform.machine()}.whl"):
+        if name.startswith(f"{project}-{release}-") and name.endswith(f"_{platform.machine()}.whl"):
             yield name, file["url"].partition("#")[0]
 
 
+def python_tag(version: str) -> str:
+    """What the names of wheels for that Python have in them."""
+    tag = f"cp{version.replace('.', '')}"
+    return f"-{tag}-{tag}-"
+
+
+def unpack_wheel(address: str, folder: Path, wanted: Callable[[str], bool]) -> None:
+    """Those files of the wheel; the folder is complete if it is there at all."""
+    unfinished = folder.with_name(f".{folder.name}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    with zipfile.ZipFile(io.BufferedReader(RemoteFile(address))) as wheel:
+        wheel.extractall(unfinished, filter(wanted, wheel.namelist()))
+    unfinished.rename(folder)
+
+
 def unpack(release: str, folder: Path) -> Path:
-    """The folder with the release's package, which is complete if it is there at all."""
+    """The folder with the release's package: its headers, and its version."""
     package = folder / f"torch-{release}" / "torch"
     if package.is_dir():
         return package
@@ -101,11 +116,7 @@ def unpack(release: str, folder: Path) -> Path:
     wheels = sorted(wheels_of(release))
     if not wheels:
         raise SystemExit(f"torch {release} has no wheel for {platform.machine()} on {INDEX}")
-    unfinished = folder / f".torch-{release}"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    with zipfile.ZipFile(io.BufferedReader(RemoteFile(wheels[0][1]))) as wheel:
-        wheel.extractall(unfinished, [n for n in wheel.namelist() if n.startswith(WANTED)])
-    unfinished.rename(package.parent)
+    unpack_wheel(wheels[0][1], package.parent, lambda name: name.startswith(WANTED))
     return package
 
 

@@ -14,9 +14,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
-from torch_headers import unpack, wheels_of
+from torch_headers import python_tag, unpack, wheels_of
 
 SOURCES = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dlbridge" / "torch"
@@ -39,18 +40,14 @@ def interpreter(version: str) -> str:
     raise SystemExit(f"there is no Python {version} here; name others with --pythons")
 
 
-def companions(python: str, torches: list[str]) -> list[Path]:
-    """The folders with the headers of those releases that this Python can have."""
-    tag = f"-cp{python.replace('.', '')}-"
-    return [
-        unpack(release, CACHE)
-        for release in torches
-        if any(tag in name for name, _ in wheels_of(release))
-    ]
+def torches_for(python: str, torches: Iterable[str] = TORCHES) -> list[str]:
+    """Those of the releases that have a wheel for this Python."""
+    tag = python_tag(python)
+    return [each for each in torches if any(tag in name for name, _ in wheels_of(each))]
 
 
 def build(python: str, torches: list[str], out: Path) -> Path:
-    folders = companions(python, torches)
+    folders = [unpack(release, CACHE) for release in torches_for(python, torches)]
     seconds = ["git", "-C", str(SOURCES), "log", "-1", "--format=%ct"]
     epoch = subprocess.run(seconds, capture_output=True, text=True).stdout.strip() or "315532800"
     environment = os.environ | {"SOURCE_DATE_EPOCH": epoch}
