@@ -99,7 +99,7 @@ matrix: $(READY) ## Run the Python tests on the wheels, with many torches and Nu
 	@$(call debian,g++ libgtest-dev libgmock-dev)
 	$(PY) -m pip install -q --disable-pip-version-check -r requirements/wheels.txt
 	$(PY) cmake/matrix.py $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(TORCHES),--torches $(TORCHES)) \
-	  $(if $(NUMPYS),--numpys $(NUMPYS)) $(if $(THIRD),--third $(THIRD)) -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+	  $(if $(NUMPYS),--numpys $(NUMPYS)) $(if $(THIRD),--third $(THIRD)) --jobs $(JOBS) $(PYTEST_ARGS)
 
 doctor: build $(LIBRARIES_READY) ## Examine all of these libraries; leaves build/doctor.{json,html,md}
 	export OCL_ICD_FILENAMES=$(abspath $(LIBRARIES_VENV))/lib/libintelocl.so

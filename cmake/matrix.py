@@ -16,6 +16,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -78,24 +79,19 @@ def cells(given: argparse.Namespace) -> Iterator[Cell]:
                     yield Cell(python, torch, numpy)
 
 
-def run(*command: str | Path, **environment: str) -> str:
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, env=os.environ | environment
-    )
+def run(*command: str | Path) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{shlex.join(map(str, command))}\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
-def environment(name: str, python: str, *packages: str | Path) -> Path:
-    """The Python of the environment in the cache that has these packages."""
+def environment(name: str, python: str, *needs: str | Path) -> Path:
+    """The Python of the environment in the cache that has what it needs, in uv's words."""
     place = PLACE / name
     if not place.is_dir():
         run("uv", "venv", "-q", "--python", interpreter(python), place)
-    asked = [
-        word for each in packages for word in (("-r", each) if isinstance(each, Path) else (each,))
-    ]
-    run("uv", "pip", "install", "-q", "--only-binary", ":all:", "--python", place, *asked)
+    run("uv", "pip", "install", "-q", "--only-binary", ":all:", "--python", place, *needs)
     return place / "bin" / "python"
 
 
@@ -106,8 +102,8 @@ def with_wheel(cell: Cell) -> Path:
     if not wheels:
         raise SystemExit(f"there is no wheel for Python {cell.python}: make wheels")
     requirements = SOURCES / "requirements" / "matrix.txt"
-    needs = (f"numpy=={cell.numpy}", requirements, *torch_needs(torch))
-    python = environment("-".join(cell), cell.python, *needs)
+    packages = [f"numpy=={cell.numpy}", *torch_needs(torch)]
+    python = environment("-".join(cell), cell.python, "-r", requirements, *packages)
     run("uv", "pip", "install", "-q", "--reinstall", "--no-deps", "--python", python, wheels[-1])
     site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     (Path(site) / "torch.pth").write_text(f"{torch}\n")
@@ -132,26 +128,31 @@ def test_modules(version: str) -> Path:
     return modules
 
 
-def asked_of(cell: Cell, pytests: list[str]) -> str:
-    """The row of the table: versions, what was asked, and what came of it."""
+def asked_of(cell: Cell, pytests: list[str], jobs: int) -> tuple[str, int]:
+    """The row of the table: versions, what was asked, and what came of it; and how much failed."""
     python, modules = with_wheel(cell), test_modules(cell.python)
     versions = run(python, "-W", "error", "-c", VERSIONS).strip()
     report = PLACE / "-".join(cell) / "report.xml"
     report.unlink(missing_ok=True)
-    tests = [each for each in pytests if each.startswith("tests/")] or ["tests/python"]
-    options = [each for each in pytests if each not in tests]
-    pytest = (python, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}")
+    tests = (
+        pytests
+        if any(each.startswith("tests/") for each in pytests)
+        else [*pytests, "tests/python"]
+    )
+    how = (f"--junitxml={report}", "-p", "no:cacheprovider", "-n", str(jobs), "--dist", "worksteal")
     modules_first = os.environ | {"PYTHONPATH": str(modules)}
-    done = subprocess.run([*pytest, *options, *tests], check=False, cwd=SOURCES, env=modules_first)
+    pytest = [str(python), "-m", "pytest", *how, *tests]
+    done = subprocess.run(pytest, check=False, cwd=SOURCES, env=modules_first)
     if done.returncode > 1 or not report.exists():
         raise SystemExit(f"pytest did not come to its end: {versions}")
     (suite,) = ElementTree.parse(report).getroot().iter("testsuite")
     count = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
     failed = count["failures"] + count["errors"]
     passed = count["tests"] - failed - count["skipped"]
-    asked = " ".join(each.removeprefix("tests/python/") for each in tests)
+    said = (each for each in tests if not re.fullmatch("-q|-v+|--tb=.*", each))
+    asked = " ".join(each.removeprefix("tests/python/") for each in said)
     row = (versions, asked, passed, failed, count["skipped"], datetime.date.today())
-    return f"| {' | '.join(map(str, row))} |"
+    return f"| {' | '.join(map(str, row))} |", failed
 
 
 def keep(row: str) -> None:
@@ -174,12 +175,16 @@ def main() -> None:
     parser.add_argument("--torches", nargs="+")
     parser.add_argument("--numpys", nargs="+")
     parser.add_argument("--third", type=int, choices=range(3), help="of all cells")
+    parser.add_argument("--jobs", type=int, default=2)
     given, pytests = parser.parse_known_args()
+    failures = 0
     for cell in cells(given):
         print(*cell, flush=True)
-        row = asked_of(cell, pytests)
+        row, failed = asked_of(cell, pytests, given.jobs)
+        failures += failed
         keep(row)
         print(row, flush=True)
+    sys.exit(failures > 0)
 
 
 if __name__ == "__main__":

@@ -103,7 +103,7 @@ def unpack_wheel(address: str, folder: Path, wanted: Callable[[str], bool]) -> N
     unfinished = folder.with_name(f".{folder.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     with zipfile.ZipFile(io.BufferedReader(RemoteFile(address))) as wheel:
-        wheel.extractall(unfinished, filter(wanted, wheel.namelist()))
+        wheel.extractall(unfinished, [name for name in wheel.namelist() if wanted(name)])
     unfinished.rename(folder)
 
 

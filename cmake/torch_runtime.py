@@ -14,7 +14,7 @@ from pathlib import Path
 from torch_headers import python_tag, unpack_wheel, wheels_of
 
 OF_CUDA = re.compile(
-    r"torch/lib/lib(torch_cuda|torch_nvshmem|caffe2_nvrtc|cusparseLt)|torch/(include/|test/|bin/protoc)"
+    r"torch/lib/lib(torch_cuda|torch_nvshmem|caffe2_nvrtc|cusparseLt)|torch/(test/|bin/protoc)"
 )
 NO_DEVICE = 100  # cudaErrorNoDevice
 # C++ functions give an object of which everything is zero, and its virtual ones do so, too.
