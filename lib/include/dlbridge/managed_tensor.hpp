@@ -150,6 +150,8 @@ void release(Block* block) noexcept;
 
 // Throws MalformedTensor where the tensor has another number of elements.
 void require_count(const ManagedTensor& tensor, std::int64_t count);
+// Throws MalformedTensor where they are not as many.
+void require_a_stride_for_each(std::size_t dimensions, std::size_t strides);
 
 }  // namespace detail
 
@@ -187,11 +189,24 @@ class ManagedTensor {
   [[nodiscard]] static ManagedTensor own(std::vector<T>&& values,
                                          std::initializer_list<std::int64_t> shape = {});
 
-  /// Memory in C order that is valid as long as `keeper` is held; read-only where T is const.
-  /// Throws MalformedTensor or std::bad_alloc after letting go of it.
+  /// Memory that is valid as long as `keeper` is held, in C order or with strides in elements;
+  /// read-only where T is const. Throws MalformedTensor or std::bad_alloc after letting go of it.
   template <typename T>
   [[nodiscard]] static ManagedTensor own(T* data, std::span<const std::int64_t> shape,
+                                         std::span<const std::int64_t> strides,
                                          std::shared_ptr<const void> keeper);
+  template <typename T>
+  [[nodiscard]] static ManagedTensor own(T* data, std::span<const std::int64_t> shape,
+                                         std::shared_ptr<const void> keeper) {
+    return own(data, shape, {}, std::move(keeper));
+  }
+  template <typename T>
+  [[nodiscard]] static ManagedTensor own(T* data, std::initializer_list<std::int64_t> shape,
+                                         std::initializer_list<std::int64_t> strides,
+                                         std::shared_ptr<const void> keeper) {
+    return own(data, std::span(shape.begin(), shape.size()),
+               std::span(strides.begin(), strides.size()), std::move(keeper));
+  }
   template <typename T>
   [[nodiscard]] static ManagedTensor own(T* data, std::initializer_list<std::int64_t> shape,
                                          std::shared_ptr<const void> keeper) {
@@ -333,13 +348,18 @@ class ManagedTensor {
 
 template <typename T>
 ManagedTensor ManagedTensor::own(T* data, std::span<const std::int64_t> shape,
+                                 std::span<const std::int64_t> strides,
                                  std::shared_ptr<const void> keeper) {
+  if (!strides.empty()) {
+    detail::require_a_stride_for_each(shape.size(), strides.size());
+  }
   DLTensor tensor{};
   tensor.data = const_cast<std::remove_const_t<T>*>(data);
   tensor.device = Device{}.dl();
   tensor.ndim = static_cast<std::int32_t>(shape.size());
   tensor.dtype = dtype_of<T>().dl();
   tensor.shape = const_cast<std::int64_t*>(shape.data());
+  tensor.strides = strides.empty() ? nullptr : const_cast<std::int64_t*>(strides.data());
   return own(tensor, std::is_const_v<T> ? DLPACK_FLAG_BITMASK_READ_ONLY : 0,
              Lease::calling([kept = std::move(keeper)]() noexcept {}));
 }

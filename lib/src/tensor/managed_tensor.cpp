@@ -210,6 +210,13 @@ void require_count(const ManagedTensor& tensor, std::int64_t count) {
   }
 }
 
+void require_a_stride_for_each(std::size_t dimensions, std::size_t strides) {
+  if (dimensions != strides) {
+    throw MalformedTensor("it has " + std::to_string(dimensions) + " dimensions and " +
+                          std::to_string(strides) + " strides");
+  }
+}
+
 }  // namespace detail
 
 ManagedTensor ManagedTensor::own(const DLTensor& tensor, std::uint64_t flags, Lease lease) {

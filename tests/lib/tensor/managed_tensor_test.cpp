@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "dlbridge/error.hpp"
+#include "dlbridge/tensor_view.hpp"
 #include "lib/doubles.hpp"
 
 namespace dlbridge {
@@ -302,6 +303,23 @@ TEST(ManagedTensor, holds_the_keeper_of_memory_to_its_end) {
   EXPECT_EQ(ends, 1);
   keeper = std::make_shared<Counted>(ends);
   EXPECT_THROW((void)ManagedTensor::own(memory.data(), {-1}, std::move(keeper)), MalformedTensor);
+  EXPECT_EQ(ends, 2);
+}
+
+TEST(ManagedTensor, holds_the_keeper_of_memory_with_strides) {
+  int ends = 0;
+  std::array<float, 6> memory{0, 1, 2, 3, 4, 5};
+  {
+    const auto columns =
+        ManagedTensor::own(memory.data(), {2, 3}, {1, 2}, std::make_shared<Counted>(ends));
+    EXPECT_EQ((TensorView<float, 2>(columns)(1, 2)), 5);
+    EXPECT_EQ((TensorView<float, 2>(columns)(0, 1)), 2);
+    EXPECT_EQ(ends, 0);
+  }
+  EXPECT_EQ(ends, 1);
+  EXPECT_THROW(
+      (void)ManagedTensor::own(memory.data(), {2, 3}, {1}, std::make_shared<Counted>(ends)),
+      MalformedTensor);
   EXPECT_EQ(ends, 2);
 }
 
