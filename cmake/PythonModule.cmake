@@ -26,6 +26,7 @@ set(module_sources
   devices/devices.cpp
   devices/packaged_runtimes.cpp
   doors/array_interface_door.cpp
+  doors/array_method_door.cpp
   doors/arrow_door.cpp
   doors/bridge_door.cpp
   doors/dlpack_door.cpp

@@ -308,6 +308,12 @@ PyObject* NumPy::copy_of(PyObject* object) {
   return copy.release();
 }
 
+bool NumPy::is_private(PyObject* array) noexcept {
+  auto* native = reinterpret_cast<PyArrayObject*>(array);
+  return PyArray_CheckExact(array) && Py_REFCNT(array) == 1 && PyArray_ISWRITEABLE(native) &&
+         PyArray_CHKFLAGS(native, NPY_ARRAY_OWNDATA);
+}
+
 ManagedTensor NumPy::acquire(PyObject* array, const Source& source) {
   const bool readonly = source.traits.conditions.has(Condition::kReadOnly);
   return ManagedTensor::own_trusted(source.tensor, readonly ? DLPACK_FLAG_BITMASK_READ_ONLY : 0,

@@ -36,6 +36,7 @@ enum class Condition : std::uint8_t {
   kSwappedBytes,
   kFractionalStrides,
   kScattered,
+  kLazy,
   kReadOnly,
   kInexpressibleDType,
   kMixedTypes,
@@ -117,6 +118,11 @@ inline constexpr Conditions kWithoutStorage{Condition::kMeta,
                                             Condition::kNullData,
                                             Condition::kUninitialised};
 
+/// Conditions under which shape and strides do not say where in memory the values lie.
+inline constexpr Conditions kWithoutStrides{Condition::kSparse, Condition::kOpaqueLayout,
+                                            Condition::kZeroTensor, Condition::kScattered,
+                                            Condition::kLazy};
+
 /// A row of the table of conditions: its name in Python, and how it reads: "cannot view a
 /// torch.Tensor {met} as NumPy ({why})". explain() fills in what stands in braces.
 struct ConditionRow {
@@ -173,6 +179,8 @@ inline constexpr std::array kConditions = {
                  "with strides that are no multiple of the item size",
                  "DLPack counts strides in elements"},
     ConditionRow{Condition::kScattered, "scattered", "whose values no strides reach", "{detail}"},
+    ConditionRow{Condition::kLazy, "lazy", "that is no array yet",
+                 "its library makes one when it is asked, and that is a copy"},
     ConditionRow{Condition::kReadOnly, "read_only", "that nobody may write to",
                  "{target} does not know read-only memory"},
     ConditionRow{Condition::kInexpressibleDType, "inexpressible_dtype", "of dtype {detail}",

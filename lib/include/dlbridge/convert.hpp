@@ -112,11 +112,14 @@ struct Carried {
   Stream stream;
 };
 
-/// Whether memory is what a copy is to everybody: on the host packed and aligned to 64 bytes.
-[[nodiscard]] inline bool is_like_a_copy(const DLTensor& tensor) {
+/// Whether what a library made is what the plan says: private memory, on the host packed and
+/// aligned as the target needs it.
+[[nodiscard]] inline bool is_the_copy(const ManagedTensor& made, const Plan& plan) {
+  const DLTensor& tensor = made.tensor();
+  const auto address = reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset;
   return !Device(tensor.device).host_accessible() ||
-         (is_c_contiguous(tensor) &&
-          (reinterpret_cast<std::uintptr_t>(tensor.data) + tensor.byte_offset) % 64 == 0);
+         (!made.readonly() && is_c_contiguous(tensor) &&
+          address % static_cast<std::uintptr_t>(plan.alignment) == 0);
 }
 
 /// The legs of an accepted plan, one after the other, but for the consumer's: the one way from an
@@ -151,10 +154,11 @@ template <typename Door>
       carried = {door.prepare(leg, prepared), prepared.stream};
       prepared.tensor = carried.tensor.tensor();  // the object that it was read from may be gone
       carried.tensor.mark_copied();
-      if (last && !room.is_given() && is_like_a_copy(prepared.tensor)) {
-        carried.tensor.reinterpret(plan.dtype);
+      if (!last) {
+        continue;
       }
-      if (!last || (!room.is_given() && is_like_a_copy(prepared.tensor))) {
+      if (!room.is_given() && is_the_copy(carried.tensor, plan)) {
+        carried.tensor.reinterpret(plan.dtype);
         continue;
       }
       leg = {Who::kEngine, 0, plan.dtype, leg.to};  // made such a copy, or brought to its room

@@ -9,9 +9,7 @@ namespace {
 
 // Conditions of which the memory is not read where its shape would say, if it is read at all.
 constexpr Conditions kMayLackMemory =
-    kWithoutStorage | Conditions{Condition::kZeroTensor, Condition::kSparse,
-                                 Condition::kScattered,  Condition::kOpaqueLayout,
-                                 Condition::kQuantised,  Condition::kNested};
+    kWithoutStorage | kWithoutStrides | Conditions{Condition::kQuantised, Condition::kNested};
 
 constexpr std::uintptr_t kSomewhere = 64;
 

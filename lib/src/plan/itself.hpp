@@ -19,6 +19,11 @@ inline bool is_in_c_order(const Source& source) {
   return is_c_contiguous(source.tensor) && !source.traits.conditions.meets(kOutOfOrder);
 }
 
+// Texts and the like that the target's library will hold as soon as there is an array of them.
+inline bool is_yet_to_be_copied(const Source& source) {
+  return source.traits.conditions.has(Condition::kLazy) && source.traits.own_copy_bytes >= 0;
+}
+
 // An object of the target's own library of which nothing is asked stays itself, with its graph, its
 // layout and its values, whatever they are. What lies beside its values, as a mask does, does not
 // count among them. Whoever asks for a type asks for the machine's own byte order.
@@ -32,7 +37,7 @@ inline bool stays_itself(const Source& source, const Policy& policy, const Reque
          (!request.c_order || is_in_c_order(source)) &&
          (!request.writable || (!said.meets(kNotToBeWritten) &&
                                 (is_c_contiguous(tensor) || !overlaps_itself(tensor)))) &&
-         !said.meets(kBesideValues);
+         !said.meets(kBesideValues) && !is_yet_to_be_copied(source);
 }
 
 // Texts, objects, dates and structs are nothing to the target of a tree: they stay what they are.
@@ -65,7 +70,9 @@ inline Plan own_copy(const Source& source, const Capabilities& target, const Pol
                      const Request& request) {
   const bool asked = policy.copy() == CopyRule::kAlways;
   const bool in_order = !request.c_order || is_in_c_order(source);
-  const Condition why = asked       ? Condition::kCopyAsked
+  const bool lazy = source.traits.conditions.has(Condition::kLazy);
+  const Condition why = lazy        ? Condition::kLazy
+                        : asked     ? Condition::kCopyAsked
                         : !in_order ? Condition::kOrderAsked
                                     : Condition::kWritableAsked;
   Plan plan = as_it_is(source, target, true);
@@ -76,7 +83,7 @@ inline Plan own_copy(const Source& source, const Capabilities& target, const Pol
     plan.itself = plan.writable = false;
     return plan;
   }
-  plan.add(Step::kRepack);
+  plan.add(lazy ? Step::kGather : Step::kRepack);
   plan.writable = target.gives_writable;
   plan.bytes_copied = source.traits.own_copy_bytes;
   return plan;

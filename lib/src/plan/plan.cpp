@@ -19,9 +19,6 @@ constexpr Conditions kNeverCross =
                Condition::kInexpressibleDType, Condition::kMixedTypes,
                Condition::kPaddedSubByte};
 
-constexpr Conditions kWithoutStrides{Condition::kSparse, Condition::kOpaqueLayout,
-                                     Condition::kZeroTensor, Condition::kScattered};
-
 // The decision, made condition by condition. Refusals are kept, so that a caller learns all of them
 // at once.
 class Planner {
@@ -126,6 +123,7 @@ class Planner {
         copy_unless_refused(Field::kLayout, condition, Step::kDensify);
         break;
       case Condition::kScattered:
+      case Condition::kLazy:
         need_copy(condition, Step::kGather);
         break;
       case Condition::kSwappedBytes:

@@ -55,6 +55,9 @@ bool lay_legs(Plan& plan, const Source& source, const Capabilities& target, Devi
               std::optional<Who> mover, std::uint16_t of_consumer) {
   Device at(source.tensor.device);
   auto left = static_cast<std::uint16_t>(plan.steps & ~kDescribing & ~of_consumer);
+  if (source.traits.conditions.has(Condition::kLazy)) {  // it lies where its maker wants
+    plan.alignment = static_cast<std::int32_t>(needed_alignment(target, source.tensor.dtype));
+  }
   if (plan.has(Step::kDensify) || plan.has(Step::kGather) || mover == Who::kProducer) {
     const bool moves = mover == Who::kProducer;
     const int its = (kPreparing | (moves ? bits_of({Step::kCopyToHost}) : 0)) & ~of_consumer;

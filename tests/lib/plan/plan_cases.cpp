@@ -72,6 +72,7 @@ const std::vector<Row>& policy_table() {
       trait<Condition::kSwappedBytes>("swapped_bytes", "RCRC", Step::kSwapBytes),
       trait<Condition::kFractionalStrides>("fractional_strides", "RCRC", Step::kRepack),
       trait<Condition::kScattered>("scattered", "RCRC", Step::kGather),
+      trait<Condition::kLazy>("lazy", "RCRC", Step::kGather),
       trait<Condition::kSparse>("sparse", "RRRR"),
       trait<Condition::kOpaqueLayout>("mkldnn", "RRRR"),
       trait<Condition::kQuantised>("quantised", "RRRR"),

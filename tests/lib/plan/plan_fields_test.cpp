@@ -252,7 +252,7 @@ TEST(CopyRule, always_copies_under_strict_what_no_field_refuses) {
   const std::string copied =
       "plain expanded sliding_windows transposed negative_strides pinned pinned_for_rocm "
       "managed_memory swapped_bytes fractional_strides scattered elements_at_odd_addresses "
-      "misaligned "
+      "misaligned lazy "
       "read_only traced ";
   for (const auto& source : policy_table()) {
     Spec spec;

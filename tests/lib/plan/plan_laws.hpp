@@ -75,9 +75,9 @@ inline constexpr Conditions kNever{Condition::kQuantised,
                                    Condition::kPaddedSubByte};
 
 /// Conditions under which shape and strides do not say where the values lie.
-inline constexpr Conditions kWithoutStrides{Condition::kSparse, Condition::kOpaqueLayout,
+inline constexpr Conditions kWithoutStrides{Condition::kSparse,     Condition::kOpaqueLayout,
                                             Condition::kZeroTensor, Condition::kFractionalStrides,
-                                            Condition::kScattered};
+                                            Condition::kScattered,  Condition::kLazy};
 
 inline std::string broken_by_refusal(const Plan& plan) {
   if (!plan.noted.empty() || plan.steps != 0 || plan.leg_count != 0 || plan.view || plan.writable ||

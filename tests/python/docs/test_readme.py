@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from arrow_sources import Chunked, Whole
+from lazy_sources import Lazy, Silent
 from numpy_sources import unaligned
 
 import dlbridge
@@ -263,6 +264,10 @@ SOURCES: dict[str, list[tuple[Callable[[], Any], str]]] = {
         (lambda: dlbridge.to_numpy(np.ones(3, "f4"), copy=True), "jax")
     ],
     "strides that are no multiple of the item size": [(lambda: structured()["a"], "torch")],
+    "no array yet (h5py, zarr, dask: `__array__`)": [
+        (Lazy, "numpy"),
+        (Silent, "torch"),
+    ],
     "columns in chunks or side by side, booleans that are bits (Arrow)": [
         (lambda: Chunked(b"g", np.ones(3), np.ones(2)), "numpy"),
         (lambda: Whole(b"b", np.ones(1, "u1")), "torch"),

@@ -253,16 +253,6 @@ def test_the_classes_of_arrays_are_no_arrays(road: str, door: str) -> None:
             getattr(dlbridge, door)(cls)
 
 
-class ArrayMethodOnly:
-    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        raise AssertionError("not a protocol of this library")
-
-
-def test_an_object_with_array_only_is_no_source() -> None:
-    with pytest.raises(TypeError):
-        dlbridge.to_numpy(ArrayMethodOnly())
-
-
 # --- exchange tables --------------------------------------------------------------------------
 
 

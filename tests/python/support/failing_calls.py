@@ -14,6 +14,7 @@ from typing import Any
 import dlbridge_probe as probe
 import numpy as np
 from dlb_support import Producer, make_f32
+from lazy_sources import Lazy, Old, Silent
 
 import dlbridge
 
@@ -198,6 +199,10 @@ def producer(kind: type[Producer] = Producer, **recipe: Any) -> Any:
     return fresh(**({"data": F32.tobytes(), "shape": (6,)} | recipe))
 
 
+def lazy(kind: type, array: Any = F32) -> Any:
+    return type(kind.__name__, (kind,), {})(array)
+
+
 def tabled(kind: str = "good") -> Any:
     fresh = type(
         "Tabled", (probe.Producer,), {"__dlpack_c_exchange_api__": probe.table_named(kind)}
@@ -341,6 +346,14 @@ CASES: dict[str, Case] = {
     "array interface over a buffer": Case(DataInterface, to_numpy),
     "buffer": Case(lambda: array.array("d", range(6)), to_numpy),
     "bytes": Case(lambda: bytes(range(6)), from_dlpack),
+    # no array yet
+    "lazy array": Case(lambda: lazy(Lazy), to_numpy),
+    "lazy array to tensor": Case(lambda: lazy(Old), to_torch, torch=True),
+    "array that is not announced": Case(lambda: lazy(Silent), from_dlpack),
+    "lazy texts": Case(lambda: lazy(Lazy, np.array(["a"])), to_numpy, values=("a",)),
+    "lazy array refused": Case(
+        lambda: lazy(Lazy), asking(to_numpy, copy=False), refused="no array yet"
+    ),
     # ManagedTensor
     "managed to array": Case(lambda: from_dlpack(np.arange(6.0)), to_numpy),
     "managed exported": Case(

@@ -46,6 +46,9 @@ struct NumPy {
   /// A new reference to a copy in C order by NumPy itself, of any type; throws PythonError.
   static PyObject* copy_of(PyObject* array);
 
+  /// Whether the array, to which the caller holds the one reference, owns its memory.
+  static bool is_private(PyObject* array) noexcept;
+
   /// With ml_dtypes' types where the source, or the request, is of a type that NumPy lacks.
   static const Capabilities& capabilities(const Source& source, const Request& request = {});
 

@@ -7,10 +7,7 @@
 #include "types/capsule.hpp"
 
 namespace dlbridge::python {
-namespace {
 
-// Whether a TypeError says that the producer does not know the keyword: the only error that may
-// lead to a second try without it. Anything else is the producer's own.
 bool is_about_keyword(const char* keyword) {
   PyObject* type = nullptr;
   PyObject* value = nullptr;
@@ -38,6 +35,8 @@ bool is_about_keyword(const char* keyword) {
   PyErr_Restore(type, value, traceback);
   return about;
 }
+
+namespace {
 
 Ref call_dlpack(PyObject* method, PyObject* keywords) {
   const Ref nothing = checked(PyTuple_New(0));

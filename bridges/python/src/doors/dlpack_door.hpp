@@ -4,6 +4,10 @@
 
 namespace dlbridge::python {
 
+/// Whether the TypeError that is set says that the producer does not know the keyword: the only
+/// error that may lead to a second try without it. Anything else is the producer's own.
+[[nodiscard]] bool is_about_keyword(const char* keyword);
+
 /// Takes what the door reads by __dlpack__, told whose stream it is for. Throws what the producer
 /// raised, ConversionRefused for what it returned.
 void take_by_dlpack(Door& door);

@@ -10,7 +10,8 @@ namespace {
   raise(PyExc_TypeError, std::string("expected an array or tensor, not ") +
                              Py_TYPE(object)->tp_name +
                              " (it has none of the exchange table, __dlpack__, the array "
-                             "interfaces, the buffer protocol and Arrow's C interface)");
+                             "interfaces, the buffer protocol, Arrow's C interface and "
+                             "__array__)");
 }
 
 // What an object's own library refused, said with what its row knows of it. Throws PythonError.

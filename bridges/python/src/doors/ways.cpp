@@ -94,10 +94,13 @@ const Way* probe(PyTypeObject* type) {
   if (type_has(type, "__arrow_c_stream__")) {
     return &kArrowStreamWay;
   }
+  if (type_has(type, "__array__")) {
+    return &kArrayMethodWay;
+  }
   return nullptr;
 }
 
-// An attribute of the instance's own counts too, when its type has no door at all.
+// An attribute of the instance's own counts too, when its type has no door, or the last.
 // A class is no tensor, though the doors of its instances are in its dictionary.
 const Way* probe_instance(PyObject* object) {
   if (PyType_Check(object)) {
@@ -146,8 +149,10 @@ const Way* way_into(PyObject* object) {
   const unsigned int version = type->tp_version_tag;
   const Way* way = first_look(object, type);
   // Instances with a dictionary may each have a door of their own.
-  if (way == nullptr && (type->tp_dictoffset != 0 || PyType_Check(object) != 0)) {
-    return probe_instance(object);
+  if ((way == nullptr || way == &kArrayMethodWay) &&
+      (type->tp_dictoffset != 0 || PyType_Check(object) != 0)) {
+    const Way* own = probe_instance(object);
+    return own == nullptr ? way : own;
   }
   // Not where the type altered itself when it was asked.
   if (has_valid_tag(type) && type->tp_version_tag == version) {

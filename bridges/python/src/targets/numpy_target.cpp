@@ -1,5 +1,6 @@
 #include "targets/numpy_target.hpp"
 
+#include "doors/array_method_door.hpp"
 #include "types/managed_tensor_type.hpp"
 
 namespace dlbridge::python {
@@ -10,6 +11,14 @@ Ref array_over(ManagedTensor tensor) {
   const DLTensor described = managed.tensor();
   const bool readonly = managed.readonly();
   return made_by("numpy.ndarray", NumPy::array_over(described, readonly, base.release()));
+}
+
+Ref NumPyTarget::itself(const Door& door, const Plan& plan) const {
+  if (door.way == &kArrayMethodWay) {
+    return array_made_for(door);
+  }
+  PyObject* array = owns(door) ? door.readable : door.object;
+  return plan.view ? Ref::borrow(array) : Ref(NumPy::copy_of(array));
 }
 
 Ref NumPyTarget::deliver(Door& door, const Plan& plan, const Call& /*call*/) const {

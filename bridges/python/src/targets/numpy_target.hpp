@@ -16,16 +16,14 @@ class NumPyTarget final : public Target {
     if (door.way == &kNumPyWay) [[likely]] {
       return !door.held || (traits.no_numbers && !traits.conditions.has(Condition::kCopiesOut));
     }
-    return door.way == &kNumPyScalarWay && traits.own_copy_bytes >= 0;
+    const bool makes_one = door.way == &kNumPyScalarWay || door.way == &kArrayMethodWay;
+    return makes_one && traits.own_copy_bytes >= 0;
   }
   [[nodiscard]] const Capabilities& capabilities(
       Door& door, const Call& call, std::optional<Capabilities>& /*changed*/) const override {
     return NumPy::capabilities(door.source, call.request);
   }
-  [[nodiscard]] Ref itself(const Door& door, const Plan& plan) const override {
-    PyObject* array = owns(door) ? door.readable : door.object;
-    return plan.view ? Ref::borrow(array) : Ref(NumPy::copy_of(array));
-  }
+  [[nodiscard]] Ref itself(const Door& door, const Plan& plan) const override;
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 };
 
