@@ -33,6 +33,7 @@ _FILES = {
         ("pyarrow", ("pyarrow", "pyarrow.Array")),
         ("polars", ("polars",)),
         ("pandas", ("pandas",)),
+        ("xarray", ("xarray",)),
         ("warp", ("warp",)),
         ("onnxruntime", ("onnxruntime",)),
         ("tvm_ffi", ("tvm_ffi", "tvm")),
