@@ -34,6 +34,7 @@ _FILES = {
         ("polars", ("polars",)),
         ("pandas", ("pandas",)),
         ("xarray", ("xarray",)),
+        ("scipy", ("scipy",)),
         ("warp", ("warp",)),
         ("onnxruntime", ("onnxruntime",)),
         ("tvm_ffi", ("tvm_ffi", "tvm")),
