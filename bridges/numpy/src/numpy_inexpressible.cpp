@@ -16,7 +16,9 @@ namespace {
 
 using namespace cpython;
 
-constexpr const char* kNumberTexts = "np.unique(x, return_inverse=True)[1] (numbers for the texts)";
+// NumPy 1 gives the numbers of an array of any shape in one row.
+constexpr const char* kNumberTexts =
+    "np.unique(x, return_inverse=True)[1].reshape(x.shape) (numbers for the texts)";
 
 // What makes numbers that DLPack knows of the kinds that it does not, by NumPy's letter.
 constexpr std::array<std::pair<char, const char*>, 8> kFixesByKind = {{
