@@ -256,25 +256,6 @@ PyObject* NumPy::array_of_scalar(PyObject* scalar) {
   return checked(PyArray_FromScalar(scalar, nullptr)).release();
 }
 
-PyObject* NumPy::array_of_structs(PyObject* object, std::int64_t itemsize) {
-  Ref array(PyArray_FromAny(object, nullptr, 0, 0, 0, nullptr));
-  if (!array) {
-    if (PyErr_ExceptionMatches(PyExc_ValueError) == 0 &&
-        PyErr_ExceptionMatches(PyExc_TypeError) == 0) {
-      throw PythonError();
-    }
-    PyErr_Clear();
-    return nullptr;
-  }
-  // What it does not understand it wraps as an object. Whoever says what lies in memory may be
-  // wrong: larger structs would be read past its end, and what is no object would be taken for one.
-  PyArray_Descr* descriptor = PyArray_DESCR(reinterpret_cast<PyArrayObject*>(array.get()));
-  const bool sound = PyDataType_HASFIELDS(descriptor) &&
-                     PyTuple_GET_SIZE(PyDataType_NAMES(descriptor)) > 0 &&
-                     PyDataType_ELSIZE(descriptor) == itemsize && !PyDataType_REFCHK(descriptor);
-  return sound ? array.release() : nullptr;
-}
-
 void NumPy::describe(PyObject* object, Source& source) {
   if (!PyArray_CheckExact(object)) {
     detail::describe_subclass(object, source);

@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "dlbridge/numpy.hpp"
 #include "dlbridge/python_text.hpp"
 
 namespace dlbridge::detail {
@@ -63,3 +64,28 @@ void describe_inexpressible(PyObject* object, Source& source) {
 }
 
 }  // namespace dlbridge::detail
+
+namespace dlbridge {
+
+using namespace cpython;
+
+PyObject* NumPy::array_of_structs(PyObject* object, std::int64_t itemsize) {
+  Ref array(PyArray_FromAny(object, nullptr, 0, 0, 0, nullptr));
+  if (!array) {
+    if (PyErr_ExceptionMatches(PyExc_ValueError) == 0 &&
+        PyErr_ExceptionMatches(PyExc_TypeError) == 0) {
+      throw PythonError();
+    }
+    PyErr_Clear();
+    return nullptr;
+  }
+  // What it does not understand it wraps as an object. Whoever says what lies in memory may be
+  // wrong: larger structs would be read past its end, and what is no object would be taken for one.
+  PyArray_Descr* descriptor = PyArray_DESCR(reinterpret_cast<PyArrayObject*>(array.get()));
+  const bool sound = PyDataType_HASFIELDS(descriptor) &&
+                     PyTuple_GET_SIZE(PyDataType_NAMES(descriptor)) > 0 &&
+                     PyDataType_ELSIZE(descriptor) == itemsize && !PyDataType_REFCHK(descriptor);
+  return sound ? array.release() : nullptr;
+}
+
+}  // namespace dlbridge

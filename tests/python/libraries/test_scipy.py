@@ -43,9 +43,11 @@ def test_it_is_densified_where_the_policy_says_so(name: str) -> None:
         dlbridge.to_numpy(x, policy=DENSIFY, copy=False)
 
 
-def test_it_stays_in_a_tree_and_what_else_scipy_has_is_no_array() -> None:
+def test_it_is_a_leaf_of_a_tree_and_what_else_scipy_has_is_no_array() -> None:
     x = sparse.csr_array(VALUES)
-    assert dlbridge.to_torch({"x": x, "y": VALUES})["x"] is x
+    with pytest.raises(dlbridge.ConversionRefused, match=r"at x\['x'\]"):
+        dlbridge.to_torch({"x": x, "y": VALUES})
+    assert torch.equal(dlbridge.to_torch({"x": x}, policy=DENSIFY)["x"], torch.tensor(VALUES))
     operator: Any = sparse.linalg.aslinearoperator(x)
     with pytest.raises(TypeError, match="expected an array"):
         dlbridge.to_numpy(operator)

@@ -176,4 +176,4 @@ def test_the_libraries_whose_arrays_never_change_say_so() -> None:
         if row.capabilities is None or absent:
             continue  # a compiled bridge, or only the library itself can tell
         constant = libraries.capabilities_of(row).takes_as_constant
-        assert constant == (row.name in ("jax", "tensorflow", "stone"))
+        assert constant == (row.name in ("jax", "tensorflow", "polars", "stone"))

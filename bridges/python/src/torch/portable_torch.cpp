@@ -344,9 +344,8 @@ class PortableRoad final : public TorchRoad {
     return by_capsule(std::move(tensor));
   }
 
-  // Before 2.9 torch may end a tensor that it then refuses, and leaves the capsule's name as it
-  // was: the capsule would end it again. A count of our own tells. Nor does such a torch take
-  // float8 from others, which it has itself.
+  // Before 2.9 torch may end a tensor that it then refuses, and leave the capsule's name: it would
+  // be ended again. A count of our own tells. Nor does it take float8, which it has, from others.
   static Ref by_capsule(ManagedTensor tensor) {
     const DType dtype = tensor.dtype();
     const bool versioned = takes_versioned.get() == Py_True;
@@ -354,6 +353,7 @@ class PortableRoad final : public TorchRoad {
       tensor.reinterpret(DType(kDLUInt, static_cast<int>(dtype.element_bits()), 1));
     }
     auto* block = reinterpret_cast<detail::Block*>(tensor.release());
+    block->managed.flags = versioned ? block->managed.flags : 0;  // read-only: the policy's matter
     detail::retain(block);
     std::unique_ptr<detail::Block, void (*)(detail::Block*)> kept(block, detail::release);
     const std::uint32_t both = block->references.load(std::memory_order_relaxed);
