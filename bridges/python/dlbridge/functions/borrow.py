@@ -80,10 +80,10 @@ class _BorrowedArray(np.ndarray[Any, Any]):
     """An array of a block, which knows the views that are made of it. What is computed of it is
     plain."""
 
-    _views: _Views
+    _views: _Views | None = None  # None: made of no array of a block
 
     def __array_finalize__(self, made_of: Any) -> None:
-        if isinstance(made_of, _BorrowedArray):
+        if isinstance(made_of, _BorrowedArray) and made_of._views is not None:
             self._views = made_of._views
             self._views.add(self)
 
