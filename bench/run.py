@@ -2,6 +2,7 @@
 
 make bench                                    the table
 python bench/run.py --json FILE --plot FILE   also the figures with machine and versions, and a plot
+python bench/run.py --against FILE            held against the figures of an earlier run
 
 Only some of it: python bench/run.py --only copies
 """
@@ -108,6 +109,9 @@ def plot(figures: list[Figure], by_size: dict[str, list[float]], path: str) -> N
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
+    parser.add_argument(
+        "--against", metavar="FILE", type=Path, help="compare with the figures of an earlier run"
+    )
     parser.add_argument("--plot", metavar="FILE", help="draw them there (.svg, .png)")
     parser.add_argument("--build", type=Path, default=Path("build"), help="where CMake built")
     parts = {
@@ -121,14 +125,21 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
     wanted = {options.only} if options.only else set(parts)
+    found: dict[str, Any] = {"machine": machine()}
+    earlier = []
+    if options.against:
+        told = json.loads(options.against.read_text(encoding="utf-8"))
+        earlier = [Figure(**each) for each in told["figures"]]
     figures: list[Figure] = []
     for name, module in parts.items():
         if name in wanted:
             figures += [measure(each) for each in track(module.lines(), name)]
         if name == "crossings" and name in wanted:
             figures += crossings.compiled(options.build)
-    print_table(figures)
-    found: dict[str, Any] = {"machine": machine(), "figures": [asdict(each) for each in figures]}
+    print_table(figures, earlier)
+    found["figures"] = [asdict(each) for each in figures]
+    load = found["machine"]["load"]
+    print(f"load of the machine: {load} before, of {os.cpu_count()} processors")
     if "copies" in wanted:
         found["memory_bandwidth"] = bulk.memory_bandwidth()
         print(f"memory: {found['memory_bandwidth'] / 1e9:.1f} GB/s read and written, by torch")

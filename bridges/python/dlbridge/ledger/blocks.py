@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
 from _thread import get_ident  # importing threading takes longer
@@ -167,11 +166,16 @@ def forbid(plan: Plan) -> NoReturn:
     )
 
 
-@functools.cache
-def _of_package(module: str) -> str:
-    """The package that a module is of, if it is one of those above; otherwise nothing."""
-    package = module.partition(".")[0]
-    return package if package in _LIBRARIES else ""
+class _Packages(dict[str, str]):
+    """By the names of modules: the package that one is of, where it is one of those above."""
+
+    def __missing__(self, module: str) -> str:
+        package = str(module).partition(".")[0]
+        self[module] = package if package in _LIBRARIES else ""
+        return self[module]
+
+
+_package_of = _Packages()
 
 
 def caller() -> tuple[str, int, str]:
@@ -179,11 +183,12 @@ def caller() -> tuple[str, int, str]:
     asks = sys._getframe(1)
     frame = innermost = asks.f_back or asks
     own = True  # innermost is the package's still
-    while package := _of_package(str(frame.f_globals.get("__name__"))):
+    while package := _package_of[frame.f_globals.get("__name__", "")]:
         if own and package != "dlbridge":
             innermost, own = frame, False
         if frame.f_back is None:  # a thread of a library's own
             frame = innermost
             break
         frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
+    code = frame.f_code
+    return code.co_filename, frame.f_lineno, code.co_name
