@@ -271,6 +271,9 @@ class Walk {
   }
 
   Ref of_container(PyObject* x) {
+    if (is_read_by_library(x)) {  // SciPy's dok_array is a dict, too
+      return {};
+    }
     const Ref found = checked(PyObject_CallOneArg(parts_of.get(), x));
     if (found.get() == Py_None) {
       return {};

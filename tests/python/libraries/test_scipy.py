@@ -17,7 +17,7 @@ VALUES = np.array([[0, 1, 0], [2, 0, 3]], "f4")
 DENSIFY = dlbridge.host.replace(layout="densify")
 KINDS = [
     f"{layout}_{kind}"
-    for layout in ("csr", "csc", "coo", "bsr", "dia", "lil")
+    for layout in ("csr", "csc", "coo", "bsr", "dia", "lil", "dok")
     for kind in ("array", "matrix")
 ]
 
