@@ -62,8 +62,12 @@ inline constexpr DLPackVersion kVersion{DLPACK_MAJOR_VERSION, DLPACK_MINOR_VERSI
 /// Elements of the tensor: the product of its shape. The tensor must be sound (`tensor_fault`).
 [[nodiscard]] std::int64_t element_count(const DLTensor& tensor) noexcept;
 
-/// Bytes of the elements themselves, packed as a copy would hold them.
-[[nodiscard]] std::int64_t byte_count(const DLTensor& tensor) noexcept;
+/// Bytes of the elements themselves, packed as a copy of that type would hold them; at most what an
+/// int64 holds, where elements share their memory.
+[[nodiscard]] std::int64_t byte_count(const DLTensor& tensor, DType dtype) noexcept;
+[[nodiscard]] inline std::int64_t byte_count(const DLTensor& tensor) noexcept {
+  return byte_count(tensor, DType(tensor.dtype));
+}
 
 /// The stride of a dimension in bytes, for elements of whole bytes. Beside a size of zero a stride
 /// may be anything, so this wraps.

@@ -1,8 +1,5 @@
 #include "dlbridge/plan.hpp"
 
-#include <algorithm>
-#include <limits>
-
 #include "dlbridge/copy.hpp"
 #include "plan/itself.hpp"
 #include "plan/near_types.hpp"
@@ -345,10 +342,7 @@ class Planner {
     plan_.view = false;
     plan_.noted = {};
     // What does not fit is refused when the copy is allocated.
-    __extension__ using Wide = __int128;
-    const Wide bytes = (Wide{element_count(source_.tensor)} * plan_.dtype.element_bits() + 7) / 8;
-    constexpr Wide kMost = std::numeric_limits<std::int64_t>::max();
-    plan_.bytes_copied = static_cast<std::int64_t>(std::min(bytes, kMost));
+    plan_.bytes_copied = byte_count(source_.tensor, plan_.dtype);
     if (!detail::lay_legs(plan_, source_, target_, runtimes_, mover_, of_consumer_)) {
       refuse(Condition::kNoCopyThere);
     }

@@ -141,9 +141,12 @@ std::int64_t element_count(const DLTensor& tensor) noexcept {
   return static_cast<std::int64_t>(count);
 }
 
-std::int64_t byte_count(const DLTensor& tensor) noexcept {
-  const std::int64_t bits = element_count(tensor) * DType(tensor.dtype).element_bits();
-  return bits / 8 + (bits % 8 != 0 ? 1 : 0);  // the bits may be as many as fit
+std::int64_t byte_count(const DLTensor& tensor, DType dtype) noexcept {
+  // Of elements that share their memory there may be more bits, and more bytes, than fit.
+  __extension__ using Wide = __int128;
+  const Wide bytes = (Wide{element_count(tensor)} * dtype.element_bits() + 7) / 8;
+  constexpr Wide kMost = std::numeric_limits<std::int64_t>::max();
+  return static_cast<std::int64_t>(std::min(bytes, kMost));
 }
 
 bool is_c_contiguous(const DLTensor& tensor) noexcept {

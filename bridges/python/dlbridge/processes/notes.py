@@ -68,6 +68,8 @@ class _Writer(pickle.Pickler):
             )
         if isinstance(x, (np.str_, np.bytes_)):
             return (str, (str(x),)) if isinstance(x, np.str_) else (bytes, (bytes(x),))
+        if isinstance(x, enum.Enum):  # by getattr in CPython 3.11.2
+            return type(x), (x.value,)
         known = x if isinstance(x, type) else type(x)
         if x is _tuple_of or _is_known(known):
             return NotImplemented
