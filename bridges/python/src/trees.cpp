@@ -18,6 +18,10 @@ bool is_plain_leaf(PyObject* x) {
          type == &PyBool_Type || type == &PyBytes_Type || PyType_Check(x) != 0;
 }
 
+bool is_plain_container(PyObject* x) {
+  return PyDict_CheckExact(x) || PyList_CheckExact(x) || PyTuple_CheckExact(x);
+}
+
 // Texts, dates and structs of NumPy's are values to their reader, as Python's are.
 bool is_number(PyObject* scalar) {
   const Ref array(NumPy::array_of_scalar(scalar));
@@ -35,7 +39,8 @@ bool is_tensor(PyObject* x) {
   return way == &kNumPyScalarWay ? is_number(x) : way != nullptr;
 }
 
-// Whether its library makes a tensor of it, which has no door of its own: a pandas.Index, say. Of
+// Whether its library makes a tensor of it, which has no door of its own: a pandas.Index, say, or
+// SciPy's dok_array, which is a dict too. Of
 // its other objects the library says with a TypeError that they are none; what it refuses is one.
 bool is_read_by_library(PyObject* x) {
   const LibraryRow* row = library_known_of(Py_TYPE(x));
@@ -148,17 +153,18 @@ class Walk {
     if (is_plain_leaf(x)) {
       return leaf(x);
     }
-    const bool plain = PyDict_CheckExact(x) || PyList_CheckExact(x) || PyTuple_CheckExact(x);
+    const bool plain = is_plain_container(x);
     if (!plain && is_tensor(x)) {
       const Way* way = way_into(x);
       const bool every = way == &kTorchWay || way == &kNumPyWay;
       type_before_ = every ? Py_TYPE(x) : nullptr;
       return tensor(x);
     }
-    if (Ref made = container(x)) {
-      return made;
+    if (!plain && is_read_by_library(x)) {
+      return tensor(x);
     }
-    return is_read_by_library(x) ? tensor(x) : leaf(x);
+    Ref made = container(x);
+    return made ? std::move(made) : leaf(x);
   }
 
   [[nodiscard]] bool without_tensors() const { return leaves_ != 0 && tensors_ == 0; }
@@ -271,9 +277,6 @@ class Walk {
   }
 
   Ref of_container(PyObject* x) {
-    if (is_read_by_library(x)) {  // SciPy's dok_array is a dict, too
-      return {};
-    }
     const Ref found = checked(PyObject_CallOneArg(parts_of.get(), x));
     if (found.get() == Py_None) {
       return {};
@@ -341,7 +344,7 @@ void require_two(Py_ssize_t count, const char* name) {
 }  // namespace
 
 Ref map_tree(PyObject* x, const std::function<Ref(PyObject*)>& convert) {
-  if (is_plain_leaf(x)) {
+  if (is_plain_leaf(x) || (!is_plain_container(x) && is_read_by_library(x))) {
     return {};
   }
   Walk walk(Over::kTensors, convert);

@@ -29,6 +29,16 @@ PLAIN = ("bool", *INTEGERS, *UNSIGNED, *FLOATS, *COMPLEX)
 FLOAT8 = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu")
 MORE_FLOAT8 = ("float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz")
 
+# What a column of Arrow's can be made of: fields of Capabilities.
+COLUMN: dict[str, Any] = {
+    "dtypes": (*INTEGERS, *UNSIGNED, *FLOATS),
+    "strides": "compact",
+    "min_dimensions": 1,
+    "max_dimensions": 1,
+    "read_only": "honours",
+    "writable": False,
+}
+
 
 def address_by_dlpack(result: Any) -> int:
     """For ``Library.address``: where a result's memory is, of a library that does not tell."""

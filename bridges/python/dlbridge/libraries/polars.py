@@ -4,7 +4,7 @@ from typing import Any
 
 from dlbridge import Capabilities, Library
 from dlbridge._errors import refused
-from dlbridge.libraries import FLOATS, INTEGERS, UNSIGNED
+from dlbridge.libraries import COLUMN
 
 
 def _read(x: Any) -> Any:
@@ -40,16 +40,7 @@ ROWS = (
             "mixed_types": "x.to_dict()",
             "read_only": "x.to_numpy(writable=True)",
         },
-        capabilities=Capabilities(
-            result="polars.Series",
-            dtypes=(*INTEGERS, *UNSIGNED, *FLOATS),
-            strides="compact",
-            min_dimensions=1,
-            max_dimensions=1,
-            read_only="honours",
-            writable=False,
-            takes_as_constant=True,
-        ),
+        capabilities=Capabilities(result="polars.Series", takes_as_constant=True, **COLUMN),
         take=_to_series,
         handed="array",
         address=lambda made: int(made.to_numpy().ctypes.data),

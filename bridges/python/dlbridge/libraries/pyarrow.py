@@ -4,7 +4,7 @@ from typing import Any
 
 from dlbridge import Capabilities, ConversionRefused, Library
 from dlbridge._errors import refused
-from dlbridge.libraries import FLOATS, INTEGERS, UNSIGNED, address_by_dlpack
+from dlbridge.libraries import COLUMN, FLOATS, INTEGERS, UNSIGNED, address_by_dlpack
 
 # The names of the types that it exports through DLPack, what else than 0 nulls of a type may
 # become, and the types that count from a date or a time.
@@ -122,15 +122,7 @@ ROWS = (
     ),
     Library(
         name="pyarrow.Array",
-        capabilities=Capabilities(
-            result="pyarrow.Array",
-            dtypes=(*INTEGERS, *UNSIGNED, *FLOATS),
-            strides="compact",
-            min_dimensions=1,
-            max_dimensions=1,
-            read_only="honours",
-            writable=False,
-        ),
+        capabilities=Capabilities(result="pyarrow.Array", **COLUMN),
         take="pyarrow:Array.from_dlpack",
         address=address_by_dlpack,
     ),

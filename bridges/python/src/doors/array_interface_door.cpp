@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dlbridge/python_lease.hpp"
+#include "doors/array_method_door.hpp"
 #include "doors/dlpack_door.hpp"
 #include "types/buffer_letters.hpp"
 
@@ -91,7 +92,7 @@ bool read_structs(const Description& from, Door& door) {
   door.way = &kNumPyWay;
   door.way->describe(door);
   door.source.traits.library = &*door.library;
-  door.source.fix = "dlbridge.to_numpy(x)" + std::string(door.source.fix).substr(1);
+  advise_by_array(door.source);
   return true;
 }
 

@@ -5,6 +5,14 @@
 #include "doors/dlpack_door.hpp"
 
 namespace dlbridge::python {
+
+void advise_by_array(Source& source) {
+  std::string call{std::string_view(source.fix)};
+  if (const auto x = call.find('x'); x != std::string::npos) {
+    source.fix = call.replace(x, 1, "np.asanyarray(x)");
+  }
+}
+
 namespace {
 
 PackageAttribute look_at("dlbridge._lazy", "look_at");
@@ -40,14 +48,6 @@ Made make(PyObject* object, PyObject* like) {
           .release();
   array = Ref(plain);
   return {std::move(array), copies && NumPy::is_private(plain)};
-}
-
-// The advice for an array, given of the object that one is made of.
-void advise_by_array(Source& source) {
-  std::string call{std::string_view(source.fix)};
-  if (const auto x = call.find('x'); x != std::string::npos) {
-    source.fix = call.replace(x, 1, "np.asanyarray(x)");
-  }
 }
 
 void describe_like(const Door& door, PyObject* array, Source& source) {
