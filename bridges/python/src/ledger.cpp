@@ -41,7 +41,7 @@ Ref plan_to_tell(const Plan& plan, const Source& source, const Capabilities& tar
                  const Policy& policy, const Request& request) {
   const DLTensor& tensor = source.tensor;
   if (!plan.view || plan.itself || !plan.empty() || !plan.noted.empty() ||
-      tensor.device.device_type != kDLCPU || tensor.dtype.bits == 0) {
+      Device(tensor.device) != Device{} || tensor.dtype.bits == 0) {
     return plan_object(plan, source, target, policy, request);
   }
   // Of the process: it may be asked for after the interpreter's end, and is not let go of there.
@@ -57,13 +57,13 @@ Ref plan_to_tell(const Plan& plan, const Source& source, const Capabilities& tar
   if (!told.plan || told.dtype != DType(tensor.dtype) || told.result_dtype != plan.dtype ||
       told.writable != plan.writable || told.object != object || told.result != result ||
       !std::equal(shape.begin(), shape.end(), told.shape.begin(), told.shape.end())) {
-    told.plan = plan_object(plan, source, target, policy, request);
-    told.object = object;
-    told.result = result;
-    told.dtype = DType(tensor.dtype);
-    told.result_dtype = plan.dtype;
-    told.writable = plan.writable;
-    told.shape.assign(shape.begin(), shape.end());
+    told = {std::string(object),
+            std::string(result),
+            DType(tensor.dtype),
+            plan.dtype,
+            plan.writable,
+            {shape.begin(), shape.end()},
+            plan_object(plan, source, target, policy, request)};
   }
   return Ref::borrow(told.plan.get());
 }

@@ -452,3 +452,23 @@ print(sorted({"torch", "rich", "pandas"} & set(sys.modules)), len(log))
 """
     )
     assert out == "[] 1\n"
+
+
+def test_views_that_alternate_are_each_told_as_they_are() -> None:
+    # The words of a plain view are remembered for the next.
+    frozen = np.zeros(4, "f4")
+    frozen.flags.writeable = False
+    sources = [np.zeros(4), np.zeros(4, "f4"), frozen, np.zeros((2, 2)), torch.zeros(4)]
+    with dlbridge.trace() as log:
+        for _ in range(3):
+            for source in sources:
+                dlbridge.from_dlpack(source)
+    told = [(c.source, c.dtype, c.shape, c.writable) for c in log]
+    array, tensor = "numpy.ndarray", "torch.Tensor"
+    assert told == 3 * [
+        (array, "float64", (4,), True),
+        (array, "float32", (4,), True),
+        (array, "float32", (4,), False),
+        (array, "float64", (2, 2), True),
+        (tensor, "float32", (4,), True),
+    ]
