@@ -41,7 +41,8 @@ from dlbridge.functions.public import (
 from dlbridge.ledger import no_copies, policy, stats
 from dlbridge.ledger.recording import Ledger, trace
 from dlbridge.processes.pickling import Pickler, dumps, loads
-from dlbridge.processes.sharing import Shared, recv, send, share, shared_empty
+from dlbridge.processes.shared import Shared
+from dlbridge.processes.sharing import recv, send, share, shared_empty
 
 # No name is made when it is first asked for, by a __getattr__ of the module: CPython from 3.11 on
 # does not specialise the look-up of any name of a module that has one. What takes long to import is

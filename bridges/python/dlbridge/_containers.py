@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from types import MappingProxyType, SimpleNamespace
 from typing import Any, NamedTuple
 
+from dlbridge.processes.shared import Shared
+
 
 class Container(NamedTuple):
     """A container, taken apart.
@@ -112,8 +114,7 @@ def parts_of(x: Any) -> Container | None:
             return None
         together = inner.put_together
         return inner._replace(put_together=lambda new: MappingProxyType(together(new)))
-    sharing = sys.modules.get("dlbridge.processes.sharing")
-    if sharing is not None and isinstance(x, sharing.Shared):  # it stands for its tree
+    if isinstance(x, Shared):  # it stands for its tree
         return Container((x.tree,), lambda i: ".tree", lambda new: new[0])
     registered = _by_optree(x) or _by_torch(x)
     if registered is not None:

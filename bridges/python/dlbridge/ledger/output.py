@@ -1,4 +1,4 @@
-"""A ledger as text, as a rich table, as HTML, as JSON, and as a trace for Perfetto."""
+"""Crossings as text, as a rich table, as HTML, and as a trace for Perfetto."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import html
 import io
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dlbridge.ledger.crossings import Crossing, Line
-
-if TYPE_CHECKING:
-    from dlbridge.ledger.recording import Ledger
+from dlbridge.ledger.crossings import Crossing, Line, lines_of, total_of
 
 _COLUMNS = ("line", "code", "from → to", "shape", "times", "how", "copied", "viewed", "time", "why")
 _NUMBERS = frozenset({"times", "copied", "viewed", "time"})
@@ -70,8 +67,8 @@ def _cells(line: Line) -> tuple[str, ...]:
     )
 
 
-def _summary(ledger: Ledger) -> str:
-    total = ledger.total
+def _summary(crossings: list[Crossing]) -> str:
+    total = total_of(crossings)
     return (
         f"{_count(total.crossings, 'crossing')}: "
         f"{_count(total.views, 'view')} of {_bytes(total.bytes_viewed)}, "
@@ -81,7 +78,7 @@ def _summary(ledger: Ledger) -> str:
     )
 
 
-def rich_of(ledger: Ledger) -> Any:
+def rich_of(crossings: list[Crossing]) -> Any:
     """A rich.table.Table."""
     from rich import box
     from rich.table import Table
@@ -89,7 +86,7 @@ def rich_of(ledger: Ledger) -> Any:
 
     table = Table(
         title="What crossed",
-        caption=_summary(ledger),
+        caption=_summary(crossings),
         box=box.SIMPLE_HEAD,
         title_style="bold",
         caption_justify="left",
@@ -100,15 +97,15 @@ def rich_of(ledger: Ledger) -> Any:
         whole = name in ("line", *_NUMBERS)
         justify: Any = "right" if name in _NUMBERS else "left"
         table.add_column(name, justify=justify, no_wrap=whole, overflow="fold")
-    for line in ledger.lines:
+    for line in lines_of(crossings):
         cells: list[Any] = [Text(cell) for cell in _cells(line)]
         cells[_COLUMNS.index("how")].stylize(colours[line.first.outcome])
         table.add_row(*cells)
     return table
 
 
-def _plain(ledger: Ledger) -> str:
-    rows = [_COLUMNS, *(_cells(line) for line in ledger.lines)]
+def _plain(crossings: list[Crossing]) -> str:
+    rows = [_COLUMNS, *(_cells(line) for line in lines_of(crossings))]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     lines = []
     for row in rows:
@@ -117,20 +114,20 @@ def _plain(ledger: Ledger) -> str:
             for name, cell, width in zip(_COLUMNS, row, widths, strict=True)
         ]
         lines.append("  ".join(cells).rstrip())
-    return "\n".join([*lines, _summary(ledger)])
+    return "\n".join([*lines, _summary(crossings)])
 
 
-def text_of(ledger: Ledger) -> str:
+def text_of(crossings: list[Crossing]) -> str:
     try:
         from rich.console import Console
     except ModuleNotFoundError:
-        return _plain(ledger)
+        return _plain(crossings)
     terminal = Console()
     width = terminal.width if terminal.is_terminal else 150
     console = Console(
         file=io.StringIO(), width=width, force_terminal=terminal.is_terminal, highlight=False
     )
-    console.print(rich_of(ledger))
+    console.print(rich_of(crossings))
     lines = str(console.file.getvalue()).split("\n")  # type: ignore[attr-defined]
     return "\n".join(line.rstrip() for line in lines).strip("\n")
 
@@ -155,7 +152,7 @@ _PAGE = """<!doctype html>
 """
 
 
-def html_of(ledger: Ledger) -> str:
+def html_of(crossings: list[Crossing]) -> str:
     def cell(name: str, text: str, outcome: str = "") -> str:
         kind = "number" if name in _NUMBERS else outcome if name == "how" else ""
         tag = "td" if outcome else "th"
@@ -164,17 +161,17 @@ def html_of(ledger: Ledger) -> str:
         return f"<{tag}{attribute}>{shown or html.escape(text)}</{tag}>"
 
     rows = []
-    for line in ledger.lines:
+    for line in lines_of(crossings):
         cells = zip(_COLUMNS, _cells(line), strict=True)
         rows.append("".join(cell(name, text, line.first.outcome) for name, text in cells))
     return _PAGE.format(
-        summary=html.escape(_summary(ledger)),
+        summary=html.escape(_summary(crossings)),
         head="".join(cell(name, name) for name in _COLUMNS),
         body="\n".join(f"<tr>{row}</tr>" for row in rows),
     )
 
 
-def chrome_trace_of(ledger: Ledger) -> str:
+def chrome_trace_of(crossings: list[Crossing]) -> str:
     """The Trace Event Format: a slice for each crossing, and the bytes copied so far."""
     events: list[dict[str, Any]] = []
 
@@ -182,11 +179,11 @@ def chrome_trace_of(ledger: Ledger) -> str:
         event = {"name": name, "ph": kind, "pid": os.getpid(), **fields, "args": arguments}
         events.append(event)
 
-    for number, thread in enumerate(dict.fromkeys(each.thread for each in ledger)):
+    for number, thread in enumerate(dict.fromkeys(each.thread for each in crossings)):
         tell("M", "thread_name", {"name": f"crossings, thread {number}"}, tid=thread)
-    start = min((each.began for each in ledger), default=0)
+    start = min((each.began for each in crossings), default=0)
     copied = 0
-    for each in sorted(ledger, key=lambda crossing: crossing.began):
+    for each in sorted(crossings, key=lambda crossing: crossing.began):
         begin = (each.began - start) / 1000  # microseconds
         spent = (each.nanoseconds or 0) / 1000
         facts = {

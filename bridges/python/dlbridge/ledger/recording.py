@@ -99,18 +99,18 @@ class Ledger:
 
     def html(self, path: Any = None) -> str:
         """The table as a page of HTML that needs nothing else; also written to ``path``."""
-        return _written(_output().html_of(self), path)
+        return _written(_output().html_of(self.crossings), path)
 
     def to_chrome_trace(self, path: Any = None) -> str:
         """The crossings on a line of time, for Perfetto or chrome://tracing; also to ``path``."""
-        return _written(_output().chrome_trace_of(self), path)
+        return _written(_output().chrome_trace_of(self.crossings), path)
 
     def __str__(self) -> str:
-        text: str = _output().text_of(self)
+        text: str = _output().text_of(self.crossings)
         return text
 
     def __rich__(self) -> Any:
-        return _output().rich_of(self)
+        return _output().rich_of(self.crossings)
 
     def _repr_html_(self) -> str:
         return self.html()

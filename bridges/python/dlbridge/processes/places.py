@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from dlbridge import _core
 from dlbridge.processes.addresses import Address, address_of, fetched, lent
 from dlbridge.processes.addresses import lending as lending
-from dlbridge.processes.sharing import SHARED, Shared, shared_of
+from dlbridge.processes.shared import SHARED, Shared, shared_of
 
 # What can be pickled.
 Place: TypeAlias = tuple[bytes, tuple[Any, ...], bool]
