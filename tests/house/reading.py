@@ -215,20 +215,15 @@ def resolved(path: Path, name: str, roots: list[Path]) -> Path | None:
     return next((root / name for root in own if (ROOT / root / name).is_file()), None)
 
 
-def run_at_import(body: Iterable[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
-    """The imports that are carried out while the module is imported."""
-    for statement in body:
-        if isinstance(statement, ast.Import | ast.ImportFrom):
-            yield statement
-        elif isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test):
-            yield from run_at_import(statement.orelse)
-        elif not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
-            inner = [each for each in ast.iter_child_nodes(statement) if isinstance(each, ast.stmt)]
-            handlers = [each for each in ast.iter_child_nodes(statement) if hasattr(each, "body")]
-            yield from run_at_import(inner)
-            for each in handlers:
-                if not isinstance(each, ast.stmt):  # except: and case
-                    yield from run_at_import(getattr(each, "body", []))
+def imports_of(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The imports of a module, those in its functions too, but for what only types need."""
+    for inner in ast.iter_child_nodes(node):
+        if isinstance(inner, ast.Import | ast.ImportFrom):
+            yield inner
+        elif isinstance(inner, ast.If) and "TYPE_CHECKING" in ast.unparse(inner.test):
+            yield from imports_of(ast.Module(inner.orelse, []))
+        else:
+            yield from imports_of(inner)
 
 
 def module_of(path: Path, package: Path) -> str:
@@ -237,14 +232,14 @@ def module_of(path: Path, package: Path) -> str:
 
 
 def imported(path: Path, package: Path, known: set[str]) -> set[str]:
-    """The modules of the package that this one asks something of while it is imported.
+    """The modules of the package that this one asks something of, sooner or later.
 
     A plain ``import dlbridge`` asks nothing of a package that is there before its modules are.
     """
     module = module_of(path, package)
     parents = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     found: set[str] = set()
-    for statement in run_at_import(ast.parse(text_of(path)).body):
+    for statement in imports_of(ast.parse(text_of(path))):
         if isinstance(statement, ast.Import):
             found |= {each.name for each in statement.names if each.name != package.name}
         else:
