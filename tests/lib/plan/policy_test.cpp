@@ -47,7 +47,7 @@ TEST(Policy, is_found_by_the_name_of_its_preset) {
 // Whether it is a constant: what a row lacks is none.
 template <Field kField, Ruling kRuling>
 concept Allowed = requires {
-  typename std::bool_constant<(Policy().with(kField, kRuling), true)>;
+  typename std::bool_constant<(static_cast<void>(Policy().with(kField, kRuling)), true)>;
 };
 static_assert(Allowed<Field::kGrad, Ruling::kDetachWritable>);
 static_assert(!Allowed<Field::kGrad, Ruling::kDensify>);

@@ -67,6 +67,29 @@ def test_arguments_queues_pipes_and_pools(method: str) -> None:
     )
 
 
+def test_joblib_takes_it_and_gives_it_back() -> None:
+    pytest.importorskip("joblib")
+    run_child(
+        dedent(f"""
+        import sys
+        sys.path.insert(0, {os.path.dirname(__file__)!r})
+        import joblib, numpy as np, pickle, pytest
+        import dlbridge
+        from test_multiprocessing import doubled
+
+        parts = [dlbridge.share({{"x": np.arange(3) + i}}) for i in range(3)]
+        with dlbridge.no_copies():
+            sent = joblib.Parallel(n_jobs=2)(joblib.delayed(doubled)(part) for part in parts)
+            made = [dlbridge.to_numpy(each).tolist() for each in sent]
+        assert made == [[0, 2, 4], [2, 4, 6], [4, 6, 8]]
+        echo = joblib.Parallel(n_jobs=2)(joblib.delayed(list)([part]) for part in parts)
+        assert [dlbridge.to_numpy(each)["x"][0] for (each,) in echo] == [0, 1, 2]
+        with pytest.raises(TypeError, match="no data of its own"):
+            pickle.dumps(parts[0])  # plain pickle knows it as little as before
+        """)
+    )
+
+
 CHILD = """
 import multiprocessing as mp, os, signal, time
 import numpy as np, pytest, dlbridge

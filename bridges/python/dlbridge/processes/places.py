@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from multiprocessing import reduction
 from typing import Any, TypeAlias
 
 from dlbridge import _core
-from dlbridge.processes.addresses import Address, address_of, fetched, lent
-from dlbridge.processes.addresses import lending as lending
+from dlbridge.processes.addresses import Address, address_of, fetched, lending, lent
 from dlbridge.processes.shared import SHARED, Shared, shared_of
 
 # What can be pickled.
@@ -47,4 +47,19 @@ def _reduce(shared: Shared) -> Any:
     return fetch, (place_for_one(shared),)
 
 
-reduction.ForkingPickler.register(Shared, _reduce)
+def _tell_picklers() -> None:
+    """Those that go by a table of their own; joblib's is there once joblib is imported."""
+    reduction.ForkingPickler.register(Shared, _reduce)
+    loky = sys.modules.get("joblib.externals.loky.backend.reduction")
+    if loky is not None:
+        loky.register(Shared, _reduce)
+
+
+_tell_picklers()  # in a child too, which may send on what it received
+
+
+def known_to_children(shared: Shared) -> Shared:
+    """The Shared, which multiprocessing and joblib can send from now on."""
+    _tell_picklers()
+    lending.begin()
+    return shared

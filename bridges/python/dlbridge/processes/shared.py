@@ -14,9 +14,9 @@ class Shared:
     """A tree of tensors in blocks of memory that other processes can map.
 
     ``to_numpy``, ``to_torch`` and ``to`` make a tree of arrays of it, as of the tree that it was
-    made of: views. It goes to children by ``multiprocessing`` (a queue, a pipe, a pool, arguments),
-    and to any other process of the same user by ``send``; its memory stays where it is, and comes
-    back to be used again when the last of both sides has let go of it.
+    made of: views. It goes to children by ``multiprocessing`` (a queue, a pipe, a pool, arguments)
+    and ``joblib``, and to any other process of the same user by ``send``; its memory stays where it
+    is, and comes back to be used again when the last of both sides has let go of it.
 
     ``mode`` says who may write once others have it: "read", the one who shared it alone, which the
     kernel sees to; "give", whoever gets it, and there is one; "write", all of them.
@@ -77,8 +77,9 @@ class Shared:
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError(
-            "a Shared is no data of its own to pickle; multiprocessing takes it, dlbridge.send() "
-            "takes it, and dlbridge.dumps(x.tree) writes its values down"
+            "a Shared is no data of its own to pickle; multiprocessing takes it, joblib (imported "
+            "before it was made) and dlbridge.send() take it, and dlbridge.dumps(x.tree) writes "
+            "its values down"
         )
 
     def _give_away(self) -> None:

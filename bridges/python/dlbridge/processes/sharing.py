@@ -97,11 +97,9 @@ def recv(sock: socket.socket, target: str | ModuleType | None = None) -> Any:
 
 
 def _known_to_children(shared: Shared) -> Shared:
-    """Given to the user, who may send it on by multiprocessing: what that needs begins here."""
-    from dlbridge.processes.places import lending  # here: most programs share nothing
+    from dlbridge.processes.places import known_to_children  # here: most programs share nothing
 
-    lending.begin()
-    return shared
+    return known_to_children(shared)
 
 
 def _number_and_patience(sock: socket.socket) -> tuple[int, int | None]:
