@@ -46,6 +46,9 @@ bool is_in_block(const DLTensor& tensor) noexcept {
 
 namespace {
 
+// A mapping begins where a page does: some kernels on ARM have pages of 64 KiB.
+constexpr std::size_t kStep = std::size_t{64} << 10;
+
 // Private pages, and the tensor that they were made of: it keeps the block from being used again.
 struct Pages {
   ManagedTensor shared;
@@ -62,11 +65,10 @@ ManagedTensor copy_on_write(const ManagedTensor& shared) {
     throw ConversionRefused("cannot make this tensor's pages private: it lies in no shared block",
                             {"its memory is not in a shared block"});
   }
-  using detail::kPage;
   const auto extent = extent_of(tensor);
   const auto base = reinterpret_cast<std::uintptr_t>(block->memory);
-  const std::size_t before = (extent->first - base) / kPage * kPage;
-  const std::size_t size = (extent->end - base - before + kPage - 1) / kPage * kPage;
+  const std::size_t before = (extent->first - base) / kStep * kStep;
+  const std::size_t size = (extent->end - base - before + kStep - 1) / kStep * kStep;
   auto pages = std::make_unique<Pages>(Pages{shared.share(), nullptr, size});
   pages->memory = detail::map_file(block->descriptor, size, detail::Mapping::kPrivate, before);
   DLTensor own = tensor;
