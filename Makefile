@@ -54,7 +54,7 @@ if [ -n "$$missing" ]; then
 fi
 endef
 
-.PHONY: help demo test wheels matrix libraries peers load doctor sanitize bench instructions fuzz tsan build build-asan build-tsan build-fuzz format format-check lint docs mutants nightly clean test-gpu bench-gpu
+.PHONY: help demo test wheels matrix libraries peers load doctor sanitize bench instructions fuzz tsan clang build build-asan build-tsan build-fuzz format format-check lint docs mutants nightly clean test-gpu bench-gpu
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -161,6 +161,12 @@ fuzz: build build-fuzz ## Fuzz plans, copies, managed tensors, the C interface a
 tsan: build-tsan ## Run the C++ tests that have threads under ThreadSanitizer
 	ctest --preset tsan -j $(JOBS)
 
+clang: $(READY) ## Build all of it by Clang 19, and run the C++ tests
+	@$(call debian,clang-19 libgtest-dev libgmock-dev)
+	cmake --preset clang -DPython3_EXECUTABLE=$(PY)
+	cmake --build build-clang -j $(JOBS)
+	ctest --preset clang -j $(JOBS)
+
 build: build/build.ninja ## Build the library, the Python module and the tests
 	cmake --build build -j $(JOBS)
 
@@ -174,7 +180,8 @@ build-fuzz: build-fuzz/build.ninja
 	cmake --build build-fuzz -j $(JOBS)
 
 build-fuzz/build.ninja: $(READY) CMakePresets.json
-	@$(call debian,g++ clang libclang-rt-dev libc++-dev libc++abi-dev)  # libc++ for tests/install
+	# Clang 19 and libc++ for tests/install.
+	@$(call debian,g++ clang libclang-rt-dev clang-19 libc++-19-dev libc++abi-19-dev)
 	cmake --preset fuzz -DPython3_EXECUTABLE=$(PY)
 	touch $@
 
@@ -209,10 +216,10 @@ mutants: $(READY) ## Take out one check, reference or wait after another, and se
 # Goes on behind what fails with `make -k nightly`. Mutants come last: they take the longest.
 nightly: FUZZ_SECONDS = 600
 nightly: MUTANTS_ARGS = --sample 1000000 --processes
-nightly: fuzz load doctor mutants ## Ask what does not fit into CI: long fuzzing, load, all libraries, all mutants
+nightly: fuzz load doctor clang mutants ## Ask what does not fit into CI: long fuzzing, load, all libraries, Clang, all mutants
 
 clean: ## Remove what was built; the virtual environment stays
-	rm -rf build build-asan build-tsan build-fuzz build-mutants build-wheels build-matrix dist demo-output
+	rm -rf build build-asan build-tsan build-fuzz build-clang build-mutants build-wheels build-matrix dist demo-output
 
 $(READY): requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dlbridge needs Python 3.10 or later; PYTHON= names one")'

@@ -169,17 +169,18 @@ PyObject* given_or_throw(PyObject* given) {
 
 /// "dlbridge.TensorView[float32, 2]", as characters that a binder can take.
 template <typename Taken>
+inline constexpr Words kSaid = [] {
+  Words words;
+  Taking<Taken>::say(words);
+  return words;
+}();
+template <typename Taken>
 inline constexpr auto kSignature = [] {
-  constexpr Words kWords = [] {
-    Words words;
-    Taking<Taken>::say(words);
-    return words;
-  }();
   struct {
-    char letters[kWords.size() + 1];
+    char letters[kSaid<Taken>.size() + 1];
   } text{};
-  for (std::size_t i = 0; i < kWords.size(); ++i) {
-    text.letters[i] = kWords[i];
+  for (std::size_t i = 0; i < kSaid<Taken>.size(); ++i) {
+    text.letters[i] = kSaid<Taken>[i];
   }
   return text;
 }();
