@@ -27,6 +27,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 PY := $(abspath $(VENV))/bin/python
 READY := $(VENV)/.ready
+STARTED := $(shell date +%s)  # so that `make demo` can tell how long its set-up took
 # The other libraries lie beside it, and see what is in it.
 LIBRARIES_VENV ?= .venv-libraries
 LIBRARIES_READY := $(LIBRARIES_VENV)/.ready
@@ -61,8 +62,11 @@ help: ## Say what there is to make
 
 # Without the tests, which are most of a build.
 demo: build/build.ninja ## Train on handwritten digits across NumPy, SciPy and torch; leaves a picture
-	cmake --build build -j $(JOBS) --target dlbridge_package
+	@ready=$$(date +%s)
+	$(PY) cmake/progress.py cmake --build build -j $(JOBS) --target dlbridge_package
+	built=$$(date +%s)
 	PYTHONPATH=build/python $(PY) examples/digits.py
+	echo "time:     $$((ready - $(STARTED))) s to set up, $$((built - ready)) s to build"
 
 test: build ## Run the C++ tests, then the Python tests
 	ctest --preset dev -j $(JOBS)
@@ -229,7 +233,8 @@ $(READY): requirements/dev.txt
 	  || { $(call debian,python3-dev); }
 	echo "setting up $(VENV) (torch is large: a few minutes)"
 	[ -x $(PY) ] || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install -q --disable-pip-version-check $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) -r requirements/dev.txt
+	quiet=-q; [ ! -t 1 ] || quiet=  # on a terminal pip draws how far it is
+	$(PY) -m pip install $$quiet --disable-pip-version-check $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) -r requirements/dev.txt
 	touch $@
 
 $(LIBRARIES_READY): requirements/libraries.txt $(READY)
