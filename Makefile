@@ -34,6 +34,7 @@ LIBRARIES_READY := $(LIBRARIES_VENV)/.ready
 
 # Ours, wherever it is: committed or not, but nothing generated.
 CXX_FILES = $(shell find lib bridges tests examples bench -name '*.cpp' -o -name '*.hpp' -o -name '*.[ch]' | sort)
+PICTURES = $(patsubst %,demo-output/%.png,digits deblur features processes)  # of the gallery
 PY_DIRS = bridges cmake tests examples $(wildcard docs bench)
 
 # $(call debian,packages): installs the missing ones, or says that they are missing and goes on:
@@ -55,7 +56,7 @@ if [ -n "$$missing" ]; then
 fi
 endef
 
-.PHONY: help demo test wheels matrix libraries peers load doctor sanitize bench instructions fuzz tsan clang build build-asan build-tsan build-fuzz format format-check lint docs mutants nightly clean test-gpu bench-gpu
+.PHONY: help demo test wheels matrix libraries peers load doctor sanitize bench instructions fuzz tsan clang package build build-asan build-tsan build-fuzz format format-check lint docs mutants nightly clean test-gpu bench-gpu
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -171,6 +172,9 @@ clang: $(READY) ## Build all of it by Clang 19, and run the C++ tests
 	cmake --build build-clang -j $(JOBS)
 	ctest --preset clang -j $(JOBS)
 
+package: build/build.ninja
+	@cmake --build build -j $(JOBS) --target dlbridge_package
+
 build: build/build.ninja ## Build the library, the Python module and the tests
 	cmake --build build -j $(JOBS)
 
@@ -208,9 +212,13 @@ lint: $(READY) ## ruff and mypy
 	ruff check $(PY_DIRS)
 	mypy
 
-docs: build ## Build the manual, warnings are errors
+docs: package $(PICTURES) ## Build the manual, warnings are errors
 	@PYTHONPATH=build/python sphinx-build -q -W --keep-going -b html docs build/docs
 	echo "the manual: build/docs/index.html"
+
+# Drawn once, and again when their example has changed.
+$(PICTURES): demo-output/%.png: examples/%.py | package
+	PYTHONPATH=build/python $(PY) $< > /dev/null
 
 # Takes long: not in CI. MUTANTS_ARGS="--sample 100"; goes on where it ended.
 mutants: $(READY) ## Take out one check, reference or wait after another, and see whether a test notices
