@@ -56,7 +56,7 @@ if [ -n "$$missing" ]; then
 fi
 endef
 
-.PHONY: help demo test wheels matrix libraries peers load doctor sanitize bench instructions fuzz tsan clang package build build-asan build-tsan build-fuzz format format-check lint docs mutants nightly clean test-gpu bench-gpu
+.PHONY: help demo test wheels matrix libraries peers load doctor sanitize bench instructions fuzz tsan clang package site-check build build-asan build-tsan build-fuzz format format-check lint docs mutants nightly clean test-gpu bench-gpu
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -219,6 +219,11 @@ docs: package $(PICTURES) ## Build the manual, warnings are errors
 # Drawn once, and again when their example has changed.
 $(PICTURES): demo-output/%.png: examples/%.py | package
 	PYTHONPATH=build/python $(PY) $< > /dev/null
+
+site-check: docs ## Walk the built manual in a browser: links, search, widths, contrast; pictures in build/site
+	@$(call debian,chromium)
+	$(PY) -m pip install -q --disable-pip-version-check -r requirements/site.txt
+	$(PY) -m pytest -q tests/site $(PYTEST_ARGS)
 
 # Takes long: not in CI. MUTANTS_ARGS="--sample 100"; goes on where it ended.
 mutants: $(READY) ## Take out one check, reference or wait after another, and see whether a test notices

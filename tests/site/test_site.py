@@ -1,0 +1,153 @@
+"""The built manual in a browser: `make site-check`. Pictures of it come to lie in build/site."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urldefrag, urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, sync_playwright
+
+BUILD = Path(__file__).parents[2] / "build"
+SITE = BUILD / "docs"
+PICTURES = BUILD / "site"
+PAGES = sorted(str(path.relative_to(SITE)) for path in SITE.rglob("*.html"))
+WIDTHS = {"phone": 390, "tablet": 820, "desktop": 1440}
+SHOWN = ("index", "tutorial-train", "functions", "reference")
+SCHEMES = ("light", "dark")
+
+IDS = "() => [...document.querySelectorAll('[id]')].map(each => each.id)"
+LINKS = "() => [...document.querySelectorAll('a[href], link[href]')].map(each => each.href)"
+# What is wider than the window without a box around it that scrolls.
+OVERFLOW = """() => {
+  const wider = each => each.getBoundingClientRect().right > innerWidth + 1;
+  const scrolls = each =>
+    each && (getComputedStyle(each).overflowX != 'visible' || scrolls(each.parentElement));
+  return [document.body, ...document.querySelectorAll('article *')]
+    .filter(each => (wider(each) || each.scrollWidth > innerWidth) && !scrolls(each))
+    .map(each => each.outerHTML.slice(0, 90));
+}"""
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    handler = functools.partial(Quiet, directory=str(SITE))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        PICTURES.mkdir(exist_ok=True)
+        # As root, which CI is, Chromium starts only without its sandbox; what it shows is ours.
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A page on which nothing may go wrong."""
+    page = browser.new_page()
+    wrong: list[str] = []
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on(
+        "response",
+        lambda answer: (
+            wrong.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None
+        ),
+    )
+    yield page
+    page.close()
+    assert not wrong
+
+
+def test_every_internal_link_answers(page: Page, address: str) -> None:
+    ids: dict[str, set[str]] = {}
+    links: set[tuple[str, str]] = set()
+    for name in PAGES:
+        page.goto(f"{address}/{name}")
+        ids[f"{address}/{name}"] = set(page.evaluate(IDS))
+        links |= {(name, link) for link in page.evaluate(LINKS) if link.startswith(address)}
+    wrong = []
+    for name, link in sorted(links):
+        target, place = urldefrag(link)
+        if target in ids:
+            if place and place not in ids[target]:
+                wrong.append(f"{name}: {link} has no such place")
+        elif not (SITE / urlsplit(target).path.lstrip("/")).is_file():
+            wrong.append(f"{name}: {link} is not there")
+    assert not wrong
+    assert len(links) > len(PAGES)
+
+
+def test_the_search_finds_a_function(page: Page, address: str) -> None:
+    page.goto(f"{address}/search.html?q=to_numpy")
+    page.wait_for_selector("#search-results li a")
+    found = page.locator("#search-results li a").all()
+    assert any(
+        "reference.html#dlbridge.to_numpy" in str(each.get_attribute("href")) for each in found
+    )
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_wider_than_the_window(page: Page, address: str, width: str) -> None:
+    page.set_viewport_size({"width": WIDTHS[width], "height": 900})
+    wrong = {}
+    for name in PAGES:
+        page.goto(f"{address}/{name}")
+        if wide := page.evaluate(OVERFLOW):
+            wrong[name] = wide[:3]
+        if name.removesuffix(".html") in SHOWN:
+            picture = f"{name.removesuffix('.html')}-{width}.png"
+            page.screenshot(path=PICTURES / picture)
+    assert not wrong
+
+
+def serious(page: Page, rules: dict[str, object]) -> list[str]:
+    found = Axe().run(page, options={"resultTypes": ["violations"], **rules}).response["violations"]
+    return [
+        f"{page.url}: {each['id']}: {node['html'][:120]}: {node['failureSummary']}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"][:2]
+    ]
+
+
+def test_axe_finds_nothing_serious(page: Page, address: str) -> None:
+    wrong = []
+    for name in PAGES:
+        page.goto(f"{address}/{name}")
+        wrong += serious(page, {"rules": {"color-contrast": {"enabled": False}}})
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_axe_finds_enough_contrast(
+    page: Page, address: str, scheme: Literal["light", "dark"]
+) -> None:
+    """On few pages: it asks every word, and what has a colour is on these."""
+    page.emulate_media(color_scheme=scheme)
+    wrong = []
+    for name in SHOWN:
+        page.goto(f"{address}/{name}.html")
+        wrong += serious(page, {"runOnly": ["color-contrast"]})
+        page.screenshot(path=PICTURES / f"{name}-{scheme}.png")
+    assert not wrong, "\n".join(wrong)
