@@ -12,7 +12,7 @@ import pytest
 from dlb_support import run_child, run_python
 
 from dlbridge.__main__ import main
-from dlbridge.doctor import _examine, _pages
+from dlbridge.doctor import _advice, _pages
 from dlbridge.doctor._specimens import SPECIMENS, specimens
 
 LIBRARIES = ("numpy", "torch", "dlbridge", "memoryview")
@@ -21,7 +21,7 @@ LIBRARIES = ("numpy", "torch", "dlbridge", "memoryview")
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("doctor")
-    run_python(
+    said = run_python(
         "-m",
         "dlbridge",
         "doctor",
@@ -31,11 +31,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "--html",
         str(folder / "report.html"),
         "--markdown",
-        str(folder / "report.md"),
+        "-",
     )
     found = json.loads((folder / "report.json").read_text())
     found["html"] = (folder / "report.html").read_text()
-    found["markdown"] = (folder / "report.md").read_text()
+    found["markdown"] = said
     return found
 
 
@@ -46,7 +46,7 @@ def test_every_ordered_pair_crosses(report: Any) -> None:
         assert each["outcome"] == "view" and each["leaked"] == 0
         assert each["microseconds"] > 0
         assert each["part"] is None or each["part"]["outcome"] == "view"
-    assert _examine.faults(report) == []
+    assert not list(_advice.faults(report))
 
 
 def test_the_rules_are_asked(report: Any) -> None:
@@ -76,15 +76,64 @@ def test_it_is_shown_on_a_terminal(report: Any) -> None:
     assert "view" in text and "torch 2" in text
 
 
+def faults(crossing: dict[str, Any]) -> list[Any]:
+    return list(_advice.faults({"crossings": [crossing]}))
+
+
 def test_faults_are_told() -> None:
     crossing = {"source": "a", "target": "b", "reason": "r", "leaked": 0}
     for outcome in ("wrong values", "crash", "error"):
-        assert _examine.faults({"crossings": [crossing | {"outcome": outcome}]})
-        part = {"outcome": outcome, "reason": "r"}
-        assert _examine.faults({"crossings": [crossing | {"outcome": "view", "part": part}]})
-    assert _examine.faults({"crossings": [crossing | {"outcome": "view", "leaked": 2}]})
-    assert _examine.faults({"crossings": [crossing | {"outcome": "refused", "reason": ""}]})
-    assert not _examine.faults({"crossings": [crossing | {"outcome": "refused"}]})
+        assert faults(crossing | {"outcome": outcome})
+        assert faults(crossing | {"outcome": "view", "part": {"outcome": outcome, "reason": "r"}})
+    assert faults(crossing | {"outcome": "view", "leaked": 2})
+    assert faults(crossing | {"outcome": "refused", "reason": ""})
+    assert not faults(crossing | {"outcome": "refused"})
+    assert not faults(crossing | {"outcome": "apart"})
+    assert "apart" in _pages.OUTCOMES
+
+
+def test_every_finding_says_what_to_do() -> None:
+    crossing = {"source": "a", "target": "b", "reason": "r"}
+    rule = {"rule": "23-read-only", "outcome": "broken", "reason": "it was written to"}
+    found = list(
+        _advice.findings(
+            {
+                "torch_road": "portable: there is no companion for torch 9",
+                "libraries": [
+                    {"name": "a", "version": "1", "fault": "hung for 180 s", "rules": []},
+                    {"name": "b", "version": "2", "fault": None, "rules": [rule]},
+                ],
+                "crossings": [
+                    crossing | {"outcome": "refused", "fix": "x.to_dense()"},
+                    crossing | {"outcome": "refused"},
+                    crossing | {"outcome": "apart"},
+                    crossing | {"outcome": "crash"},
+                ],
+            }
+        )
+    )
+    assert [where for where, _, _ in found] == ["a to b", "torch", "a 1", *3 * ["a to b"], "b 2"]
+    advice = [advice for _, _, advice in found]
+    for said, words in zip(
+        advice,
+        ("report", "companion", "without dlbridge", "x.to_dense()", "another", "share", "b's"),
+        strict=True,
+    ):
+        assert words in said
+
+
+def test_the_settings_and_the_road_are_told(report: Any) -> None:
+    assert any(name.startswith("torch_") for name in report["companions"])
+    assert "the road to torch is linked; A=1" in _pages.title(report | {"settings": {"A": "1"}})
+
+
+def test_how_far_it_is_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("rich")
+    from dlbridge.doctor._terminal import bar
+
+    with bar() as say:
+        say("asking numpy", 0.5)
+    assert "100%" in capsys.readouterr().err
 
 
 PLUGIN = """
@@ -167,9 +216,3 @@ def test_specimens_are_rows_of_the_registry() -> None:
         library = _registry.library_named(specimen.name)
         assert library is not None and library.is_target
     assert {"numpy", "torch", "memoryview"} <= set(specimens())
-
-
-def test_libraries_that_cannot_live_together_are_no_fault() -> None:
-    crossing = {"source": "a", "target": "b", "reason": "r", "outcome": "apart"}
-    assert not _examine.faults({"crossings": [crossing]})
-    assert "apart" in _pages.OUTCOMES

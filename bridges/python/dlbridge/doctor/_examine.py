@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import platform
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -18,7 +20,7 @@ from dlbridge import libraries
 from dlbridge.doctor._specimens import Specimen, specimens
 
 TIMEOUT = 180.0
-Say = Callable[[str], None]
+Say = Callable[[str, float], None]  # what is asked now, and which part of all is done
 
 
 def _how_it_ended(status: int | None) -> str:
@@ -110,16 +112,18 @@ def examine(names: list[str] | None, say: Say) -> dict[str, Any]:
         "numpy": numpy.__version__,
         "machine": f"{platform.system()} {platform.machine()}",
         "torch_road": _torch_road() if "torch" in found else "",
+        "companions": _companions(),
+        "settings": {k: v for k, v in os.environ.items() if k.startswith("DLBRIDGE_")},
         "libraries": [],
         "crossings": [],
     }
-    for name, specimen in found.items():
-        say(f"asking {name}")
+    for index, (name, specimen) in enumerate(found.items()):
+        say(f"asking {name}", index / len(found) / 2)
         row = examine_rules(specimen)
         report["libraries"].append(row | {"dtypes": _dtypes_of(name)})
     usable = [row["name"] for row in report["libraries"] if row["fault"] is None]
-    for name in usable:
-        say(f"crossing from {name}")
+    for index, name in enumerate(usable):
+        say(f"crossing from {name}", (1 + index / len(usable)) / 2)
         targets = [other for other in usable if other != name]
         report["crossings"] += list(examine_crossings(name, targets))
     return report
@@ -129,7 +133,14 @@ def _torch_road() -> str:
     """The road that tensors of the torch here take, and why if it is the slower one."""
     ask = "import torch, dlbridge as d; d.to_numpy(torch.zeros(1)); print(d.stats().torch_road)"
     child = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
-    return child.stdout.strip() or "none: torch cannot be imported"
+    return child.stdout.strip()
+
+
+def _companions() -> list[str]:
+    """The extensions of the package for single releases of torch and for devices."""
+    folder = Path(dlbridge.__file__).parent
+    files = [*folder.glob("_torch_*.so"), *folder.glob("_cuda.*so")]
+    return sorted(file.name.partition(".")[0].lstrip("_") for file in files)
 
 
 def _dtypes_of(name: str) -> Any:
@@ -139,18 +150,3 @@ def _dtypes_of(name: str) -> Any:
         if library is not None and library.capabilities is not None:
             return libraries.capabilities_of(library).dtypes
     return None
-
-
-def faults(report: dict[str, Any]) -> list[str]:
-    """What must not be: crossings with wrong values, crashes, errors without a reason, leaks."""
-    found = []
-    for each in report["crossings"]:
-        pair = f"{each['source']} to {each['target']}"
-        for part in (each, each.get("part") or {}):
-            if part.get("outcome") in ("wrong values", "crash", "error"):
-                found.append(f"{pair}: {part['outcome']}: {part.get('reason', '')}")
-            if part.get("outcome") == "refused" and not part.get("reason"):
-                found.append(f"{pair}: refused without a reason")
-        if each.get("leaked"):
-            found.append(f"{pair}: {each['leaked']} managed tensors leaked")
-    return found

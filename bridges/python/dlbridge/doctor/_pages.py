@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from html import escape
 from typing import Any, TypeAlias
+
+from dlbridge.doctor._advice import findings
 
 Row: TypeAlias = dict[str, Any]
 
@@ -72,29 +75,28 @@ _LIBRARY: dict[str, Callable[[Row], str]] = {
     "not usable": lambda row: row["fault"] or "",
 }
 LIBRARY_HEADS = list(_LIBRARY)
-BROKEN_HEADS = ["library", "rule", "", "reason"]
+FINDING_HEADS = ["where", "what was found", "what to do"]
 
 
 def library_cells(report: Row) -> list[list[str]]:
     return [[cell(row) for cell in _LIBRARY.values()] for row in report["libraries"]]
 
 
-def broken_rules(report: Row) -> list[list[str]]:
-    """The library, the rule, whether it is broken or a crash, and the reason."""
-    return [
-        [f"{row['name']} {row['version']}", each["rule"], each["outcome"], each["reason"]]
-        for row in report["libraries"]
-        for each in row["rules"]
-        if each["outcome"] in ("broken", "crash")
-    ]
-
-
 def title(report: Row) -> str:
-    road = f"; the road to torch is {report['torch_road']}" if report["torch_road"] else ""
-    return (
+    parts = [
         f"dlbridge {report['dlbridge']}, Python {report['python']}, NumPy {report['numpy']}, "
-        f"{report['machine']}{road}"
-    )
+        f"{report['machine']}",
+        f"companions: {', '.join(report['companions']) or 'none'}",
+    ]
+    if report["torch_road"]:
+        parts.append(f"the road to torch is {report['torch_road']}")
+    parts += [f"{name}={value}" for name, value in report["settings"].items()]
+    return "; ".join(parts)
+
+
+def as_json(report: Row) -> str:
+    """All of it."""
+    return json.dumps(report, indent=1)
 
 
 def as_html(report: Row) -> str:
@@ -106,13 +108,13 @@ td,th{{border:1px solid #bbb;padding:3px 7px;text-align:left}}small{{color:#555}
 {_html_table(LIBRARY_HEADS, library_cells(report))}
 <h2>Crossings</h2><p>From the row to the column; point at a cell for its reason.</p>
 {_html_matrix(report)}
-<h2>Rules that are broken</h2>
-{_html_table(BROKEN_HEADS, broken_rules(report))}
+<h2>What was found, and what to do</h2>
+{_html_table(FINDING_HEADS, findings(report))}
 </html>
 """
 
 
-def _html_table(heads: list[str], rows: list[list[str]]) -> str:
+def _html_table(heads: list[str], rows: Iterable[Iterable[str]]) -> str:
     head = "".join(f"<th>{escape(each)}" for each in heads)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}" for cell in row) + "\n" for row in rows)
     return f"<table><tr>{head}\n{body}</table>"
@@ -156,18 +158,8 @@ def as_markdown(report: Row) -> str:
         "",
         *_markdown_table(["", *columns], crossings),
     ]
-    reasons = {
-        (each["source"], each["target"], each["reason"])
-        for each in report["crossings"]
-        if each["outcome"] in ("refused", "apart")
-    }
-    if reasons:
-        lines_of_them = (
-            f"- {source} to {target}: {why}" for source, target, why in sorted(reasons)
-        )
-        lines += ["Refused, or apart:", "", *lines_of_them, ""]
-    broken = [[*first, _short(reason)] for *first, reason in broken_rules(report)]
-    lines += ["Rules that are broken:", "", *_markdown_table(BROKEN_HEADS, broken)]
+    found = ([where, _short(what), advice] for where, what, advice in findings(report))
+    lines += ["What was found, and what to do:", "", *_markdown_table(FINDING_HEADS, found)]
     return "\n".join(lines)
 
 

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
+from dlbridge.doctor._advice import findings
+from dlbridge.doctor._examine import Say
 from dlbridge.doctor._pages import (
     LIBRARY_HEADS,
     OUTCOMES,
-    broken_rules,
     library_cells,
     matrix,
     names,
     title,
     told,
 )
+
+
+@contextmanager
+def bar() -> Iterator[Say]:
+    """Draws on standard error how far the examination is."""
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=1.0)
+        yield lambda what, done: progress.update(task, description=what, completed=done)
+        progress.update(task, description="done", completed=1.0)
 
 
 def show(report: dict[str, Any], console: Console | None = None) -> None:
@@ -41,8 +56,9 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
         for source, row in matrix(report, some):
             table.add_row(source, *(_cell(found) if found else "" for found in row))
         console.print(table)
-    for cells in broken_rules(report):
-        console.print(": ".join(cells), markup=False)
+    for (where, advice), found in groupby(findings(report), key=itemgetter(0, 2)):
+        lines = [f"{where}: {what}" for _, what, _ in found]
+        console.print("\n".join([*lines, f"  -> {advice}"]), markup=False, highlight=False)
 
 
 def _cell(found: dict[str, Any]) -> str:
