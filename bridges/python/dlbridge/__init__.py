@@ -27,7 +27,7 @@ from dlbridge._errors import ConversionRefused, NotDifferentiable
 from dlbridge._package import cmake_dir, get_include
 from dlbridge._plan import Plan
 from dlbridge._policy import Policy, host, snapshot, strict, zero_copy
-from dlbridge._registry import Capabilities, Library, register
+from dlbridge._registry import Capabilities, Library, Parts, register
 from dlbridge._targets import SilentCopyWarning, explain, to
 from dlbridge.functions.public import (
     accepts,
@@ -55,6 +55,7 @@ __all__ = [
     "Library",
     "ManagedTensor",
     "NotDifferentiable",
+    "Parts",
     "PendingArray",
     "Pickler",
     "Plan",
@@ -104,6 +105,7 @@ for _class in (
     Ledger,
     Library,
     NotDifferentiable,
+    Parts,
     Plan,
     Policy,
     SilentCopyWarning,

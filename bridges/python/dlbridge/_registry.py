@@ -121,6 +121,20 @@ def _names() -> str:
 
 
 _NONE: Mapping[str, str] = {}
+_NO_LAYOUTS: Mapping[str, Any] = {}
+
+
+class Parts(NamedTuple):
+    """An array that is held in several: their ``layout``, and the ``shape`` of the whole.
+
+    The first of ``arrays`` are its values. Behind them come, of "csr", "csc", "bsr" and "bsc", the
+    pointers to the rows or columns and the indices in them; of "coo" the indices as one array of
+    int64, which has a row for each dimension.
+    """
+
+    layout: str
+    shape: tuple[int, ...]
+    arrays: tuple[Any, ...]
 
 
 class Library(NamedTuple):
@@ -135,13 +149,17 @@ class Library(NamedTuple):
     condition away ("read_only": "x.copy()"); ``fix_for(x)`` is asked for the one that makes numbers
     of an x that holds texts, dates or nulls. ``refusal(x, error)`` says what the library's own
     error means where its export of x fails, or gives None: then the error is the caller's.
+    ``parts(x)`` takes a sparse x apart, or gives None: it crosses by its ``Parts`` to a target that
+    holds the same ones.
 
     As a target: ``capabilities``, or a function that gives them as they are now; ``take`` (a
     function, or "module:name") makes the library's object of what it is handed, which is one of
     ``handed``: a ``ManagedTensor``, a capsule ("versioned" or "legacy"), a NumPy array, or a
     memoryview. ``address(result)`` tells where the result's memory is, so that a view that was
     promised is checked. ``quirks`` say what the library would do by itself when a condition is met,
-    or "always"; ``explain`` shows them.
+    or "always"; ``explain`` shows them. ``layouts`` has, by a layout's name, what makes the
+    library's object of the ``Parts``, whose arrays are its own by then, and raises where they
+    disagree.
 
     ``bridge`` is the compiled target of a library that has one.
     """
@@ -157,12 +175,14 @@ class Library(NamedTuple):
     refusal: Callable[[Any, Exception], ConversionRefused | None] | None = None
     fix_for: Callable[[Any], str | None] | None = None
     fixes: Mapping[str, str] = _NONE
+    parts: Callable[[Any], Parts | None] | None = None
     capabilities: Capabilities | Callable[[], Capabilities] | None = None
     take: Callable[[Any], Any] | str | None = None
     take_host: Callable[[Any], Any] | str | None = None
     handed: Literal["managed", "versioned", "legacy", "array", "memoryview"] = "managed"
     address: Callable[[Any], int] | None = None
     quirks: Mapping[str, str] = _NONE
+    layouts: Mapping[str, Callable[[Parts], Any]] = _NO_LAYOUTS
     bridge: Any = None
 
     @property
@@ -241,6 +261,12 @@ def look_for(name: str) -> None:
     load = _entry_points().get(name)
     if load is not None:
         load()()
+
+
+def library_loaded(name: str | None) -> Library | None:
+    """The library of that very name, if it is one of ours or was met already."""
+    _load_file(name or "")
+    return _libraries.get(name or "")
 
 
 def library_named(name: str) -> Library | None:

@@ -8,6 +8,40 @@
 namespace dlbridge::python {
 namespace {
 
+PackageAttribute taken_apart("dlbridge._parts", "taken_apart");
+
+// The object taken apart, and what `pass` makes of each part. A type is asked for of the values,
+// which come first.
+struct Apart {
+  Ref object;
+  Ref passed;
+};
+
+template <typename Pass>
+Apart pass_parts(const Plan& decided, const Door& door, const Capabilities& target,
+                 const Call& call, Pass&& pass) {
+  if (!decided.refused.has(Condition::kSparse) || call.request.c_order ||
+      call.policy[Field::kLayout] != Ruling::kRefuse) {
+    return {};
+  }
+  Apart apart;
+  const Ref name = text_object(std::string(target.name));
+  apart.object =
+      checked(PyObject_CallFunctionObjArgs(taken_apart.get(), door.object, name.get(), nullptr));
+  if (apart.object.get() == Py_None) {
+    return {};
+  }
+  const Ref arrays = checked(PyObject_GetAttrString(apart.object.get(), "arrays"));
+  apart.passed = checked(PyTuple_New(PyTuple_GET_SIZE(arrays.get())));
+  Call asked = call;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(arrays.get()); ++i) {
+    Ref passed = pass(PyTuple_GET_ITEM(arrays.get(), i), asked);
+    PyTuple_SET_ITEM(apart.passed.get(), i, passed.release());
+    asked.request.dtype.reset();
+  }
+  return apart;
+}
+
 // Whether a producer copies when asked is known only after asking. Throws as the conversion would.
 void try_producer(const Door& door, const Plan& plan) {
   const Leg* leg = plan.leg_of(Who::kProducer);
@@ -47,11 +81,27 @@ Ref plan_of_opened(PyObject* object, const Way& way, const Target& target, const
   if (!decided.is_refused()) {
     try_producer(door, decided);
   }
-  return plan_object(decided, door.source, capabilities, call.policy, call.request,
-                     target.notes(decided));
+  Ref told = plan_object(decided, door.source, capabilities, call.policy, call.request,
+                         target.notes(decided));
+  const Apart apart = pass_parts(
+      decided, door, capabilities, call,
+      [&](PyObject* part, const Call& asked) { return explain_crossing(part, target, asked); });
+  return apart.object ? checked(PyObject_CallMethod(apart.object.get(), "explained", "OO",
+                                                    told.get(), apart.passed.get()))
+                      : std::move(told);
 }
 
 }  // namespace
+
+Ref cross_by_parts(const Plan& decided, const Door& door, const Target& target,
+                   const Capabilities& capabilities, const Call& call) {
+  const Apart apart =
+      pass_parts(decided, door, capabilities, call,
+                 [&](PyObject* part, const Call& asked) { return cross(part, target, asked); });
+  return apart.object ? checked(PyObject_CallMethod(apart.object.get(), "together", "(O)",
+                                                    apart.passed.get()))
+                      : Ref();
+}
 
 Ref explain_crossing(PyObject* object, const Target& target, const Call& call) {
   const Way& way = way_into_tensor(object);

@@ -26,6 +26,11 @@ template <typename AnyTarget>
   return capabilities;
 }
 
+/// What is refused as sparse, on the ways of its parts: null where its library or the target has no
+/// such parts, or where the caller wants it dense.
+[[nodiscard]] Ref cross_by_parts(const Plan& decided, const Door& door, const Target& target,
+                                 const Capabilities& capabilities, const Call& call);
+
 /// The object on its way through `way` to `target`. Throws PythonError with the refusal set, and
 /// what the libraries at either end raise. What other libraries read out of a ManagedTensor by
 /// themselves is not recorded.
@@ -51,6 +56,11 @@ template <bool kRecorded = true, typename AnyTarget>
     }
   }
   if (decided.is_refused()) [[unlikely]] {
+    if constexpr (std::is_convertible_v<const AnyTarget&, const Target&>) {
+      if (Ref made = cross_by_parts(decided, door, target, capabilities, call)) {
+        return made;
+      }
+    }
     raise_refused(decided, door.source, capabilities, call.policy, call.request, target.dialect);
   }
   if (decided.itself) {

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from arrow_sources import Chunked, Whole
 from lazy_sources import Lazy, Silent
@@ -220,6 +221,10 @@ SOURCES: dict[str, list[tuple[Callable[[], Any], str]]] = {
     "neg bit": [(lambda: conj().imag, "numpy")],
     "zero tensor": [(lambda: torch._efficientzerotensor((3,)), "numpy")],
     "sparse": [(lambda: torch.eye(2).to_sparse(), "numpy")],
+    "sparse, to a library that has the same layout (SciPy, torch)": [
+        (lambda: torch.eye(2).to_sparse(), "scipy"),
+        (lambda: scipy.sparse.csr_array(np.eye(2)), "torch"),
+    ],
     "mkldnn": [(lambda: torch.eye(2).to_mkldnn(), "numpy")],
     "quantised": [(quantised, "numpy")],
     "nested": [(nested, "numpy")],

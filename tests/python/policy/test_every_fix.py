@@ -99,6 +99,7 @@ KNOWN = {  # what the doors take
 def plain(x: Any) -> np.ndarray:
     """The values, by their own library's means."""
     if isinstance(x, torch.Tensor):
+        x = x if x.layout is torch.strided else x.to_dense()
         x = x.detach().resolve_conj().resolve_neg()
         if x.dtype == torch.complex32:
             x = x.to(torch.complex64)

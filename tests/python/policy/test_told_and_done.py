@@ -109,6 +109,8 @@ def fault(x: Any, target: str, how: dict[str, Any]) -> str | None:
         return f"told {plan!r}, and made a {type(made).__name__}"
     if made is x:
         return None if plan.view and plan.bytes_copied == 0 else f"told {plan!r}, and gave itself"
+    if isinstance(made, torch.Tensor) and made.layout is not torch.strided:
+        return None  # by its parts, some of them shared: tests/python/libraries/test_scipy.py
     writable, in_order, size = look_at(made)
     if plan.writable != writable or plan.bytes_copied != (0 if plan.view else size):
         return f"told {plan!r}, and made {size} bytes, writable: {writable}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import dlbridge_probe as probe
 import numpy as np
+import scipy.sparse  # noqa: F401  # keeps arrays of its own from then on
 from dlb_support import Producer, make_f32
 from lazy_sources import Lazy, Old, Silent
 
@@ -329,6 +330,12 @@ CASES: dict[str, Case] = {
     "sparse": Case(
         lambda: tensor().to_sparse(),
         asking(to_numpy, policy=dlbridge.host.replace(layout="densify")),
+        torch=True,
+    ),
+    "sparse by its parts": Case(
+        lambda: tensor().to_sparse(),
+        lambda x: dlbridge.to(x, "scipy").data,
+        values=(1, 2, 3, 4, 5),
         torch=True,
     ),
     # capsules, tables, producers
