@@ -34,7 +34,7 @@ _FILES = {
         ("polars", ("polars",)),
         ("pandas", ("pandas",)),
         ("xarray", ("xarray",)),
-        ("scipy", ("scipy",)),
+        ("scipy", ("scipy", "scipy_coords")),
         ("warp", ("warp",)),
         ("onnxruntime", ("onnxruntime",)),
         ("tvm_ffi", ("tvm_ffi", "tvm")),

@@ -35,7 +35,7 @@ class Coords:
         return np.stack(self._rows).astype(self.dtype, copy=False)
 
 
-Coords.__module__ = "scipy"  # they are SciPy's to whoever is told of the copy
+Coords.__module__ = "scipy_coords"  # told of by a row of their own, in SciPy's words
 
 
 def _is_sparse(x: Any) -> bool:
@@ -124,7 +124,7 @@ ROWS = (
         conditions=lambda x: ("sparse",) if _is_sparse(x) else (),
         read=lambda x: _Dense(x) if _is_sparse(x) else x,
         refusal=_refusal,
-        fixes={"sparse": "x.toarray()", "lazy": "x.tocsr()"},
+        fixes={"sparse": "x.toarray()"},
         parts=_parts,
         layouts={"coo": _coo, **dict.fromkeys(("csr", "csc", "bsr"), _compressed)},
         # What is dense is NumPy's to SciPy too.
@@ -137,4 +137,5 @@ ROWS = (
         handed="array",
         address=lambda made: int(made.ctypes.data),
     ),
+    Library(name="scipy_coords", object="scipy.coo_array.coords", fixes={"lazy": "x.tocsr()"}),
 )
