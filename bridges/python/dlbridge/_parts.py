@@ -31,7 +31,8 @@ class Apart:
             told = self._source.refusal(self._x, error) if self._source.refusal else None
             name = self._source.object or f"{self._source.name}.{type(self._x).__name__}"
             what = f"cannot put the parts of a {name} together as {self._target.name}"
-            raise told or refused(what, f"they disagree: {str(error).rstrip('.')}") from error
+            said = f"{self._target.name} refused them: {str(error).rstrip('.')}"
+            raise told or refused(what, said) from error
 
     def explained(self, whole: Plan, plans: tuple[Plan, ...]) -> Plan:
         """The Plans of the parts as one, of which ``whole`` says what it is of."""

@@ -30,7 +30,7 @@ IN_PARTS = [name for name in KINDS if name[:3] in ("csr", "csc", "coo", "bsr")]
 def addresses(x: Any) -> list[int]:
     """Where its values and its indices are, whichever of the two libraries it is of."""
     if not isinstance(x, torch.Tensor):
-        rows = [x.coords[0]] if x.format == "coo" else [x.indptr, x.indices]
+        rows = [x.row] if x.format == "coo" else [x.indptr, x.indices]
         return [array.ctypes.data for array in (x.data, *rows)]
     if x.layout is torch.sparse_coo:
         arrays = [x._values(), x._indices()]
@@ -112,7 +112,7 @@ def test_the_indices_of_coo_become_one_array_by_a_copy_and_stay_it(name: str) ->
     assert addresses(back) == addresses(tensor) and np.array_equal(back.toarray(), VALUES)
     again = dlbridge.to_torch(back, policy="strict")
     assert addresses(again) == addresses(tensor)
-    back.coords = (back.coords[1], back.coords[0])  # no more the rows of one array, in its order
+    back.row, back.col = back.col, back.row  # no more the rows of one array, in its order
     assert not dlbridge.explain(back, "torch").view
 
 
@@ -190,7 +190,9 @@ def test_parts_of_a_tensor_that_disagree_are_refused() -> None:
         torch.sparse_coo_tensor([[-1], [0]], [1.0], (2, 3), check_invariants=False),
     ):
         for target in ("scipy", "torch"):
-            with pytest.raises(dlbridge.ConversionRefused, match="they disagree: ") as caught:
+            with pytest.raises(
+                dlbridge.ConversionRefused, match=f"{target} refused them: "
+            ) as caught:
                 dlbridge.to(bad, target, copy=True)
             assert "of a torch.Tensor together" in str(caught.value)
 
@@ -210,7 +212,7 @@ def test_parts_of_an_array_that_disagree_are_refused() -> None:
         broken("coo_array", "coords", [[0.0] * 4, [1.0] * 4]),
         broken("coo_array", "coords", [[0] * 4, [9] * 4]),
     ):
-        with pytest.raises(dlbridge.ConversionRefused, match=r"disagree|not as many") as caught:
+        with pytest.raises(dlbridge.ConversionRefused, match=r"refused them|not as many") as caught:
             dlbridge.to_torch(x)
         assert "scipy." in str(caught.value) and caught.value.fix is None
 
@@ -267,6 +269,14 @@ def test_the_ledger_has_each_part() -> None:
     with dlbridge.trace() as ledger:
         dlbridge.to_torch(sparse.csr_array(VALUES))
     assert ledger.total[:4] == (3, 3, 0, 0)
+
+
+def test_scipys_own_functions_take_sparse_tensors_and_answer_in_them() -> None:
+    a, b = torch.eye(3).mul(2).to_sparse_csc(), torch.ones(3)
+    solved = dlbridge.accepts("scipy")(sparse.linalg.spsolve)(a, b)
+    assert torch.equal(solved, torch.full((3,), 0.5))
+    squared = dlbridge.accepts("scipy")(lambda x: x @ x)(a)
+    assert squared.layout is torch.sparse_csc and torch.equal(squared.to_dense(), 4 * torch.eye(3))
 
 
 def test_it_is_a_leaf_of_a_tree_and_what_else_scipy_has_is_no_array() -> None:
