@@ -208,6 +208,17 @@ PyObject* hold(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t coun
   });
 }
 
+// array_for_library(managed): as to_numpy() makes it, for a library that is handed an array. The
+// crossing to that library is told of already.
+PyObject* array_for_library(PyObject* /*module*/, PyObject* managed) {
+  return guarded([&]() -> PyObject* {
+    if (!is_managed_tensor(managed)) {
+      raise(PyExc_TypeError, "array_for_library() takes a ManagedTensor");
+    }
+    return cross<false>(managed, kManagedTensorWay, kToNumPy, Call{}).release();
+  });
+}
+
 PyObject* fields_of_policy(PyObject* /*module*/, PyObject* /*unused*/) {
   return guarded([] { return policy_fields().release(); });
 }
@@ -277,6 +288,7 @@ PyMethodDef functions[] = {
      "map_leaves(tree, function, /)\n--\n\n"
      "The tree with function(leaf) for each leaf. A part in which nothing changes stays itself."},
     {"hold", as_function(hold), METH_FASTCALL, nullptr},
+    {"array_for_library", array_for_library, METH_O, nullptr},
     {"counting_deleters", counting_deleters, METH_NOARGS, nullptr},
     {"policy_fields", fields_of_policy, METH_NOARGS, nullptr},
     {"live_managed_tensors", live_tensors, METH_NOARGS,

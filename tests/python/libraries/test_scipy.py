@@ -269,6 +269,9 @@ def test_the_ledger_has_each_part() -> None:
     with dlbridge.trace() as ledger:
         dlbridge.to_torch(sparse.csr_array(VALUES))
     assert ledger.total[:4] == (3, 3, 0, 0)
+    with dlbridge.trace() as ledger:
+        dlbridge.to(torch.ones(3), "scipy")
+    assert ledger.total[:4] == (1, 1, 0, 0)
 
 
 def test_scipys_own_functions_take_sparse_tensors_and_answer_in_them() -> None:
