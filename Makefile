@@ -212,12 +212,14 @@ lint: $(READY) ## ruff and mypy
 	ruff check $(PY_DIRS)
 	mypy
 
-docs: package $(PICTURES) ## Build the manual, warnings are errors
-	@PYTHONPATH=build/python sphinx-build -q -W --keep-going -b html docs build/docs
+docs: package ## Build the manual, warnings are errors
+	@$(MAKE) -j $(JOBS) $(PICTURES)
+	PYTHONPATH=build/python sphinx-build -q -W --keep-going -b html docs build/docs
 	echo "the manual: build/docs/index.html"
 
 # Drawn once, and again when their example has changed.
-$(PICTURES): demo-output/%.png: examples/%.py | package
+$(PICTURES): demo-output/%.png: examples/%.py
+	@echo "drawing $@"
 	PYTHONPATH=build/python $(PY) $< > /dev/null
 
 site-check: docs ## Walk the built manual in a browser: links, search, widths, contrast; pictures in build/site
