@@ -213,7 +213,8 @@ lint: $(READY) ## ruff and mypy
 	mypy
 
 docs: package ## Build the manual, warnings are errors
-	@$(MAKE) -j $(JOBS) $(PICTURES)
+	@$(call debian,doxygen)
+	$(MAKE) -j $(JOBS) $(PICTURES)
 	PYTHONPATH=build/python sphinx-build -q -W --keep-going -b html docs build/docs
 	echo "the manual: build/docs/index.html"
 

@@ -96,6 +96,7 @@ class DeviceSet {
     }
     return set;
   }
+  /// The types whose memory the host reads.
   [[nodiscard]] static constexpr DeviceSet host() {
     return of({kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged});
   }

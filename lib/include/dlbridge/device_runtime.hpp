@@ -65,6 +65,7 @@ class DeviceRuntime {
 
   /// Host memory that the device reads and writes by itself (pinned), page-aligned. Slow: pool it.
   [[nodiscard]] virtual void* allocate_host(std::size_t bytes) = 0;
+  /// Gives back what allocate_host() gave, which no device works on any more.
   virtual void free_host(void* memory) noexcept = 0;
 
   // --- order ------------------------------------------------------------------------------------

@@ -179,6 +179,8 @@ inline constexpr auto kRowOfType = [] {
 class DTypeSet {
  public:
   constexpr DTypeSet() = default;
+  /// Those of these names, as "float32". Throws std::bad_optional_access for an unknown one; in a
+  /// constant, that does not compile.
   [[nodiscard]] static constexpr DTypeSet of(std::initializer_list<std::string_view> names) {
     DTypeSet set;
     for (auto name : names) {

@@ -30,6 +30,7 @@ struct Lease {
   void* context = nullptr;
   void (*release)(void* context) noexcept = nullptr;
 
+  /// Calls `release`, if there is one. To be called once for all copies of the lease.
   void give_back() const noexcept {
     if (release != nullptr) {
       release(context);
@@ -166,6 +167,8 @@ void require_a_stride_for_each(std::size_t dimensions, std::size_t strides);
 /// own copies (a producer that changes its tensor later does not change them), and the byte offset
 /// is folded into the data pointer wherever data is an address.
 /// Using one object from several threads needs the caller's own order, as with any value.
+/// Made from nothing or moved from, it holds nothing, as operator bool says; then only that,
+/// assignment, share() (which throws) and its end are allowed.
 class ManagedTensor {
  public:
   ManagedTensor() noexcept = default;

@@ -172,6 +172,8 @@ struct Explanation {
   std::vector<std::string> notes;    // the legs that are not the host's own, and what was noted
 };
 
+/// The plan in words, for these arguments of plan(). Takes nothing, and is safe on any thread;
+/// throws std::bad_alloc.
 [[nodiscard]] Explanation explain(const Plan& plan, const Source& source,
                                   const Capabilities& target, const Policy& policy,
                                   const Request& request = {}, Dialect dialect = Dialect::kCpp);

@@ -55,6 +55,7 @@ class SharedArena {
   explicit SharedArena(SharedMode mode, std::size_t bytes = 0) noexcept
       : mode_(mode), planned_(bytes) {}
 
+  /// What a tensor of so many bytes takes of a block.
   [[nodiscard]] static constexpr std::size_t room_for(std::size_t bytes) {
     return (bytes + 63) / 64 * 64;
   }

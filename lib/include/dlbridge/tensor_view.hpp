@@ -132,10 +132,8 @@ class TensorView : public detail::Look<T, Rank> {
   }
 
   /// A view that writes is also one that reads.
-  template <typename Writing>
-  requires(std::is_const_v<T>&& std::same_as<const Writing, T>)
-      TensorView(const TensorView<Writing, Rank>& writing)
-  noexcept  // NOLINT(*-explicit-*)
+  template <std::same_as<std::remove_const_t<T>> Writing>
+  TensorView(const TensorView<Writing, Rank>& writing) noexcept  // NOLINT(*-explicit-*)
       : Base(writing.data_, writing.extents_, writing.strides_) {}
 
   /// Takes as many indices as there are dimensions. Not checked against the extents; at() is.

@@ -114,6 +114,16 @@ def test_the_readme_shows_the_program_that_the_manual_builds() -> None:
     assert blocks("README.md", "cpp") == [(ROOT / "docs/code/graph.cpp").read_text()]
 
 
+def test_the_reference_of_cpp_has_every_header() -> None:
+    text = (ROOT / "docs/reference-cpp.md").read_text()
+    named = re.findall(r"^```{doxygenfile} (\S+)$", text, re.MULTILINE)
+    # C's has its tables, and these are parts of torch.hpp.
+    inside = r"dlbridge\.h|torch_(devices|library|storage|types|vocabulary)\.hpp"
+    folders = [ROOT / "lib/include", *ROOT.glob("bridges/*/include")]
+    headers = [path.name for folder in folders for path in (folder / "dlbridge").iterdir()]
+    assert sorted(named) == sorted(name for name in headers if not re.fullmatch(inside, name))
+
+
 # --- the tables of the policy -------------------------------------------------------------------
 
 
