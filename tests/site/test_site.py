@@ -6,6 +6,7 @@ import functools
 import http.server
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urldefrag, urlsplit
@@ -19,7 +20,7 @@ SITE = BUILD / "docs"
 PICTURES = BUILD / "site"
 PAGES = sorted(str(path.relative_to(SITE)) for path in SITE.rglob("*.html"))
 WIDTHS = {"phone": 390, "tablet": 820, "desktop": 1440}
-SHOWN = ("index", "tutorial-train", "functions", "reference")
+SHOWN = ("index.html", "tutorial-train.html", "functions.html", "reference.html")
 SCHEMES = ("light", "dark")
 
 IDS = "() => [...document.querySelectorAll('[id]')].map(each => each.id)"
@@ -61,7 +62,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(browser: Browser) -> Iterator[Page]:
     """A page on which nothing may go wrong."""
     page = browser.new_page()
@@ -79,48 +80,6 @@ def page(browser: Browser) -> Iterator[Page]:
     assert not wrong
 
 
-def test_every_internal_link_answers(page: Page, address: str) -> None:
-    ids: dict[str, set[str]] = {}
-    links: set[tuple[str, str]] = set()
-    for name in PAGES:
-        page.goto(f"{address}/{name}")
-        ids[f"{address}/{name}"] = set(page.evaluate(IDS))
-        links |= {(name, link) for link in page.evaluate(LINKS) if link.startswith(address)}
-    wrong = []
-    for name, link in sorted(links):
-        target, place = urldefrag(link)
-        if target in ids:
-            if place and place not in ids[target]:
-                wrong.append(f"{name}: {link} has no such place")
-        elif not (SITE / urlsplit(target).path.lstrip("/")).is_file():
-            wrong.append(f"{name}: {link} is not there")
-    assert not wrong
-    assert len(links) > len(PAGES)
-
-
-def test_the_search_finds_a_function(page: Page, address: str) -> None:
-    page.goto(f"{address}/search.html?q=to_numpy")
-    page.wait_for_selector("#search-results li a")
-    found = page.locator("#search-results li a").all()
-    assert any(
-        "reference.html#dlbridge.to_numpy" in str(each.get_attribute("href")) for each in found
-    )
-
-
-@pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_is_wider_than_the_window(page: Page, address: str, width: str) -> None:
-    page.set_viewport_size({"width": WIDTHS[width], "height": 900})
-    wrong = {}
-    for name in PAGES:
-        page.goto(f"{address}/{name}")
-        if wide := page.evaluate(OVERFLOW):
-            wrong[name] = wide[:3]
-        if name.removesuffix(".html") in SHOWN:
-            picture = f"{name.removesuffix('.html')}-{width}.png"
-            page.screenshot(path=PICTURES / picture)
-    assert not wrong
-
-
 def serious(page: Page, rules: dict[str, object]) -> list[str]:
     found = Axe().run(page, options={"resultTypes": ["violations"], **rules}).response["violations"]
     return [
@@ -131,15 +90,53 @@ def serious(page: Page, rules: dict[str, object]) -> list[str]:
     ]
 
 
-def test_axe_finds_nothing_serious(page: Page, address: str) -> None:
-    """But for the longest page, built as the other reference is: it would take as long."""
-    wrong = []
+@dataclass
+class Seen:
+    """What a walk over all pages has seen; it loads each page once, which is what takes time."""
+
+    ids: dict[str, set[str]] = field(default_factory=dict)
+    links: set[tuple[str, str]] = field(default_factory=set)
+    wide: list[str] = field(default_factory=list)
+    serious: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def seen(page: Page, address: str) -> Seen:
+    seen = Seen()
     for name in PAGES:
-        if name == "reference-cpp.html":
-            continue
         page.goto(f"{address}/{name}")
-        wrong += serious(page, {"rules": {"color-contrast": {"enabled": False}}})
-    assert not wrong, "\n".join(wrong)
+        seen.ids[page.url] = set(page.evaluate(IDS))
+        seen.links |= {(name, link) for link in page.evaluate(LINKS) if link.startswith(address)}
+        for width, pixels in WIDTHS.items():
+            page.set_viewport_size({"width": pixels, "height": 900})
+            seen.wide += [f"{name}: {width}: {each}" for each in page.evaluate(OVERFLOW)]
+            if name in SHOWN:
+                page.screenshot(path=PICTURES / f"{name}-{width}.png")
+        # The longest page is built as the other reference is, and would take as long as all.
+        if name != "reference-cpp.html":
+            seen.serious += serious(page, {"rules": {"color-contrast": {"enabled": False}}})
+    return seen
+
+
+def test_every_internal_link_answers(seen: Seen) -> None:
+    wrong = []
+    for name, link in sorted(seen.links):
+        target, place = urldefrag(link)
+        if target in seen.ids:
+            if place and place not in seen.ids[target]:
+                wrong.append(f"{name}: {link} has no such place")
+        elif not (SITE / urlsplit(target).path.lstrip("/")).is_file():
+            wrong.append(f"{name}: {link} is not there")
+    assert not wrong
+    assert len(seen.links) > len(PAGES)
+
+
+def test_nothing_is_wider_than_the_window(seen: Seen) -> None:
+    assert not seen.wide, "\n".join(seen.wide)
+
+
+def test_axe_finds_nothing_serious(seen: Seen) -> None:
+    assert not seen.serious, "\n".join(seen.serious)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -150,7 +147,14 @@ def test_axe_finds_enough_contrast(
     page.emulate_media(color_scheme=scheme)
     wrong = []
     for name in SHOWN:
-        page.goto(f"{address}/{name}.html")
+        page.goto(f"{address}/{name}")
         wrong += serious(page, {"runOnly": ["color-contrast"]})
         page.screenshot(path=PICTURES / f"{name}-{scheme}.png")
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_search_finds_a_function(page: Page, address: str) -> None:
+    page.goto(f"{address}/search.html?q=to_numpy")
+    page.wait_for_selector("#search-results li a")
+    found = [each.get_attribute("href") for each in page.locator("#search-results li a").all()]
+    assert any(str(link).endswith("reference.html#dlbridge.to_numpy") for link in found)
