@@ -49,6 +49,7 @@ html_css_files = ["site.css"]
 html_favicon = "site/icon.svg"
 html_show_copyright = False
 html_show_sourcelink = False
+html_use_index = False  # the search finds more, and a telephone has no room for it
 nitpicky = True
 # Of other projects, and what is nobody's but ours.
 nitpick_ignore_regex = [

@@ -25,14 +25,13 @@ SCHEMES = ("light", "dark")
 
 IDS = "() => [...document.querySelectorAll('[id]')].map(each => each.id)"
 LINKS = "() => [...document.querySelectorAll('a[href], link[href]')].map(each => each.href)"
-# What is wider than the window without a box around it that scrolls.
+# What is wider than the window, without a box around it in the article that scrolls.
 OVERFLOW = """() => {
-  const wider = each => each.getBoundingClientRect().right > innerWidth + 1;
-  const scrolls = each =>
-    each && (getComputedStyle(each).overflowX != 'visible' || scrolls(each.parentElement));
-  return [document.body, ...document.querySelectorAll('article *')]
-    .filter(each => (wider(each) || each.scrollWidth > innerWidth) && !scrolls(each))
-    .map(each => each.outerHTML.slice(0, 90));
+  const scrolls = each => !each.matches('article') &&
+    (getComputedStyle(each).overflowX != 'visible' || scrolls(each.parentElement));
+  return [...document.querySelectorAll('article *')]
+    .filter(each => each.getBoundingClientRect().right > innerWidth + 1 && !scrolls(each))
+    .slice(0, 3).map(each => each.outerHTML.slice(0, 90));
 }"""
 
 
