@@ -251,6 +251,25 @@ TEST_F(GivingBack, lets_the_gil_go_where_it_takes_long) {
   }
 }
 
+TEST_F(GivingBack, of_a_small_view_lets_the_gil_go_for_the_large_memory_that_it_was_the_last_of) {
+  int held = -1;
+  const auto look = [](void* context) { *static_cast<int*>(context) = PyGILState_Check(); };
+  std::int64_t size = 1;
+  {
+    const GivesBack scope(floats(size));
+    free_large(&held, look, 1 << 20);
+    EXPECT_EQ(held, 0);
+    free_large(&held, look, (1 << 20) - 1);
+    EXPECT_EQ(held, 1);
+    const WithoutGil without_gil;
+    free_large(&held, look, 1 << 20);
+    EXPECT_EQ(held, 0);
+  }
+  EXPECT_EQ(PyGILState_Check(), 1);
+  free_large(&held, look, 1 << 20);  // where nobody said that it may be let go
+  EXPECT_EQ(held, 1);
+}
+
 TEST_F(GivingBack, ends_leases_on_python_objects_all_the_same) {
   std::int64_t size = 1 << 20;
   const Ref list = value_of("[1, 2]");

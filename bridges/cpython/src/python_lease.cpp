@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <new>
+#include <utility>
 
 namespace dlbridge {
 namespace {
@@ -33,6 +34,7 @@ bool takes_long_to_free(const DLTensor& tensor) noexcept {
 std::atomic<bool> drain_is_pending{false};
 
 thread_local bool holds_gil_while_finalizing = false;
+thread_local bool may_let_go_of_gil = false;
 
 bool gil_is_held() noexcept {
   // Before 3.12 PyGILState_Check answers yes once the interpreter is gone, so that comes first.
@@ -110,6 +112,15 @@ void run_with_gil(void* context, void (*action)(void*)) noexcept {
   }
 }
 
+void free_large(void* context, void (*action)(void*), std::size_t bytes) noexcept {
+  std::optional<WithoutGil> without_gil;
+  // torch may have given the GIL up since.
+  if (may_let_go_of_gil && bytes >= static_cast<std::size_t>(kLongToFree) && gil_is_held()) {
+    without_gil.emplace();
+  }
+  action(context);
+}
+
 void detail::let_go_soon(void* object) noexcept {
   run_or_defer(object, let_go, false);
 }
@@ -161,16 +172,20 @@ void drain_releases() noexcept {
   }
 }
 
-GivesBack::GivesBack(const DLTensor& tensor) noexcept {
+GivesBack::GivesBack(const DLTensor& tensor) noexcept
+    : could_let_go_(std::exchange(may_let_go_of_gil, false)) {
   if (Py_IsInitialized() == 0) {
     keeps_gil_ = !holds_gil_while_finalizing;
     holds_gil_while_finalizing = true;
   } else if (takes_long_to_free(tensor)) {
     without_gil_.emplace();
+  } else {
+    may_let_go_of_gil = true;
   }
 }
 
 GivesBack::~GivesBack() {
+  may_let_go_of_gil = could_let_go_;
   if (keeps_gil_) {
     holds_gil_while_finalizing = false;
   }

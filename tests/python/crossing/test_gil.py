@@ -115,6 +115,9 @@ KEPT: dict[str, Callable[[], Any]] = {
     "array of a tensor": lambda: dlbridge.to_numpy(torch.ones(1 << 24)),
     "ManagedTensor of a tensor": lambda: dlbridge.from_dlpack(torch.ones(1 << 24)),
     "capsule of a tensor": lambda: dlbridge.capsule(torch.ones(1 << 24)),
+    "array of a tensor's first element": lambda: dlbridge.to_numpy(torch.ones(1 << 24)[:1]),
+    "ManagedTensor of a tensor's": lambda: dlbridge.from_dlpack(torch.ones(1 << 24)[:1]),
+    "capsule of a tensor's": lambda: dlbridge.capsule(torch.ones(1 << 24)[:1]),
     "legacy capsule": lambda: dlbridge.from_dlpack(LARGE).__dlpack__(max_version=None, copy=True),
 }
 
@@ -154,6 +157,9 @@ def test_a_cast_lets_go_by_what_it_reads(ticker: Ticker) -> None:
 def test_nothing_else_lets_the_ticker_go_on(ticker: Ticker) -> None:
     view = memoryview(MANAGED)
     assert all(ticker.ticks_during(view.tobytes) == 0 for _ in range(3))
+    piece = FLOATS[:1]
+    dlbridge.to_numpy(piece)  # the first of all may have to import
+    assert all(ticker.ticks_during(lambda: dlbridge.to_numpy(piece)) == 0 for _ in range(3))
     small = np.ones(1000)
     for _ in range(3):
         assert ticker.ticks_during(lambda: dlbridge.to_numpy(small, dtype="int8")) == 0

@@ -32,6 +32,10 @@ void let_go_patiently(void* object) noexcept;
 /// on its way, which it might take for its own.
 void run_with_gil(void* context, void (*action)(void* context)) noexcept;
 
+/// Runs `action(context)`, which frees that many bytes and needs no GIL. Within GivesBack others
+/// may have it meanwhile, where that takes long.
+void free_large(void* context, void (*action)(void* context), std::size_t bytes) noexcept;
+
 /// Deleters for managed tensors of Python's producers, which may take the GIL themselves: to be
 /// passed to ManagedTensor::adopt.
 void run_foreign_deleter(void* managed) noexcept;         // of a DLManagedTensorVersioned
@@ -65,6 +69,7 @@ class GivesBack {
 
  private:
   bool keeps_gil_ = false;
+  bool could_let_go_;  // the scope around this one
   std::optional<WithoutGil> without_gil_;
 };
 

@@ -13,12 +13,15 @@
 namespace dlbridge::python {
 namespace {
 
-void (*run_with_gil_of_module)(void* context, void (*action)(void*)) = nullptr;
+ReleasesOfModule releases_of_module;
 
 // torch's deleters wait for the GIL; the module's queue does not.
 struct ReleaseThroughModule {
   static void run(void* context, void (*action)(void*)) noexcept {
-    run_with_gil_of_module(context, action);
+    releases_of_module.run_with_gil(context, action);
+  }
+  static void free(void* context, void (*action)(void*), std::size_t bytes) noexcept {
+    releases_of_module.free_large(context, action, bytes);
   }
 };
 
@@ -153,8 +156,8 @@ class LinkedRoad final : public TorchRoad {
   }
 };
 
-const TorchRoad* open_road(void (*run_with_gil)(void* context, void (*action)(void*))) {
-  run_with_gil_of_module = run_with_gil;
+const TorchRoad* open_road(const ReleasesOfModule& releases) {
+  releases_of_module = releases;
   static const LinkedRoad road;
   return &road;
 }

@@ -23,7 +23,8 @@ const TorchRoad* road_in(PyObject* capsule) {
   if (companion == nullptr) {
     throw PythonError();
   }
-  return companion->interface == Companion::kInterface ? companion->open(run_with_gil) : nullptr;
+  return companion->interface == Companion::kInterface ? companion->open({run_with_gil, free_large})
+                                                       : nullptr;
 }
 
 // The companion for the torch that is running, or null, without an error, where there is none.

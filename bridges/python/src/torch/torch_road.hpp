@@ -43,14 +43,20 @@ class TorchRoad {
   virtual bool warn_of_trace() const noexcept = 0;
 };
 
+/// How the module lets go of what may need the GIL, and of what is large and does not.
+struct ReleasesOfModule {
+  void (*run_with_gil)(void* context, void (*action)(void*)) = nullptr;
+  void (*free_large)(void* context, void (*action)(void*), std::size_t bytes) = nullptr;
+};
+
 /// What the companion extension needs of the module, and gives it, through one capsule of this
 /// name.
 inline constexpr const char* kCompanionCapsule = "dlbridge.torch_companion";
 struct Companion {
   // Bumped with any change of the classes that cross between the two binaries.
-  static constexpr int kInterface = 4;
+  static constexpr int kInterface = 5;
   int interface = kInterface;
-  const TorchRoad* (*open)(void (*run_with_gil)(void* context, void (*action)(void*))) = nullptr;
+  const TorchRoad* (*open)(const ReleasesOfModule& releases) = nullptr;
 };
 
 /// The road in use; chosen when the first tensor comes by. Null, with Python's error set, when

@@ -26,6 +26,10 @@ namespace dlbridge::torch_detail {
 /// deleters wait for the GIL when the memory belongs to a Python object.
 struct ReleaseAtOnce {
   static void run(void* context, void (*action)(void*)) noexcept { action(context); }
+  /// Of so many bytes that need no lock to be freed.
+  static void free(void* context, void (*action)(void*), std::size_t /*bytes*/) noexcept {
+    action(context);
+  }
 };
 
 /// A count of users that threads share. Where the process has one thread, which glibc 2.32 and
@@ -175,6 +179,7 @@ class StorageHolder {
       return storage_lease(storage);
     }
     auto* holder = new StorageHolder;
+    holder->bytes_ = storage.nbytes();
     holder->ordinary_ = is_ordinary(memory.get_deleter());
     holder->original_ =
         c10::DataPtr(memory.get(), memory.get_context(), memory.get_deleter(), memory.device());
@@ -215,10 +220,11 @@ class StorageHolder {
     if (!holder->users_.drop()) {
       return;
     }
+    const auto end = [](void* last) { delete static_cast<StorageHolder*>(last); };
     if (holder->original_.get_context() == holder->original_.get()) {
-      delete holder;
+      Release::free(holder, end, holder->bytes_);
     } else {
-      Release::run(holder, [](void* last) { delete static_cast<StorageHolder*>(last); });
+      Release::run(holder, end);
     }
   }
   static void let_go_noexcept(void* context) noexcept { let_go(context); }
@@ -227,6 +233,7 @@ class StorageHolder {
 
   UserCount users_{2};  // the storage, and the first view
   bool ordinary_ = false;
+  std::size_t bytes_ = 0;
   c10::DataPtr original_;
 };
 
