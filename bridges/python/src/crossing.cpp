@@ -45,7 +45,7 @@ Apart pass_parts(const Plan& decided, const Door& door, const Capabilities& targ
 // Whether a producer copies when asked is known only after asking. Throws as the conversion would.
 void try_producer(const Door& door, const Plan& plan) {
   const Leg* leg = plan.leg_of(Who::kProducer);
-  if (leg != nullptr && door.way->prepare == prepare_by_dlpack) {
+  if (leg != nullptr && !door.has_made(*leg) && door.way->prepare == prepare_by_dlpack) {
     (void)ask_for_copy(door, *leg);
   }
 }

@@ -82,6 +82,9 @@ struct Leg {
   [[nodiscard]] constexpr bool has(Step step) const {
     return ((steps >> static_cast<unsigned>(step)) & 1) != 0;
   }
+  [[nodiscard]] constexpr bool does_only(Step step) const {
+    return steps == 1U << static_cast<unsigned>(step);
+  }
 };
 
 /// The decision on one conversion: its whole route, or its refusal. A plain value of a few words.

@@ -45,10 +45,12 @@ struct Traits {
   Conditions conditions{};           // only those that a producer can say
   bool copies_to_host = false;       // the producer can bring its memory to the host when asked
   bool copies_there = false;         // the producer can copy its memory where it is when asked
-  bool of_target = false;            // it is of the target's library, and may come back itself
-  bool maybe_pinned = false;         // host memory that a device may be writing to
-  bool has_shared_pages = false;     // it can be had as pages that are copied when written to
-  bool no_numbers = false;           // of an inexpressible type: texts, objects, dates or structs
+  // What was taken is a copy that its library made of it: private, in C order, not read-only.
+  bool is_copy = false;
+  bool of_target = false;         // it is of the target's library, and may come back itself
+  bool maybe_pinned = false;      // host memory that a device may be writing to
+  bool has_shared_pages = false;  // it can be had as pages that are copied when written to
+  bool no_numbers = false;        // of an inexpressible type: texts, objects, dates or structs
   // What a copy by its own library costs, in bytes: of a type that no managed tensor can hold. -1:
   // its bridge asks for none.
   std::int64_t own_copy_bytes = -1;

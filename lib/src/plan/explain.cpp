@@ -119,7 +119,7 @@ class Writer {
       case Who::kProducer:
         return leg.has(Step::kCopyToHost)
                    ? "its own library is asked to copy it to " + to_string(leg.to)
-               : leg.has(Step::kDensify) || leg.has(Step::kGather)
+               : leg.has(Step::kDensify) || leg.has(Step::kGather) || source_.traits.is_copy
                    ? std::string()
                    : "its own library is asked to copy it where it is";
       case Who::kConsumer:

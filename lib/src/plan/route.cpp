@@ -14,9 +14,18 @@ void add_leg(Plan& plan, Who who, int steps, DType dtype, Device to) {
   plan.route[plan.leg_count++] = {who, static_cast<std::uint16_t>(steps), dtype, to};
 }
 
+// Whether the copy that its library made is the one that is needed.
+bool made_already(const Plan& plan, const Traits& traits) {
+  return traits.is_copy && !plan.reasons.has(Condition::kMisaligned) &&
+         (plan.steps & ~kDescribing) == bits_of({Step::kRepack});
+}
+
 // Who makes the pass over memory, if anybody.
 std::optional<Who> passer(const Plan& plan, const Traits& traits, DeviceSet runtimes,
                           std::optional<Who> mover, Device from, Device to) {
+  if (made_already(plan, traits)) {
+    return Who::kProducer;
+  }
   if (from.host_accessible() && to.host_accessible()) {
     return Who::kEngine;
   }
@@ -55,7 +64,8 @@ bool lay_legs(Plan& plan, const Source& source, const Capabilities& target, Devi
               std::optional<Who> mover, std::uint16_t of_consumer) {
   Device at(source.tensor.device);
   auto left = static_cast<std::uint16_t>(plan.steps & ~kDescribing & ~of_consumer);
-  if (source.traits.conditions.has(Condition::kLazy)) {  // it lies where its maker wants
+  // It lies where its maker wants.
+  if (source.traits.conditions.has(Condition::kLazy) || source.traits.is_copy) {
     plan.alignment = static_cast<std::int32_t>(needed_alignment(target, source.tensor.dtype));
   }
   if (plan.has(Step::kDensify) || plan.has(Step::kGather) || mover == Who::kProducer) {

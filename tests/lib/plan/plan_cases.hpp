@@ -36,6 +36,7 @@ struct Spec {
   std::uint64_t byte_offset = 0;
   bool copies_to_host = true;
   bool copies_there = true;
+  bool is_copy = false;
   std::string detail{};
   std::string fix{};
 };
@@ -48,6 +49,7 @@ class Described {
     source_.traits.conditions = spec_.conditions;
     source_.traits.copies_to_host = spec_.copies_to_host;
     source_.traits.copies_there = spec_.copies_there;
+    source_.traits.is_copy = spec_.is_copy;
     source_.tensor.data = reinterpret_cast<void*>(spec_.address);
     source_.tensor.byte_offset = spec_.byte_offset;
     source_.tensor.device = spec_.device.dl();

@@ -403,6 +403,31 @@ TEST(Request, a_copy_on_a_device_is_a_leg_of_the_producers_or_refused_where_it_m
             Conditions{Condition::kNoCopyThere});
 }
 
+TEST(Request, the_copy_that_a_library_hands_out_is_the_one_that_is_asked_for) {
+  Spec spec;
+  spec.conditions = {Condition::kCopiesOut};
+  spec.is_copy = true;
+  spec.copies_there = false;
+  const auto carrier = [&spec](const Capabilities& target) {
+    const Plan made = plan_of(spec, target, Policy::host());
+    EXPECT_EQ(made.leg_count, 1);
+    EXPECT_EQ(made.bytes_copied, 24);
+    return made.route[0].who;
+  };
+  Request cast;
+  cast.dtype = DType(kDLFloat, 64);
+  EXPECT_EQ(carrier(kHostOnly), Who::kProducer);
+  EXPECT_EQ(plan_of(spec, kHostOnly, Policy::snapshot()).route[0].who, Who::kProducer);
+  EXPECT_EQ(plan_of(spec, kHostOnly, Policy::host(), cast).route[0].who, Who::kEngine);
+  Capabilities aligned = kHostOnly;
+  aligned.alignment = 64;
+  EXPECT_EQ(carrier(aligned), Who::kProducer);
+  spec.address += 4;
+  EXPECT_EQ(carrier(aligned), Who::kEngine);
+  spec.is_copy = false;
+  EXPECT_EQ(carrier(kHostOnly), Who::kEngine);
+}
+
 TEST(Request, a_library_that_densifies_on_a_device_is_not_asked_for_a_second_leg) {
   Spec spec;
   spec.device = Device(kDLCUDA, 0);

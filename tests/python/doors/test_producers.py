@@ -6,8 +6,18 @@ import contextlib
 from typing import Any, ClassVar
 
 import dlbridge_probe as probe
+import numpy as np
 import pytest
-from dlb_support import HOST, Producer, producer_f32, settle
+from dlb_support import (
+    HOST,
+    IS_COPIED,
+    READ_ONLY,
+    Producer,
+    address,
+    is_private,
+    producer_f32,
+    settle,
+)
 
 import dlbridge
 
@@ -322,9 +332,6 @@ def test_a_junk_table_gives_way_to_the_method(attribute: Any) -> None:
     assert dlbridge.to_numpy(producer_f32(kind=kind)).tolist() == VALUES
 
 
-IS_COPIED = 2
-
-
 class Copies(Producer):
     """Its memory cannot be had, as a compressed array's cannot."""
 
@@ -345,6 +352,37 @@ def test_a_copy_of_a_producers_is_none_of_ours_to_call_a_view(convert: Any) -> N
         convert(producer_f32(flags=IS_COPIED), copy=False)
     with dlbridge.no_copies(), pytest.raises(dlbridge.ConversionRefused):
         convert(producer_f32(flags=IS_COPIED))
+
+
+def given_address(made: Any) -> int:
+    """Of the memory that the producer gives out."""
+    return probe.fields(getattr(made, "source", made).capsule())["data"]
+
+
+@pytest.mark.parametrize("how", [{}, {"copy": True}, {"writable": True}, {"policy": "snapshot"}])
+@pytest.mark.parametrize("kind", [Producer, tabled("good")])
+def test_a_copy_of_a_producers_is_copied_no_second_time(kind: Any, how: dict[str, Any]) -> None:
+    made = producer_f32(kind=kind, flags=IS_COPIED)
+    plan = dlbridge.explain(made, "numpy", **how)
+    assert plan.bytes_copied == 24 and plan.notes == ()
+    array = dlbridge.to_numpy(made, **how)
+    assert address(array) == given_address(made) and array.flags.writeable
+
+
+def test_a_copy_of_a_producers_that_is_not_as_it_is_needed_is_copied() -> None:
+    for flags, changes in (
+        (IS_COPIED | READ_ONLY, {}),
+        (IS_COPIED, {"shape": (2, 3), "strides": (1, 2)}),
+        (0, {}),
+    ):
+        made = producer_f32(flags=flags, **changes)
+        array = dlbridge.to_numpy(made, copy=True)
+        assert address(array) != given_address(made) and is_private(array)
+        assert len(made.calls) == 1
+    made = producer_f32(flags=IS_COPIED)
+    assert dlbridge.to_numpy(made, dtype="float64").tolist() == VALUES
+    out = np.empty(6, "f4")
+    assert dlbridge.to_numpy(made, out=out) is out and out.tolist() == VALUES
 
 
 @pytest.mark.parametrize("how", [{"copy": False}, {"policy": "zero_copy"}, {"policy": "strict"}])

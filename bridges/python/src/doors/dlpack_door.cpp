@@ -156,9 +156,11 @@ void describe_taken(Door& door) {
 }
 
 void note_copy(Door& door) {
-  door.source.traits.conditions.add_if((door.taken.flags() & DLPACK_FLAG_BITMASK_IS_COPIED) != 0 &&
-                                           element_count(door.taken.tensor()) != 0,
-                                       Condition::kCopiesOut);
+  Traits& traits = door.source.traits;
+  const bool copied = (door.taken.flags() & DLPACK_FLAG_BITMASK_IS_COPIED) != 0 &&
+                      element_count(door.taken.tensor()) != 0;
+  traits.conditions.add_if(copied, Condition::kCopiesOut);
+  traits.is_copy = copied && !door.taken.readonly() && is_c_contiguous(door.taken.tensor());
 }
 
 void take_by_dlpack(Door& door) {
