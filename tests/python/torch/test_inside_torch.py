@@ -152,7 +152,12 @@ class Watching(TorchDispatchMode):
 
 
 class Passing(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(func)
         return func(*args, **(kwargs or {}))
 
 
@@ -197,6 +202,18 @@ def test_a_real_tensor_crosses_the_same_in_every_mode(
     for each in found:
         assert each.dtype == expected.dtype and each.tobytes() == expected.tobytes()
     assert found[0].flags.writeable == expected.flags.writeable
+
+
+@pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES)
+def test_a_function_mode_sees_nothing_of_what_we_read(road: str, make: Callable[[], Any]) -> None:
+    x = make()
+    with Passing() as mode:
+        to_numpy(x)
+        to_numpy(x, copy=True)
+        dlbridge.from_dlpack(x)
+        dlbridge.explain(x, "numpy")
+        to_torch(array())
+    assert mode.seen == []
 
 
 @pytest.mark.parametrize("make", [array, lambda: array()[::-1], lambda: array().T])

@@ -25,8 +25,8 @@ from dlbridge._torch.devices import (  # noqa: F401
 from dlbridge._torch.storages import guard  # noqa: F401
 from dlbridge._torch.tensors import Tools, describe, unwatched  # noqa: F401
 
-# Where it is entered, a subclass is asked without its own __torch_function__.
-WithoutTorchFunction = torch._C.DisableTorchFunctionSubclass
+# Where it is entered, torch is asked without the __torch_function__ of a subclass or of a mode.
+WithoutTorchFunction = torch._C.DisableTorchFunction
 
 # torch's importer takes versioned capsules since it has an exchange table (2.9).
 TAKES_VERSIONED = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")

@@ -202,11 +202,11 @@ class Tools(NamedTuple):
     ordinary_keys: Any = _ORDINARY
     dtypes: Any = TRIPLES
     forward_mode: Any = torch.autograd.forward_ad.__dict__
-    strided: Any = torch.strided
     tensor: Any = torch.Tensor
     parameter: Any = torch.nn.Parameter
     storage: Any = torch._C.StorageBase
     is_tracing: Any = torch._C._is_tracing
+    in_function_mode: Any = torch._C._is_torch_function_mode_enabled
     count_modes: Any = torch._C._len_torch_dispatch_stack
     in_transform: Any = torch._C._are_functorch_transforms_active
     lift: Any = torch.ops.aten.lift_fresh.default

@@ -82,8 +82,8 @@ struct Tools {
   Ref ordinary_keys = attribute(given, "ordinary_keys");
   Ref dtypes = attribute(given, "dtypes");  // DLPack's triple of each torch.dtype
   Ref forward_mode = attribute(given, "forward_mode");
-  Ref strided = attribute(given, "strided");
   Ref is_tracing = attribute(given, "is_tracing");
+  Ref in_function_mode = attribute(given, "in_function_mode");
   Ref count_modes = attribute(given, "count_modes");
   Ref in_transform = attribute(given, "in_transform");
   Ref lift = attribute(given, "lift");
@@ -92,7 +92,6 @@ struct Tools {
   Ref host_tensor = attribute(given, "host_tensor");
   const DLPackExchangeAPI* table = nullptr;
   DirectGetter dtype;
-  DirectGetter layout;
   DirectGetter requires_grad;
   DirectMethod is_neg;
   DirectMethod is_conj;
@@ -104,7 +103,6 @@ struct Tools {
   Tools() {
     const Ref storage = attribute(given, "storage");
     dtype = {tensor.get(), "dtype"};
-    layout = {tensor.get(), "layout"};
     requires_grad = {tensor.get(), "requires_grad"};
     is_neg = {tensor.get(), "is_neg"};
     is_conj = {tensor.get(), "is_conj"};
@@ -117,7 +115,7 @@ struct Tools {
 
   // Whether an ordinary tensor can be described with these.
   [[nodiscard]] bool complete() const {
-    return table != nullptr && dtype && layout && requires_grad && is_neg && is_conj && data_ptr &&
+    return table != nullptr && dtype && requires_grad && is_neg && is_conj && data_ptr &&
            untyped_storage && storage_data_ptr && storage_nbytes;
   }
 };
@@ -141,12 +139,16 @@ bool is_torchs_own(const Tools& torch, PyObject* tensor) {
   return type == torch.tensor.get() || type == torch.parameter.get();
 }
 
-// While it lives, nothing that is asked of a subclass goes through its __torch_function__, which
-// may do anything.
+bool answers_true(const Ref& question) {
+  return checked(PyObject_CallNoArgs(question.get())).get() == Py_True;
+}
+
+// While it lives, nothing that is asked goes through a __torch_function__, a subclass's or a
+// mode's, which may do anything.
 class WithoutTorchFunction {
  public:
   explicit WithoutTorchFunction(PyObject* tensor) {
-    if (!is_torchs_own(tools(), tensor)) {
+    if (!is_torchs_own(tools(), tensor) || answers_true(tools().in_function_mode)) {
       scope_ = checked(PyObject_CallNoArgs(without_torch_function.get()));
       checked(PyObject_CallMethod(scope_.get(), "__enter__", nullptr));
     }
@@ -165,17 +167,12 @@ class WithoutTorchFunction {
   Ref scope_;
 };
 
-bool answers_true(const Ref& question) {
-  return checked(PyObject_CallNoArgs(question.get())).get() == Py_True;
-}
-
 // Whether nothing changes what the memory means. torch.Tensor itself and Parameter can only be
 // conjugated or negated, or have no memory to be lent, which the exchange table finds; of any other
 // class the dispatch keys are looked at.
 bool is_ordinary(const Tools& torch, PyObject* tensor) {
   if (is_torchs_own(torch, tensor)) {
-    return torch.layout(tensor).get() == torch.strided.get() &&
-           torch.is_neg(tensor).get() == Py_False && torch.is_conj(tensor).get() == Py_False;
+    return torch.is_neg(tensor).get() == Py_False && torch.is_conj(tensor).get() == Py_False;
   }
   const Ref keys = checked(PyObject_CallOneArg(torch.keys_of.get(), tensor));
   const Ref number = checked(PyObject_CallMethodNoArgs(keys.get(), raw_repr_name.get()));
