@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 from dlbridge import _core
@@ -233,6 +234,7 @@ def _add(library: Library) -> None:
         fixes=dict(library.fixes),
     )
     _libraries[library.name] = library
+    _library_for.cache_clear()
 
 
 def _load_file(name: str) -> bool:
@@ -283,6 +285,41 @@ def libraries() -> tuple[Library, ...]:
         look_for(name)
     ours = [_libraries[name] for name in _FILES if name in _libraries]
     return (*ours, *(row for name, row in _libraries.items() if name not in _FILES))
+
+
+def library_for(target: str | ModuleType) -> Library:
+    """The library that ``to`` takes its target for."""
+    if not isinstance(target, (str, ModuleType)):
+        raise TypeError(
+            f"target must be the name of a library or its module, not {type(target).__name__}"
+        )
+    return _library_for(target)
+
+
+@functools.cache  # until another library is registered
+def _library_for(target: str | ModuleType) -> Library:
+    if isinstance(target, ModuleType):
+        full = target.__name__
+        library = library_named(full) or library_named(full.partition(".")[0])
+        if library is None and hasattr(target, "from_dlpack"):
+            # Nobody registered it: it gets what carries the read-only flag.
+            library = Library(
+                name=full,
+                capabilities=Capabilities(
+                    devices=None, strides="non-negative", read_only="honours"
+                ),
+                take=lambda managed: target.from_dlpack(managed),
+            )
+    else:
+        full = target
+        library = library_named(full)
+    if library is None or not library.is_target:
+        known = ", ".join(repr(each.name) for each in libraries() if each.is_target)
+        raise ValueError(
+            f"target {full!r} is unknown; use one of {known}, a module with a from_dlpack(), or "
+            "dlbridge.register() to add it"
+        )
+    return library
 
 
 # The last of each row, by identity: what it can take may be another table now than it was.

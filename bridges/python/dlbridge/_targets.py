@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable
 from types import ModuleType
@@ -12,51 +11,11 @@ from dlbridge import _core
 from dlbridge._errors import ConversionRefused, refused
 from dlbridge._plan import Plan
 from dlbridge._policy import Policy
-from dlbridge._registry import (
-    Capabilities,
-    Library,
-    function_of,
-    libraries,
-    library_named,
-    target_of,
-)
+from dlbridge._registry import Library, function_of, library_for, target_of
 
 
 class SilentCopyWarning(UserWarning):
     """A library made a copy where it had been handed a view, and said nothing."""
-
-
-def library_for(target: str | ModuleType) -> Library:
-    """The library that ``to`` takes its target for."""
-    if isinstance(target, ModuleType):
-        full = target.__name__
-        library = library_named(full) or library_named(full.partition(".")[0])
-        if library is None and hasattr(target, "from_dlpack"):
-            library = _of_module(target)
-    elif isinstance(target, str):
-        full = target
-        library = library_named(target)
-    else:
-        raise TypeError(
-            f"target must be the name of a library or its module, not {type(target).__name__}"
-        )
-    if library is None or not library.is_target:
-        known = ", ".join(repr(each.name) for each in libraries() if each.is_target)
-        raise ValueError(
-            f"target {full!r} is unknown; use one of {known}, a module with a from_dlpack(), or "
-            "dlbridge.register() to add it"
-        )
-    return library
-
-
-@functools.cache
-def _of_module(module: ModuleType) -> Library:
-    """A library that nobody registered: it gets what carries the read-only flag."""
-    return Library(
-        name=module.__name__,
-        capabilities=Capabilities(devices=None, strides="non-negative", read_only="honours"),
-        take=lambda managed: module.from_dlpack(managed),
-    )
 
 
 # What a library is handed, made of the ManagedTensor that it can take.
@@ -91,11 +50,6 @@ def to(
     """
     row = target_of(library_for(target))
     return _core.cross_to(x, row, policy, dtype, copy, device, order, writable, stream, False)
-
-
-def convert_to(library: Library, x: Any, policy: Policy | str | None, *, leaf: bool = False) -> Any:
-    """An array or tensor, or a tree of them, as the library's. ``leaf``: ``x`` is one of a tree."""
-    return _core.cross_to(x, target_of(library), policy, None, None, None, None, None, None, leaf)
 
 
 def hand_over(library: Library, managed: _core.ManagedTensor, view: bool, may_copy: bool) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dlbridge import _core, libraries
 from dlbridge._policy import Policy
-from dlbridge._targets import convert_to, library_for
+from dlbridge._registry import library_for, target_of
 
 # Whether it is an array or a tensor of any library. Buffers and NumPy's scalars are not.
 is_array = _core.is_array
@@ -46,42 +46,12 @@ def converted(
     target: Any,
     *,
     policy: Policy | str | None = None,
-    pairs: list[tuple[Any, Any]] | None = None,
+    met: dict[int, tuple[Any, Any]] | None = None,
 ) -> Any:
     """The tree with its arrays in ``target``; every other leaf stays as it is.
 
-    One wait for all that comes from devices. An array that occurs twice crosses once. ``pairs`` is
-    given each array and what became of it.
+    One wait for all that comes from devices. An array that occurs twice crosses once. ``met`` is
+    given each array and what became of it, by the array's id, in their order.
     """
-    library = library_for(target)
-    torch: Any = sys.modules.get("torch")
-    to_host = torch is not None and library.name == "numpy"
-    done: dict[int, tuple[Any, Any]] = {}
-    on_their_way: dict[int, Any] = {}
-
-    def convert(leaf: Any) -> Any:
-        if not is_array(leaf):
-            return leaf
-        if id(leaf) not in done:
-            if to_host and isinstance(leaf, torch.Tensor) and not leaf.is_cpu:
-                result = _core.to_numpy(leaf, policy=policy, async_=True)
-                on_their_way[id(result)] = leaf
-            else:
-                result = convert_to(library, leaf, policy, leaf=True)
-            done[id(leaf)] = leaf, result
-        return done[id(leaf)][1]
-
-    def arrived(leaf: Any) -> Any:
-        if id(leaf) not in on_their_way:
-            return leaf
-        result = leaf.result()
-        source = on_their_way[id(leaf)]
-        done[id(source)] = source, result
-        return result
-
-    result = mapped(tree, convert)
-    if on_their_way:
-        result = mapped(result, arrived)
-    if pairs is not None:
-        pairs += done.values()
-    return result
+    row = target_of(library_for(target))
+    return _core.cross_arrays(tree, row, policy, {} if met is None else met)

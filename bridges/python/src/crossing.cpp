@@ -1,9 +1,11 @@
 #include "crossing.hpp"
 
 #include <string>
+#include <vector>
 
 #include "doors/dlpack_door.hpp"
 #include "registry.hpp"
+#include "targets/pending_target.hpp"
 
 namespace dlbridge::python {
 namespace {
@@ -91,6 +93,12 @@ Ref plan_of_opened(PyObject* object, const Way& way, const Target& target, const
                       : std::move(told);
 }
 
+void tell(PyObject* met, PyObject* array, const Ref& became) {
+  const Ref id = checked(PyLong_FromVoidPtr(array));
+  const Ref pair = checked(PyTuple_Pack(2, array, became.get()));
+  checked(PyDict_SetItem(met, id.get(), pair.get()));
+}
+
 }  // namespace
 
 Ref cross_by_parts(const Plan& decided, const Door& door, const Target& target,
@@ -101,6 +109,37 @@ Ref cross_by_parts(const Plan& decided, const Door& door, const Target& target,
   return apart.object ? checked(PyObject_CallMethod(apart.object.get(), "together", "(O)",
                                                     apart.passed.get()))
                       : Ref();
+}
+
+Ref cross_arrays(PyObject* tree, const Target& target, const Call& call, PyObject* met) {
+  const PendingTarget begins(Py_None, Gives::kPendingIfBegun);
+  const bool to_host = &target == &kToNumPy;
+  const Target& through = to_host ? static_cast<const Target&>(begins) : target;
+  std::vector<std::pair<PyObject*, PyObject*>> begun;  // arrays, and what they are waited for by
+  Ref crossed = map_leaves(tree, [&](PyObject* leaf) {
+    if (!is_array(leaf)) {
+      return Ref::borrow(leaf);
+    }
+    Ref became = cross(leaf, through, call);
+    tell(met, leaf, became);
+    if (is_pending(became.get())) {
+      begun.emplace_back(leaf, became.get());
+    }
+    return became;
+  });
+  if (begun.empty()) {
+    return crossed;
+  }
+  return map_leaves(crossed.get(), [&](PyObject* leaf) {
+    for (const auto& [array, pending] : begun) {
+      if (leaf == pending) {
+        Ref arrived = checked(PyObject_CallMethod(pending, "result", nullptr));
+        tell(met, array, arrived);
+        return arrived;
+      }
+    }
+    return Ref::borrow(leaf);
+  });
 }
 
 Ref explain_crossing(PyObject* object, const Target& target, const Call& call) {

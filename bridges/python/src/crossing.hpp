@@ -95,6 +95,11 @@ template <typename AnyTarget>
   return cross(object, *way, target, call);
 }
 
+/// The arrays of a tree cross, and its other leaves stay. One wait for all that comes from devices.
+/// `met`, a dict, is told of each array, by its id, with what became of it.
+[[nodiscard]] Ref cross_arrays(PyObject* tree, const Target& target, const Call& call,
+                               PyObject* met);
+
 /// The Plan of a crossing, which stops there.
 [[nodiscard]] Ref explain_crossing(PyObject* object, const Target& target, const Call& call);
 

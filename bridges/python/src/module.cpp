@@ -75,7 +75,7 @@ Arguments<Count> keywords_of(const char* function, const std::array<const char*,
     }
     call = call_into(out, call);
   }
-  return cross(x, PendingTarget(out, pending != 0), call);
+  return cross(x, PendingTarget(out, pending != 0 ? Gives::kPending : Gives::kArray), call);
 }
 
 PyObject* to_numpy(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
@@ -194,6 +194,19 @@ PyObject* cross_to(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
   });
 }
 
+// cross_arrays(tree, target, policy, met): the arrays of a tree cross, its other leaves stay.
+PyObject* cross_arrays_in_python(PyObject* /*module*/, PyObject* const* arguments,
+                                 Py_ssize_t count) {
+  return guarded([&]() -> PyObject* {
+    drain_releases();
+    const Watch watch;
+    only_argument("cross_arrays", arguments, count, 4);
+    Call call = read_call({.policy = arguments[2]});
+    call.request.leaf = true;
+    return cross_arrays(arguments[0], target_in(arguments[1]), call, arguments[3]).release();
+  });
+}
+
 // hold(managed, other): the same tensor, which keeps another object alive for as long as it lives.
 PyObject* hold(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
   return guarded([&]() -> PyObject* {
@@ -271,6 +284,7 @@ PyMethodDef functions[] = {
      "A DLPack capsule of x: \"dltensor_versioned\", or \"dltensor\" for a max_version below 1."},
     {"explain_plan", as_function(explain_plan), METH_FASTCALL, nullptr},
     {"cross_to", as_function(cross_to), METH_FASTCALL, nullptr},
+    {"cross_arrays", as_function(cross_arrays_in_python), METH_FASTCALL, nullptr},
     {"add_library", as_function(add_library), METH_VARARGS | METH_KEYWORDS, nullptr},
     {"new_target", as_function(new_target), METH_VARARGS | METH_KEYWORDS, nullptr},
     {"capability_fields", capability_fields, METH_NOARGS, nullptr},

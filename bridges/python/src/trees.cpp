@@ -358,18 +358,23 @@ Ref map_tree(PyObject* x, const std::function<Ref(PyObject*)>& convert) {
   return result;
 }
 
+Ref map_leaves(PyObject* x, const std::function<Ref(PyObject*)>& change) {
+  Walk walk(Over::kLeaves, change);
+  return with_place(walk, [&] { return walk.any(x); });
+}
+
+bool is_array(PyObject* x) {
+  const Way* way = way_into(x);
+  return way == nullptr ? !is_plain_leaf(x) && is_read_by_library(x)
+                        : way != &kBufferWay && way != &kNumPyScalarWay && way != &kCapsuleWay;
+}
+
 PyObject* is_tensor_in_python(PyObject* /*module*/, PyObject* x) {
   return guarded([&] { return PyBool_FromLong(way_into(x) != nullptr ? 1 : 0); });
 }
 
 PyObject* is_array_in_python(PyObject* /*module*/, PyObject* x) {
-  return guarded([&] {
-    const Way* way = way_into(x);
-    const bool array = way == nullptr
-                           ? !is_plain_leaf(x) && is_read_by_library(x)
-                           : way != &kBufferWay && way != &kNumPyScalarWay && way != &kCapsuleWay;
-    return PyBool_FromLong(array ? 1 : 0);
-  });
+  return guarded([&] { return PyBool_FromLong(is_array(x) ? 1 : 0); });
 }
 
 PyObject* map_tree_in_python(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
@@ -383,9 +388,7 @@ PyObject* map_tree_in_python(PyObject* /*module*/, PyObject* const* arguments, P
 PyObject* map_leaves_in_python(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
   return guarded([&] {
     require_two(count, "map_leaves");
-    const auto convert = calling(arguments[1]);
-    Walk walk(Over::kLeaves, convert);
-    return with_place(walk, [&] { return walk.any(arguments[0]); }).release();
+    return map_leaves(arguments[0], calling(arguments[1])).release();
   });
 }
 

@@ -16,6 +16,14 @@ namespace dlbridge::python {
 /// for a tree that has leaves but no tensor.
 [[nodiscard]] Ref map_tree(PyObject* x, const std::function<Ref(PyObject*)>& convert);
 
+/// The tree with `change(leaf)` for every leaf, tensors and others; a part in which nothing changes
+/// stays the same object.
+[[nodiscard]] Ref map_leaves(PyObject* x, const std::function<Ref(PyObject*)>& change);
+
+/// Whether the leaf is an array or a tensor of any library: buffers, capsules and NumPy's scalars
+/// are not.
+[[nodiscard]] bool is_array(PyObject* x);
+
 /// Functions of the module: see _core.pyi.
 PyObject* is_tensor_in_python(PyObject* module, PyObject* x);
 PyObject* is_array_in_python(PyObject* module, PyObject* x);

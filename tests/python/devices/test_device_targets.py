@@ -26,6 +26,7 @@ from guarded_sources import (
 )
 
 import dlbridge
+from dlbridge.trees import converted
 
 pytestmark = pytest.mark.usefixtures("guarded_device")
 
@@ -189,3 +190,25 @@ def test_async_of_host_memory_is_there_at_once() -> None:
     pending = dlbridge.to_numpy(VALUES, async_=True)
     assert pending.done()
     assert pending.result() is VALUES
+
+
+# --- arguments of a function ---------------------------------------------------------------------
+
+
+@each_producer
+def test_arguments_on_a_device_arrive_beside_others_in_their_order(make: Any) -> None:
+    stream = guarded.make_stream()
+    sources = [make(VALUES, stream=stream, late=True) for _ in range(2)]
+    own = dlbridge.to_numpy(VALUES, async_=True)
+    met: dict[int, Any] = {}
+
+    def convert() -> Any:
+        tree = {"x": [*sources, sources[0]], "host": VALUES, "own": own}
+        return converted(tree, "numpy", met=met)
+
+    found = while_held(convert, stream)
+    assert [given for given, _ in met.values()] == [*sources, VALUES]
+    for array in found["x"]:
+        same(array, VALUES)
+    assert found["x"][2] is found["x"][0] is met[id(sources[0])][1]
+    assert found["host"] is VALUES and found["own"] is own

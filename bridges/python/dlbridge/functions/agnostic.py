@@ -46,12 +46,19 @@ def returns_like(x: Any, /) -> Callable[[Any], Any]:
             "returns_like() needs an array of a library that takes arrays, and no such library is "
             f"known of a {type(first).__qualname__}; dlbridge.register() makes it known"
         )
-    return functools.partial(
-        _like, name, first.device if name == "torch" and not first.is_cpu else None
-    )
+    return functools.partial(_all_like, name, _device_of(name, first))
 
 
-def _like(name: str, device: Any, answer: Any) -> Any:
+def _device_of(name: str, first: Any) -> Any:
+    return first.device if name == "torch" and not first.is_cpu else None
+
+
+def _all_like(name: str, device: Any, answer: Any) -> Any:
+    return mapped(answer, _like(name, device))
+
+
+def _like(name: str, device: Any) -> Callable[[Any], Any]:
+    """What brings a leaf to the library, on that device."""
     target: Any = name if libraries.named(name) is not None else sys.modules[name]
 
     def like(leaf: Any) -> Any:
@@ -61,7 +68,7 @@ def _like(name: str, device: Any, answer: Any) -> Any:
             return to(leaf, target, dtype=_dtype_in(name, leaf), device=device)
         return leaf
 
-    return mapped(answer, like)
+    return like
 
 
 def _dtype_in(name: str, answer: Any) -> Any:
@@ -85,32 +92,26 @@ class _Accepting(Wrapped):
     ) -> None:
         super().__init__(function)
         self.target = target
+        own = target if isinstance(target, str) else target.__name__.partition(".")[0]
+        self.not_foreign = (own, None)
         self.policy = policy
         self.function = function
         if sys.version_info >= (3, 12) and inspect.iscoroutinefunction(function):
             inspect.markcoroutinefunction(self)  # for whoever looks before it calls
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        pairs: list[tuple[Any, Any]] = []
+        met: dict[int, tuple[Any, Any]] = {}
         given = {"*arguments": arguments, "**named": named}
-        here = converted(given, self.target, policy=self.policy, pairs=pairs)
+        here = converted(given, self.target, policy=self.policy, met=met)
         answer = self.function(*here["*arguments"], **here["**named"])
-        own = self.target
-        if isinstance(own, ModuleType):
-            own = own.__name__.partition(".")[0]
-        foreign = next(
-            (
-                given
-                for given, arrived in pairs
-                if arrived is not given and library_of(given) not in (own, None)
-            ),
-            None,
-        )
-        if foreign is None:
+        for foreign, arrived in met.values():
+            if arrived is not foreign and (name := library_of(foreign)) not in self.not_foreign:
+                break
+        else:
             return answer
         # The same objects as arrived are the caller's own; held, for as long as they may come back.
-        known = {id(arrived): (given, arrived) for given, arrived in pairs}
-        like = returns_like(foreign)
+        known = {id(arrived): (given, arrived) for given, arrived in met.values()}
+        like = _like(name, _device_of(name, foreign))
 
         def back(leaf: Any) -> Any:
             return known[id(leaf)][0] if id(leaf) in known else like(leaf)

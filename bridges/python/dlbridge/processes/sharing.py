@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from dlbridge import _core
 from dlbridge._core import ManagedTensor
-from dlbridge._targets import library_for, to
+from dlbridge._registry import library_for
+from dlbridge._targets import to
 from dlbridge.processes.shared import SHARED, TREE, Mode, Shared, shared_of
 
 if TYPE_CHECKING:

@@ -77,6 +77,10 @@ Ref pending(PyObject* arriving, PyObject* array) {
 
 }  // namespace
 
+bool is_pending(PyObject* object) {
+  return reinterpret_cast<PyObject*>(Py_TYPE(object)) == pending_array.get();
+}
+
 Call call_into(PyObject* out, const Call& call) {
   if (!NumPy::is_array(out)) {
     raise(PyExc_TypeError,
@@ -90,14 +94,19 @@ Call call_into(PyObject* out, const Call& call) {
   return copying;
 }
 
+Ref PendingTarget::there(Ref array) const {
+  return gives_ == Gives::kPending ? pending(Py_None, array.get()) : std::move(array);
+}
+
 Ref PendingTarget::itself(const Door& door, const Plan& plan) const {
-  return pending(Py_None, kToNumPy.itself(door, plan).get());
+  return there(kToNumPy.itself(door, plan));
 }
 
 Ref PendingTarget::deliver(Door& door, const Plan& plan, const Call& /*call*/) const {
   // A cast that has to be checked is the host's: it cannot be begun only.
   const bool checks = plan.has(Step::kCast) && !always_fits(door.source.tensor.dtype, plan.dtype);
-  if (pending_ && plan.leg_count == 1 && plan.route[0].who == Who::kRuntime && !checks) {
+  if (gives_ != Gives::kArray && plan.leg_count == 1 && plan.route[0].who == Who::kRuntime &&
+      !checks) {
     return begun(door, plan);
   }
   Ref array = Ref::borrow(out_);
@@ -107,7 +116,7 @@ Ref PendingTarget::deliver(Door& door, const Plan& plan, const Call& /*call*/) c
     const Out there(out_, door.source, plan);
     (void)detail::carry(door, plan, {&there.tensor()});
   }
-  return pending_ ? pending(Py_None, array.get()) : std::move(array);
+  return there(std::move(array));
 }
 
 Ref PendingTarget::begun(Door& door, const Plan& plan) const {
