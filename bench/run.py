@@ -26,7 +26,6 @@ import bulk
 import columns
 import crossings
 import features
-import numpy as np
 import processes
 import torch
 from measure import Figure, machine, measure, print_table
@@ -63,22 +62,25 @@ def cost_of_import() -> dict[str, float]:
 
 
 def cost_by_size() -> dict[str, list[float]]:
-    """Nanoseconds of a view by the bytes of the tensor, 1 KB to 10 GB; nothing is touched."""
-    sizes = [10**power for power in range(3, 11)]
+    """Nanoseconds of a view and of a copy by the bytes of the tensor, 1 B to 4 GiB."""
+    sizes = [4**power for power in range(17)]
     found: dict[str, list[float]] = {"bytes": [float(size) for size in sizes]}
     for size in sizes:
-        tensor = torch.empty(size, dtype=torch.uint8)
-        array = np.empty(size, np.uint8)
-        known = {"t": tensor, "a": array, "d": dlbridge, "torch": torch}
-        for name, call in (
-            ("to_numpy(t)", "d.to_numpy(t)"),
-            ("t.numpy()", "t.numpy()"),
-            ("to_torch(a)", "d.to_torch(a)"),
-            ("torch.from_numpy(a)", "torch.from_numpy(a)"),
+        tensor = torch.ones(size, dtype=torch.uint8)
+        known = {"t": tensor, "a": tensor.numpy(), "d": dlbridge, "torch": torch}
+        for call in (
+            "d.to_numpy(t)",
+            "t.numpy()",
+            "d.to_torch(a)",
+            "torch.from_numpy(a)",
+            "d.to_numpy(t, copy=True)",
+            "t.clone().numpy()",
         ):
-            timer = timeit.Timer(call, globals=known)
-            best = min(timer.repeat(15, 2000)) / 2000 * 1e9
-            found.setdefault(name, []).append(best)
+            copies = "copy" in call or "clone" in call
+            calls = max(1, min(2000, 2**22 // size)) if copies else 2000
+            rounds = 3 if copies and size > 2**28 else 15
+            best = min(timeit.repeat(call, globals=known, number=calls, repeat=rounds)) / calls
+            found.setdefault(call.removeprefix("d."), []).append(best * 1e9)
     return found
 
 
@@ -97,11 +99,11 @@ def plot(figures: list[Figure], by_size: dict[str, list[float]], path: str) -> N
     left.legend(fontsize=8)
     for name, times in by_size.items():
         if name != "bytes":
-            right.plot(by_size["bytes"], times, marker="o", label=name)
-    right.set_xscale("log")
-    right.set_ylim(bottom=0)
+            right.plot(by_size["bytes"], times, marker="o", markersize=3, label=name)
+    right.set_xscale("log", base=2)
+    right.set_yscale("log")
     right.set_xlabel("bytes of the tensor")
-    right.set_ylabel("nanoseconds of a view")
+    right.set_ylabel("nanoseconds of a view or a copy")
     right.legend(fontsize=8)
     chart.savefig(path)
 

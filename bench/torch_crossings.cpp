@@ -25,6 +25,8 @@ void out_ours(benchmark::State& state) {
   }
 }
 BENCHMARK(out_ours)->Name("tensor to managed tensor/ours");
+// Each thread has a tensor of its own.
+BENCHMARK(out_ours)->Name("tensors to managed tensors at once")->Threads(1)->Threads(2);
 
 void out_torch(benchmark::State& state) {
   const at::Tensor tensor = example();
@@ -45,6 +47,7 @@ void in_ours(benchmark::State& state) {
   }
 }
 BENCHMARK(in_ours)->Name("managed tensor to tensor/ours");
+BENCHMARK(in_ours)->Name("managed tensors to tensors at once")->Threads(1)->Threads(2);
 
 void in_torch(benchmark::State& state) {
   const at::Tensor tensor = example();
