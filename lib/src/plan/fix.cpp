@@ -84,18 +84,19 @@ const Advice& advice_of(Dialect dialect) {
   return kCpp;
 }
 
-// Where `x` stands by itself in a call, or npos.
-std::size_t place_of_x(std::string_view call) {
+// The call with that in the place of every `x` that stands by itself.
+std::string applied(std::string_view call, std::string_view to) {
   const auto is_part_of_a_name = [&](std::size_t i) {
     return i < call.size() && (std::isalnum(static_cast<unsigned char>(call[i])) != 0 ||
                                call[i] == '_' || call[i] == '"');
   };
-  for (std::size_t i = call.find('x'); i != std::string_view::npos; i = call.find('x', i + 1)) {
-    if (!is_part_of_a_name(i + 1) && (i == 0 || !is_part_of_a_name(i - 1))) {
-      return i;
-    }
+  std::string text;
+  for (std::size_t i = 0; i < call.size(); ++i) {
+    const bool alone =
+        call[i] == 'x' && !is_part_of_a_name(i + 1) && (i == 0 || !is_part_of_a_name(i - 1));
+    text += alone ? to : call.substr(i, 1);
   }
-  return std::string_view::npos;
+  return text;
 }
 
 class Adviser {
@@ -253,11 +254,11 @@ class Adviser {
       if (end != std::string::npos) {
         losses += (losses.empty() ? "" : "; ") + text.substr(end + 2, text.size() - end - 3);
       }
-      const std::size_t x = place_of_x(call);
-      if (all.empty() || x == std::string::npos) {
+      const std::string chained = applied(call, all);
+      if (all.empty() || chained == call) {
         all += (all.empty() ? "" : " and ") + call;
       } else {
-        all = std::string(call).replace(x, 1, all);
+        all = chained;
       }
     });
     if (!complete) {

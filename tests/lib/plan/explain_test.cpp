@@ -133,6 +133,15 @@ TEST(Explain, of_a_refusal_says_what_was_met_why_and_what_works) {
        "would not see a write "
        "through the view); use policy=\"host\" for a read-only view, or x.detach()",
        "policy=\"host\" for a read-only view, or x.detach()"},
+      {with({Condition::kInGraph, Condition::kDispatchSubclass}),
+       Policy::strict(),
+       kHostOnly,
+       {},
+       "cannot view a shelf.Book that requires grad and of a subclass with __torch_dispatch__ () "
+       "as Host (requires_grad is set, and autograd would not see a write through the view; its "
+       "own rules for what its values are would be passed by); use "
+       "copied(x.detach(), x.detach().size)",
+       "copied(x.detach(), x.detach().size)"},
       {with({Condition::kConjBit, Condition::kNegBit}),
        Policy::strict(),
        kHostOnly,

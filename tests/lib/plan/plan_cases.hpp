@@ -20,6 +20,7 @@ inline constexpr Library kShelf{
     .fixes = {{
         {Condition::kInGraph, "x.detach()"},
         {Condition::kConjBit, "x.resolve_conj()"},
+        {Condition::kDispatchSubclass, "copied(x, x.size)"},
         {Condition::kQuantised, "x.dequantize()"},
         {Condition::kMasked, "x.filled()"},
     }},

@@ -233,7 +233,9 @@ class Dispatching(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         with no_dispatch():
-            return func(*args, **(kwargs or {}))
+            made = func(*args, **(kwargs or {}))
+            is_plain = isinstance(made, torch.Tensor) and not isinstance(made, cls)
+            return torch.Tensor._make_subclass(cls, made) if is_plain else made
 
 
 simple("wrapper subclass", lambda: Wrapper(values()))

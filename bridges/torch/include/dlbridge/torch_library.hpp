@@ -22,7 +22,9 @@ inline constexpr Library kTorch{
         {Condition::kFunctorch, "the call outside the transform"},
         {Condition::kFunctionalised, "torch._from_functional_tensor(x)"},
         {Condition::kUninitialised, "a forward pass of its module before, or x.materialize(shape)"},
-        {Condition::kDispatchSubclass, "x.as_subclass(torch.Tensor)"},
+        // Its rules say what is written; what they return may be of its class again.
+        {Condition::kDispatchSubclass,
+         "torch.empty(x.shape, dtype=x.dtype, device=x.device).copy_(x)"},
         {Condition::kOverlap, "x.contiguous()"},
         {Condition::kOtherDevice, "x.cpu()"},
         {Condition::kNoWayToDevice, "x.cpu()"},
