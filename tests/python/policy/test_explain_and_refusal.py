@@ -214,7 +214,7 @@ WORDS = {
     "bfloat16": "bfloat16",
     "int4": "int4",
     "complex32": "complex32",
-    "65 dims": "65|dimensions",
+    "65 dims": r"of 65 dimensions as NumPy \(NumPy takes at most \d+\)$",
 }
 
 

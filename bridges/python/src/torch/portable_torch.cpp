@@ -50,9 +50,17 @@ void fill(const Ref& described, Source& source) {
   for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(conditions.get()); ++i) {
     source.traits.conditions.add(static_cast<Condition>(integer_in(conditions.get(), i)));
   }
+  source.tensor.dtype = dtype_in(attribute(described, "dtype").get()).dl();
+  const Ref device = attribute(described, "device");
+  const Device place(static_cast<std::int32_t>(integer_in(device.get(), 0)),
+                     static_cast<std::int32_t>(integer_in(device.get(), 1)));
+  source.tensor.device = place.dl();
+  source.traits.stream_known = source.traits.maybe_pinned = place.type == kDLCPU;
+  source.detail = text_of(attribute(described, "detail").get());
+  source.fix = text_of(attribute(described, "fix").get());
   const Ref shape = attribute(described, "shape");
   source.tensor.ndim = static_cast<std::int32_t>(PyTuple_GET_SIZE(shape.get()));
-  if (source.tensor.ndim > kMaxDimensions) {
+  if (source.tensor.ndim > kMaxDimensions) {  // for which there is no room
     source.traits.conditions.add(Condition::kTooManyDimensions);
     return;
   }
@@ -62,14 +70,6 @@ void fill(const Ref& described, Source& source) {
   if (PyTuple_GET_SIZE(strides.get()) != 0) {  // a sparse layout has none
     source.tensor.strides = integers_in(strides.get(), source.room.data() + kMaxDimensions);
   }
-  source.tensor.dtype = dtype_in(attribute(described, "dtype").get()).dl();
-  const Ref device = attribute(described, "device");
-  const Device place(static_cast<std::int32_t>(integer_in(device.get(), 0)),
-                     static_cast<std::int32_t>(integer_in(device.get(), 1)));
-  source.tensor.device = place.dl();
-  source.traits.stream_known = source.traits.maybe_pinned = place.type == kDLCPU;
-  source.detail = text_of(attribute(described, "detail").get());
-  source.fix = text_of(attribute(described, "fix").get());
 }
 
 // What an ordinary tensor is asked for directly, in C. A torch that lacks one of these, or an
