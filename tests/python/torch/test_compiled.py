@@ -211,6 +211,7 @@ def compiled(function: Callable[..., Any], backend: str = "eager") -> Callable[.
 def no_warning() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "Guards may run slower on Python")  # of 3.13.0 alone
         yield
 
 
@@ -312,7 +313,9 @@ def test_what_torchs_doors_cannot_say_ends_the_graph_without_a_warning(
     expected = outcome(around, make())
     assert outcome(torch.compile(around, backend=graphs), make()) == expected
     assert graphs.frame_count > 0
-    with pytest.raises(torch._dynamo.exc.Unsupported, match="outside of what is compiled"):
+    # torch 2.8 ends it at a block in words of its own.
+    words = "outside of what is compiled|SKIPPED INLINING .*__enter__"
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=words):
         compiled(around)(make())
 
 

@@ -18,13 +18,14 @@ from dlbridge._torch.devices import DTYPES
 from dlbridge.ledger.blocks import open_blocks
 
 # ml_dtypes adds its names to NumPy's, and torch's .numpy() does not know them.
-_DTYPES = {
+_DTYPES: dict[Any, torch.dtype] = {
     name: getattr(torch, name)
     for name in DTYPES
     if name in np.sctypeDict and np.dtype(name).isbuiltin == 1
 }
-# Python's own types, as NumPy takes them.
-_DTYPES |= {"float": torch.float64, "int": torch.int64, "complex": torch.complex128}
+# The types themselves, and Python's own, as NumPy takes them. torch 2.8 does not trace their names.
+_DTYPES |= {np.dtype(name).type: dtype for name, dtype in _DTYPES.items()}
+_DTYPES |= {float: torch.float64, int: torch.int64, complex: torch.complex128}
 _NUMPYS = frozenset(_DTYPES.values())
 _TENSORS = (torch.Tensor, torch.nn.Parameter)
 _ARRAYS = (np.ndarray,)  # torch 2.8 does not trace that the type is this one
@@ -100,9 +101,7 @@ def _is_plain(x: Any) -> bool:
 
 def _as_torchs(dtype: Any) -> Any:
     """The torch.dtype of NumPy's, or None."""
-    if isinstance(dtype, type):
-        dtype = dtype.__name__
-    elif isinstance(dtype, np.dtype):
+    if isinstance(dtype, np.dtype):
         dtype = dtype.name if dtype.isnative else None
     found = _DTYPES.get(dtype, dtype)
     return found if found in _NUMPYS else None
