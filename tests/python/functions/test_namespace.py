@@ -14,12 +14,12 @@ import pytest
 import torch
 from dlb_support import shares
 from scipy import ndimage
-from sklearn.cluster import KMeans
 
 import dlbridge
 from dlbridge.trees import leaves, mapped
 
 jax = pytest.importorskip("jax")
+KMeans = pytest.importorskip("sklearn.cluster").KMeans
 pytestmark = pytest.mark.keeps_sources  # JAX keeps constants
 
 

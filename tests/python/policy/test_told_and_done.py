@@ -6,6 +6,7 @@ import array
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy_sources
 import pytest
 import torch
 import torch_sources
-from dlb_support import PRESETS, READ_ONLY, ROADS, producer_f32
+from dlb_support import NUMPY_2, PRESETS, READ_ONLY, ROADS, producer_f32
 
 import dlbridge
 
@@ -33,7 +34,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "alias": {"policy": dlbridge.host.replace(readonly="alias", grad="detach_writable")},
     "copies": {"policy": dlbridge.host.replace(overlap="copy", mutable="copy", grad="refuse")},
 }
-TARGETS = ("numpy", "torch", "dlbridge", "jax")
+TARGETS = ("numpy", "torch", "dlbridge", *(["jax"] if find_spec("jax") else []))
 
 
 def of_producer(flags: int) -> Callable[[], Any]:
@@ -73,7 +74,7 @@ def memory_of(x: Any) -> tuple[int, int] | None:
             storage = x.untyped_storage()
             return storage.data_ptr(), storage.data_ptr() + storage.nbytes()
         if isinstance(x, np.ndarray):
-            return np.lib.array_utils.byte_bounds(x)
+            return (np.lib.array_utils if NUMPY_2 else np).byte_bounds(x)
         start = None if type(x).__name__ == "PyCapsule" else dlbridge.from_dlpack(x).data_ptr
         return None if start is None else (start, start + 1)
     except (RuntimeError, NotImplementedError, BufferError, TypeError, ValueError):
