@@ -91,22 +91,32 @@ def test_torch_may_be_imported_before_or_after() -> None:
         assert out == "3.0\n"
 
 
-def test_without_torch_its_own_absence_is_told_and_the_rest_works() -> None:
+@pytest.mark.parametrize(
+    ("torch_of_the_path", "what_is_raised"),
+    [
+        ("None", "ModuleNotFoundError"),  # as if it were not installed
+        ("types.ModuleType('torch')", "AttributeError"),  # a folder that a broken install left
+    ],
+)
+def test_without_a_torch_its_absence_is_told_and_the_rest_works(
+    torch_of_the_path: str, what_is_raised: str
+) -> None:
     out = run_python(
         "-c",
-        """
-import sys
-sys.modules["torch"] = None  # as if it were not installed
+        f"""
+import sys, types
+sys.modules["torch"] = {torch_of_the_path}
 import dlbridge, numpy as np
 doors = [dlbridge.to_torch, lambda x: dlbridge.to_torch([x]), lambda x: dlbridge.to(x, "torch")]
 doors += [lambda x: dlbridge.explain(x, "torch")]
 for door in doors * 2:
     try:
         door(np.ones(3))
-    except ModuleNotFoundError as error:
+    except {what_is_raised} as error:
         assert "torch" in str(error)
     else:
         raise AssertionError
+assert dlbridge.to_numpy([np.ones(2)])[0].sum() == 2
 print(dlbridge.to_numpy(dlbridge.from_dlpack(b"abc")))
 """,
     )
