@@ -56,7 +56,7 @@ if [ -n "$$missing" ]; then
 fi
 endef
 
-.PHONY: help demo test wheels matrix libraries peers load doctor sanitize bench instructions fuzz tsan clang package site-check build build-asan build-tsan build-fuzz format format-check lint docs mutants nightly clean test-gpu bench-gpu
+.PHONY: help demo test wheels matrix libraries peers load doctor sanitize bench instructions fuzz tsan clang package site-check matrix-turn build build-asan build-tsan build-fuzz format format-check lint docs mutants nightly clean test-gpu bench-gpu
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -105,6 +105,11 @@ matrix: $(READY) ## Run the Python tests on the wheels, with many torches and Nu
 	$(PY) -m pip install -q --disable-pip-version-check -r requirements/wheels.txt
 	$(PY) cmake/matrix.py $(if $(PYTHONS),--pythons $(PYTHONS)) $(if $(TORCHES),--torches $(TORCHES)) \
 	  $(if $(NUMPYS),--numpys $(NUMPYS)) $(if $(THIRD),--third $(THIRD)) --jobs $(JOBS) $(PYTEST_ARGS)
+
+# The number of commits says whose turn it is.
+matrix-turn: build ## Run some Python tests on a wheel, with one torch and NumPy of the matrix in turn
+	$(PY) -m pip install -q --disable-pip-version-check -r requirements/wheels.txt
+	$(PY) cmake/matrix.py --turn $$(git rev-list --count HEAD) --jobs $(JOBS) -q tests/python/crossing tests/python/types $(PYTEST_ARGS)
 
 doctor: build $(LIBRARIES_READY) ## Examine all of these libraries; leaves build/doctor.{json,html,md}
 	export OCL_ICD_FILENAMES=$(abspath $(LIBRARIES_VENV))/lib/libintelocl.so

@@ -1,10 +1,14 @@
 """The Python suite on installed wheels, for Pythons, torches and NumPys; leaves docs/matrix.md.
 
     python cmake/matrix.py [--pythons 3.12] [--torches 2.8.0] [--numpys 1.26.4] [--third 0]
+    python cmake/matrix.py --turn 7
 
 A cell of the matrix is an environment of its own, in a cache: the wheel of `make wheels`, that
 NumPy, and that torch without what is for CUDA only (torch_runtime.py). Its row in the table is
 replaced. What else is said is said to pytest.
+
+A turn is for CI: one of the cells of this Python, with a wheel that is built for it, and with the
+tests' modules of build/. The table is left alone.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from xml.etree import ElementTree
 
 from torch_headers import files_of, python_tag
 from torch_runtime import torch_needs, unpack_runtime
-from wheels import CACHE, PYTHONS, SOURCES, interpreter, torches_for
+from wheels import CACHE, PYTHONS, SOURCES, build, interpreter, torches_for
 
 PLACE = CACHE.parent / "matrix"
 TABLE = SOURCES / "docs" / "matrix.md"
@@ -95,42 +99,59 @@ def environment(name: str, python: str, *needs: str | Path) -> Path:
     return place / "bin" / "python"
 
 
-def with_wheel(cell: Cell) -> Path:
+def built_wheel(python: str) -> Path:
+    wheels = sorted((SOURCES / "dist").glob(f"dlbridge-*{python_tag(python)}*.whl"))
+    if not wheels:
+        raise SystemExit(f"there is no wheel for Python {python}: make wheels")
+    return wheels[-1]
+
+
+def fresh_wheel(cell: Cell) -> Path:
+    """With the one companion, and nothing for CUDA, which takes longer than all else."""
+    folder = SOURCES / "build-matrix" / "wheels"
+    folder.mkdir(parents=True, exist_ok=True)
+    return build(cell.python, [cell.torch], folder, "DLBRIDGE_CUDA=OFF")
+
+
+def with_wheel(cell: Cell, wheel: Path) -> Path:
     """The Python of the cell's environment."""
     torch = unpack_runtime(cell.torch, cell.python, PLACE)
-    wheels = sorted((SOURCES / "dist").glob(f"dlbridge-*{python_tag(cell.python)}*.whl"))
-    if not wheels:
-        raise SystemExit(f"there is no wheel for Python {cell.python}: make wheels")
     requirements = SOURCES / "requirements" / "matrix.txt"
     packages = [f"numpy=={cell.numpy}", *torch_needs(torch)]
     python = environment("-".join(cell), cell.python, "-r", requirements, *packages)
-    run("uv", "pip", "install", "-q", "--reinstall", "--no-deps", "--python", python, wheels[-1])
+    run("uv", "pip", "install", "-q", "--reinstall", "--no-deps", "--python", python, wheel)
     site = run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     (Path(site) / "torch.pth").write_text(f"{torch}\n")
     return python
 
 
-@functools.cache
-def test_modules(version: str) -> Path:
+def modules_of(place: Path) -> Path:
     """The folder with what the suite has in C++, and with nothing else of a build."""
-    needs = ("numpy>=2", "nanobind", "pybind11", "apache-tvm-ffi")
-    python = environment(f"build-{version}", version, *needs)
-    build = SOURCES / "build-matrix" / version
-    off = ("-DDLBRIDGE_TORCH=OFF", "-DDLBRIDGE_CUDA=OFF")
-    chosen = ("--preset", "dev", *off, f"-DPython3_EXECUTABLE={python}")
-    run("cmake", "-S", SOURCES, "-B", build, *chosen)
-    run("cmake", "--build", build, "--target", *TEST_MODULES)
-    modules = build / "modules"
+    modules = place / "modules"
     modules.mkdir(exist_ok=True)
-    for file in (build / "python").glob("dlbridge_*.so"):
+    for file in (file for name in TEST_MODULES for file in (place / "python").glob(f"{name}.*so")):
         (modules / file.name).unlink(missing_ok=True)
         (modules / file.name).symlink_to(file)
     return modules
 
 
-def asked_of(cell: Cell, pytests: list[str], jobs: int) -> tuple[str, int]:
+@functools.cache
+def test_modules(version: str) -> Path:
+    needs = ("numpy>=2", "nanobind", "pybind11", "apache-tvm-ffi")
+    python = environment(f"build-{version}", version, *needs)
+    place = SOURCES / "build-matrix" / version
+    off = ("-DDLBRIDGE_TORCH=OFF", "-DDLBRIDGE_CUDA=OFF")
+    chosen = ("--preset", "dev", *off, f"-DPython3_EXECUTABLE={python}")
+    run("cmake", "-S", SOURCES, "-B", place, *chosen)
+    run("cmake", "--build", place, "--target", *TEST_MODULES)
+    return modules_of(place)
+
+
+def asked_of(
+    cell: Cell, wheel: Path, modules: Path, pytests: list[str], jobs: int
+) -> tuple[str, int]:
     """The row of the table: versions, what was asked, and what came of it; and how much failed."""
-    python, modules = with_wheel(cell), test_modules(cell.python)
+    python = with_wheel(cell, wheel)
     versions = run(python, "-W", "error", "-c", VERSIONS).strip()
     report = PLACE / "-".join(cell) / "report.xml"
     report.unlink(missing_ok=True)
@@ -175,14 +196,22 @@ def main() -> None:
     parser.add_argument("--torches", nargs="+")
     parser.add_argument("--numpys", nargs="+")
     parser.add_argument("--third", type=int, choices=range(3), help="of all cells")
+    parser.add_argument("--turn", type=int, help="one of the cells of this Python, for CI")
     parser.add_argument("--jobs", type=int, default=2)
     given, pytests = parser.parse_known_args()
+    in_turn = given.turn is not None
+    if in_turn:
+        given.pythons = [f"{sys.version_info.major}.{sys.version_info.minor}"]
+    chosen = list(cells(given))
     failures = 0
-    for cell in cells(given):
+    for cell in [chosen[given.turn % len(chosen)]] if in_turn else chosen:
         print(*cell, flush=True)
-        row, failed = asked_of(cell, pytests, given.jobs)
+        wheel = fresh_wheel(cell) if in_turn else built_wheel(cell.python)
+        modules = modules_of(SOURCES / "build") if in_turn else test_modules(cell.python)
+        row, failed = asked_of(cell, wheel, modules, pytests, given.jobs)
         failures += failed
-        keep(row)
+        if not in_turn:
+            keep(row)
         print(row, flush=True)
     sys.exit(failures > 0)
 

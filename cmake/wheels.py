@@ -46,7 +46,7 @@ def torches_for(python: str, torches: Iterable[str] = TORCHES) -> list[str]:
     return [each for each in torches if any(tag in name for name, _ in wheels_of(each))]
 
 
-def build(python: str, torches: list[str], out: Path) -> Path:
+def build(python: str, torches: list[str], out: Path, *options: str) -> Path:
     folders = [unpack(release, CACHE) for release in torches_for(python, torches)]
     seconds = ["git", "-C", str(SOURCES), "log", "-1", "--format=%ct"]
     epoch = subprocess.run(seconds, capture_output=True, text=True).stdout.strip() or "315532800"
@@ -56,7 +56,8 @@ def build(python: str, torches: list[str], out: Path) -> Path:
         subprocess.run(
             [
                 *(interpreter(python), "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder),
-                f"{setting}build-dir={SOURCES / 'build-wheels' / python}",
+                f"{setting}build-dir={SOURCES / 'build-wheels' / '-'.join((python, *options))}",
+                *(f"{setting}cmake.define.{option}" for option in options),
                 f"{setting}cmake.define.DLBRIDGE_TORCH=OFF",
                 f"{setting}cmake.define.DLBRIDGE_COMPANIONS={';'.join(map(str, folders))}",
                 str(SOURCES),

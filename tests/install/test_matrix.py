@@ -35,6 +35,42 @@ def test_a_row_stands_until_its_cell_is_asked_again(
     ]
 
 
+def test_a_turn_asks_one_cell_and_leaves_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = [matrix.Cell("3.12", "2.8.0", numpy) for numpy in ("1.26.4", "2.0.2", "2.5.5")]
+    asked = []
+
+    def ask(cell: matrix.Cell, *how: object) -> tuple[str, int]:
+        asked.append(cell)
+        return "| 3.12.1 | 2.8.0 | 2.0.2 | 6 |", 0
+
+    for name, fake in {
+        "TABLE": tmp_path / "matrix.md",
+        "cells": lambda given: iter(every),
+        "fresh_wheel": lambda cell: tmp_path,
+        "modules_of": lambda place: tmp_path,
+        "asked_of": ask,
+    }.items():
+        monkeypatch.setattr(matrix, name, fake)
+    for turn in range(6, 10):
+        monkeypatch.setattr(sys, "argv", ["matrix.py", "--turn", str(turn), "tests/python/types"])
+        with pytest.raises(SystemExit) as ended:
+            matrix.main()
+        assert not ended.value.code
+    assert asked == [*every, every[0]] and not matrix.TABLE.exists()
+
+
+def test_the_suite_gets_its_modules_and_nothing_else_of_a_build(tmp_path: Path) -> None:
+    built = tmp_path / "python"
+    (built / "dlbridge").mkdir(parents=True)
+    wanted = [f"{name}.cpython-312.so" for name in matrix.TEST_MODULES]
+    for name in (*wanted, "dlbridge_guarded_torch.cpython-312.so"):
+        (built / name).touch()
+    modules = matrix.modules_of(tmp_path)
+    assert sorted(each.name for each in modules.iterdir()) == sorted(wanted)
+
+
 def test_a_library_that_lacks_cuda_is_loaded_and_hears_of_no_device(tmp_path: Path) -> None:
     source, lacking = tmp_path / "source.cpp", tmp_path / "liblacking.so"
     source.write_text(
