@@ -56,7 +56,7 @@ if [ -n "$$missing" ]; then
 fi
 endef
 
-.PHONY: help demo test wheels matrix libraries peers load doctor sanitize bench instructions fuzz tsan clang package site-check matrix-turn build build-asan build-tsan build-fuzz format format-check lint docs mutants nightly clean test-gpu bench-gpu
+.PHONY: help demo test wheels matrix libraries peers load doctor sanitize bench instructions fuzz tsan clang aarch64 package site-check matrix-turn build build-asan build-tsan build-fuzz format format-check lint docs mutants nightly clean test-gpu bench-gpu
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -180,6 +180,11 @@ clang: $(READY) ## Build all of it by Clang 19, and run the C++ tests
 package: build/build.ninja
 	@cmake --build build -j $(JOBS) --target dlbridge_package
 
+# A fork while other threads run hangs under QEMU.
+aarch64: build-aarch64/build.ninja ## Cross compile for 64-bit ARM, and run the C++ tests under QEMU
+	cmake --build build-aarch64 -j $(JOBS)
+	GTEST_FILTER='-Fork.*' ctest --preset aarch64 -j $(JOBS)
+
 build: build/build.ninja ## Build the library, the Python module and the tests
 	cmake --build build -j $(JOBS)
 
@@ -196,6 +201,11 @@ build-fuzz/build.ninja: $(READY) CMakePresets.json
 	# Clang 19 and libc++ for tests/install.
 	@$(call debian,g++ clang libclang-rt-dev clang-19 libc++-19-dev libc++abi-19-dev)
 	cmake --preset fuzz -DPython3_EXECUTABLE=$(PY)
+	touch $@
+
+build-aarch64/build.ninja: $(READY) CMakePresets.json cmake/aarch64.cmake
+	@$(call debian,g++-aarch64-linux-gnu qemu-user googletest)
+	cmake --preset aarch64 -DPython3_EXECUTABLE=$(PY)
 	touch $@
 
 # Once; afterwards ninja configures again by itself when it has to.
@@ -241,10 +251,10 @@ mutants: $(READY) ## Take out one check, reference or wait after another, and se
 # Goes on behind what fails with `make -k nightly`. Mutants come last: they take the longest.
 nightly: FUZZ_SECONDS = 600
 nightly: MUTANTS_ARGS = --sample 1000000 --processes
-nightly: fuzz load doctor clang mutants ## Ask what does not fit into CI: long fuzzing, load, all libraries, Clang, all mutants
+nightly: clang aarch64 fuzz load doctor mutants ## Ask what does not fit into CI: Clang, ARM, long fuzzing, load, all libraries, all mutants
 
 clean: ## Remove what was built; the virtual environment stays
-	rm -rf build build-asan build-tsan build-fuzz build-clang build-mutants build-wheels build-matrix dist demo-output
+	rm -rf build build-asan build-tsan build-fuzz build-clang build-aarch64 build-mutants build-wheels build-matrix dist demo-output
 
 $(READY): requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dlbridge needs Python 3.10 or later; PYTHON= names one")'

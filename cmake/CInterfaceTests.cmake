@@ -20,7 +20,7 @@ add_test(NAME c.c99 COMMAND c_example)
 
 dlbridge_c_program(c_abi tests/c/abi.c)
 add_test(NAME c.abi COMMAND ${CMAKE_COMMAND}
-  -D LAYOUTS=$<TARGET_FILE:c_abi> -D LIBRARY=$<TARGET_FILE:dlbridge_c> -D NM=${CMAKE_NM}
+  -D "LAYOUTS=${CMAKE_CROSSCOMPILING_EMULATOR};$<TARGET_FILE:c_abi>" -D LIBRARY=$<TARGET_FILE:dlbridge_c> -D NM=${CMAKE_NM}
   -D RECORD=${PROJECT_SOURCE_DIR}/tests/c/abi.txt -D FOUND=${CMAKE_BINARY_DIR}/abi.txt
   -P ${PROJECT_SOURCE_DIR}/tests/c/check_abi.cmake)
 

@@ -1,7 +1,11 @@
 # GoogleTest programs, one for each room of tests/, and the probe extension for pytest.
 # Test files are globbed: one that nobody listed would be one that nobody runs.
 
-find_package(GTest REQUIRED)
+if(CMAKE_CROSSCOMPILING)
+  add_subdirectory(/usr/src/googletest googletest EXCLUDE_FROM_ALL SYSTEM)
+else()
+  find_package(GTest REQUIRED)
+endif()
 
 # Test files take most of a build's time, and a third to two thirds of that is the optimiser's. What
 # they test is optimised: the core, the modules and the companions.

@@ -43,7 +43,9 @@ template <>
 struct ElementType<double> {
   static constexpr DType kDType{kDLFloat, 64};
 };
-#if defined(__FLT16_MAX__) && !defined(__CUDACC__)
+// Before 13, GCC knows it in C++ on x86 alone.
+#if defined(__FLT16_MAX__) && !defined(__CUDACC__) && \
+    (defined(__x86_64__) || defined(__clang__) || __GNUC__ >= 13)
 template <>
 struct ElementType<_Float16> {
   static constexpr DType kDType{kDLFloat, 16};
