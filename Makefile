@@ -109,7 +109,8 @@ matrix: $(READY) ## Run the Python tests on the wheels, with many torches and Nu
 # The number of commits says whose turn it is.
 matrix-turn: build ## Run some Python tests on a wheel, with one torch and NumPy of the matrix in turn
 	$(PY) -m pip install -q --disable-pip-version-check -r requirements/wheels.txt
-	$(PY) cmake/matrix.py --turn $$(git rev-list --count HEAD) --jobs $(JOBS) -q tests/python/crossing tests/python/types $(PYTEST_ARGS)
+	turn=$$(git rev-list --count HEAD)
+	$(PY) cmake/matrix.py --turn $$turn --jobs $(JOBS) -q tests/python/crossing tests/python/types $(PYTEST_ARGS)
 
 doctor: build $(LIBRARIES_READY) ## Examine all of these libraries; leaves build/doctor.{json,html,md}
 	export OCL_ICD_FILENAMES=$(abspath $(LIBRARIES_VENV))/lib/libintelocl.so
@@ -197,8 +198,8 @@ build-tsan: build-tsan/build.ninja
 build-fuzz: build-fuzz/build.ninja
 	cmake --build build-fuzz -j $(JOBS)
 
+# Clang 19 and its libc++ are for tests/install.
 build-fuzz/build.ninja: $(READY) CMakePresets.json
-	# Clang 19 and libc++ for tests/install.
 	@$(call debian,g++ clang libclang-rt-dev clang-19 libc++-19-dev libc++abi-19-dev)
 	cmake --preset fuzz -DPython3_EXECUTABLE=$(PY)
 	touch $@

@@ -1,8 +1,9 @@
 # GoogleTest programs, one for each room of tests/, and the probe extension for pytest.
 # Test files are globbed: one that nobody listed would be one that nobody runs.
 
-if(CMAKE_CROSSCOMPILING)
-  add_subdirectory(/usr/src/googletest googletest EXCLUDE_FROM_ALL SYSTEM)
+set(DLBRIDGE_GOOGLETEST "" CACHE PATH "GoogleTest's sources, where no package of it fits the compiler")
+if(DLBRIDGE_GOOGLETEST)
+  add_subdirectory(${DLBRIDGE_GOOGLETEST} googletest EXCLUDE_FROM_ALL SYSTEM)
 else()
   find_package(GTest REQUIRED)
 endif()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -53,10 +54,9 @@ def address() -> Iterator[str]:
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         PICTURES.mkdir(exist_ok=True)
-        # As root, which CI is, Chromium starts only without its sandbox; what it shows is ours.
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
-        )
+        # As root Chromium starts only without its sandbox; what it shows is ours.
+        root = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=root)
         yield browser
         browser.close()
 

@@ -19,7 +19,7 @@ class Apart:
         self._parts = parts
         self._source = source
         self._target = target
-        self.arrays = parts.arrays
+        self.arrays = tuple(parts.arrays)
 
     def together(self, arrays: tuple[Any, ...]) -> Any:
         """The target's object of the arrays, which are its own by now."""

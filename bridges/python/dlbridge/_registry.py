@@ -130,12 +130,14 @@ class Parts(NamedTuple):
 
     The first of ``arrays`` are its values. Behind them come, of "csr", "csc", "bsr" and "bsc", the
     pointers to the rows or columns and the indices in them; of "coo" the indices as one array of
-    int64, which has a row for each dimension.
+    int64, which has a row for each dimension. ``canonical``: those are in order, and each is there
+    once.
     """
 
     layout: str
     shape: tuple[int, ...]
     arrays: tuple[Any, ...]
+    canonical: bool = False
 
 
 class Library(NamedTuple):
@@ -149,7 +151,8 @@ class Library(NamedTuple):
     names what DLPack cannot say of x ("in_graph", "masked"). ``fixes`` are the calls that take a
     condition away ("read_only": "x.copy()"); ``fix_for(x)`` is asked for the one that makes numbers
     of an x that holds texts, dates or nulls. ``refusal(x, error)`` says what the library's own
-    error means where its export of x fails, or gives None: then the error is the caller's.
+    error means where its export of x fails, or a target's where it does not put the parts of x
+    together; or gives None: then the error is the caller's.
     ``parts(x)`` takes a sparse x apart, or gives None: it crosses by its ``Parts`` to a target that
     holds the same ones.
 
@@ -234,7 +237,7 @@ def _add(library: Library) -> None:
         fixes=dict(library.fixes),
     )
     _libraries[library.name] = library
-    _library_for.cache_clear()
+    _asked.clear()
 
 
 def _load_file(name: str) -> bool:
@@ -287,16 +290,23 @@ def libraries() -> tuple[Library, ...]:
     return (*ours, *(row for name, row in _libraries.items() if name not in _FILES))
 
 
+# What library_for() gave, until another library is registered. No functools.cache: torch's compiler
+# warns of those.
+_asked: dict[str | ModuleType, Library] = {}
+
+
 def library_for(target: str | ModuleType) -> Library:
     """The library that ``to`` takes its target for."""
     if not isinstance(target, (str, ModuleType)):
         raise TypeError(
             f"target must be the name of a library or its module, not {type(target).__name__}"
         )
-    return _library_for(target)
+    library = _asked.get(target)
+    if library is None:
+        library = _asked[target] = _library_for(target)
+    return library
 
 
-@functools.cache  # until another library is registered
 def _library_for(target: str | ModuleType) -> Library:
     if isinstance(target, ModuleType):
         full = target.__name__

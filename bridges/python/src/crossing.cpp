@@ -40,6 +40,7 @@ Apart pass_parts(const Plan& decided, const Door& door, const Capabilities& targ
     Ref passed = pass(PyTuple_GET_ITEM(arrays.get(), i), asked);
     PyTuple_SET_ITEM(apart.passed.get(), i, passed.release());
     asked.request.dtype.reset();
+    asked.request.c_order = true;  // no library takes indices with gaps
   }
   return apart;
 }
@@ -47,7 +48,8 @@ Apart pass_parts(const Plan& decided, const Door& door, const Capabilities& targ
 // Whether a producer copies when asked is known only after asking. Throws as the conversion would.
 void try_producer(const Door& door, const Plan& plan) {
   const Leg* leg = plan.leg_of(Who::kProducer);
-  if (leg != nullptr && !door.has_made(*leg) && door.way->prepare == prepare_by_dlpack) {
+  if (leg != nullptr && !detail::made_already(door.source, *leg) &&
+      door.way->prepare == prepare_by_dlpack) {
     (void)ask_for_copy(door, *leg);
   }
 }

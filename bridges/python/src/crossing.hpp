@@ -26,7 +26,7 @@ template <typename AnyTarget>
   return capabilities;
 }
 
-/// What is refused as sparse, on the ways of its parts: null where its library or the target has no
+/// What is refused as sparse crosses part by part: null where its library or the target has no
 /// such parts, or where the caller wants it dense.
 [[nodiscard]] Ref cross_by_parts(const Plan& decided, const Door& door, const Target& target,
                                  const Capabilities& capabilities, const Call& call);

@@ -207,20 +207,6 @@ PyObject* cross_arrays_in_python(PyObject* /*module*/, PyObject* const* argument
   });
 }
 
-// hold(managed, other): the same tensor, which keeps another object alive for as long as it lives.
-PyObject* hold(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
-  return guarded([&]() -> PyObject* {
-    only_argument("hold", arguments, count, 2);
-    if (!is_managed_tensor(arguments[0])) {
-      raise(PyExc_TypeError, "hold() takes a ManagedTensor");
-    }
-    const ManagedTensor& managed = managed_of(arguments[0]);
-    PyObject* both = checked(PyTuple_Pack(2, arguments[0], arguments[1])).release();
-    return wrap(ManagedTensor::own(managed.tensor(), managed.flags(), python_lease(both)))
-        .release();
-  });
-}
-
 // array_for_library(managed): as to_numpy() makes it, for a library that is handed an array. The
 // crossing to that library is told of already.
 PyObject* array_for_library(PyObject* /*module*/, PyObject* managed) {

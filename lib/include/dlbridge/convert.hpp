@@ -122,6 +122,11 @@ struct Carried {
           address % static_cast<std::uintptr_t>(plan.alignment) == 0);
 }
 
+/// Whether what was taken is the copy already that the producer's leg is for.
+[[nodiscard]] inline bool made_already(const Source& source, const Leg& leg) {
+  return source.traits.is_copy && leg.does_only(Step::kRepack);
+}
+
 /// The legs of an accepted plan, one after the other, but for the consumer's: the one way from an
 /// opened door to a managed tensor. With a `room` the copy is written there; the tensor is empty
 /// where that was there already.
@@ -151,7 +156,12 @@ template <typename Door>
     Leg leg = plan.route[i];
     const bool last = i + 1 == own;
     if (leg.who == Who::kProducer) {
-      carried = {door.prepare(leg, prepared), prepared.stream};
+      if (made_already(source, leg)) {
+        carried = {door.acquire(), source.stream};
+        prepared.stream = source.stream;
+      } else {
+        carried = {door.prepare(leg, prepared), prepared.stream};
+      }
       prepared.tensor = carried.tensor.tensor();  // the object that it was read from may be gone
       carried.tensor.mark_copied();
       if (!last) {

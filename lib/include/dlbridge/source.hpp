@@ -45,7 +45,8 @@ struct Traits {
   Conditions conditions{};           // only those that a producer can say
   bool copies_to_host = false;       // the producer can bring its memory to the host when asked
   bool copies_there = false;         // the producer can copy its memory where it is when asked
-  // What was taken is a copy that its library made of it: private, in C order, not read-only.
+  // What is acquired is a copy that its library made of it: private, in C order, aligned to its
+  // elements, not read-only.
   bool is_copy = false;
   bool of_target = false;         // it is of the target's library, and may come back itself
   bool maybe_pinned = false;      // host memory that a device may be writing to

@@ -15,7 +15,7 @@ void add_leg(Plan& plan, Who who, int steps, DType dtype, Device to) {
 }
 
 // Whether the copy that its library made is the one that is needed.
-bool made_already(const Plan& plan, const Traits& traits) {
+bool is_that_copy(const Plan& plan, const Traits& traits) {
   return traits.is_copy && !plan.reasons.has(Condition::kMisaligned) &&
          (plan.steps & ~kDescribing) == bits_of({Step::kRepack});
 }
@@ -23,7 +23,7 @@ bool made_already(const Plan& plan, const Traits& traits) {
 // Who makes the pass over memory, if anybody.
 std::optional<Who> passer(const Plan& plan, const Traits& traits, DeviceSet runtimes,
                           std::optional<Who> mover, Device from, Device to) {
-  if (made_already(plan, traits)) {
+  if (is_that_copy(plan, traits)) {
     return Who::kProducer;
   }
   if (from.host_accessible() && to.host_accessible()) {
@@ -35,9 +35,9 @@ std::optional<Who> passer(const Plan& plan, const Traits& traits, DeviceSet runt
   if (mover == Who::kConsumer && traits.of_target) {
     return Who::kConsumer;  // it knows its own objects, bits and all
   }
-  // What it makes is plain, and of the type that it has.
-  return traits.copies_there && !plan.has(Step::kCast) ? std::optional(Who::kProducer)
-                                                       : std::nullopt;
+  // What it makes is plain, and of the type that it has. Another such copy would be no better.
+  const bool makes_it = traits.copies_there && !traits.is_copy && !plan.has(Step::kCast);
+  return makes_it ? std::optional(Who::kProducer) : std::nullopt;
 }
 
 }  // namespace

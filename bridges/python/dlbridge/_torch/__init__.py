@@ -94,4 +94,5 @@ def deliver(capsule: object, triple: tuple[int, int, int]) -> torch.Tensor:
     """The tensor of that type over a capsule's memory, which may call the type a number's."""
     delivered = torch.utils.dlpack.from_dlpack(capsule)
     dtype = dtype_of(triple)
-    return delivered if delivered.dtype is dtype else delivered.view(dtype)
+    with WithoutTorchFunction():
+        return delivered if delivered.dtype is dtype else delivered.view(dtype)

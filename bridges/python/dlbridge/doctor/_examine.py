@@ -133,7 +133,7 @@ def _torch_road() -> str:
     """The road that tensors of the torch here take, and why if it is the slower one."""
     ask = "import torch, dlbridge as d; d.to_numpy(torch.zeros(1)); print(d.stats().torch_road)"
     child = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
-    return child.stdout.strip()
+    return child.stdout.strip() or "none: torch cannot be imported"
 
 
 def _companions() -> list[str]:

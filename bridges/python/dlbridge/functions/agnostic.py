@@ -101,8 +101,8 @@ class _Accepting(Wrapped):
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         met: dict[int, tuple[Any, Any]] = {}
-        given = {"*arguments": arguments, "**named": named}
-        here = converted(given, self.target, policy=self.policy, met=met)
+        all_given = {"*arguments": arguments, "**named": named}
+        here = converted(all_given, self.target, policy=self.policy, met=met)
         answer = self.function(*here["*arguments"], **here["**named"])
         for foreign, arrived in met.values():
             if arrived is not foreign and (name := library_of(foreign)) not in self.not_foreign:

@@ -88,7 +88,7 @@ def _coo(parts: Parts) -> Any:
     if ((indices < 0) | (indices >= limits)).any():
         raise ValueError(f"an index is outside of the shape {parts.shape}")
     made = _empty(parts)
-    made.has_canonical_format = False
+    made.has_canonical_format = parts.canonical
     if hasattr(made, "coords"):
         made.coords = tuple(indices)
     else:  # before SciPy 1.13

@@ -14,7 +14,7 @@ def _parts(x: Any) -> Parts | None:
     if not x.dim() or x.dense_dim() or (layout != "coo" and x.dim() > 2):
         return None  # a number alone, dense dimensions and batches are torch's
     indices: tuple[Any, ...]
-    # In a graph is the tensor, in whichever mode its values are asked for.
+    # The tensor says whether it is in a graph, whatever mode its values are asked for in.
     with unwatched(), torch.inference_mode(x.is_inference()):
         if layout == "coo":
             values, indices = x._values(), (x._indices(),)
@@ -23,16 +23,24 @@ def _parts(x: Any) -> Parts | None:
         else:
             values, indices = x.values(), (x.ccol_indices(), x.row_indices())
         values = values.detach().requires_grad_(x.requires_grad)
-    return Parts(layout, tuple(x.shape), (values, *indices))
+    return Parts(layout, tuple(x.shape), (values, *indices), layout == "coo" and x.is_coalesced())
 
 
 def _together(parts: Parts) -> Any:
     import torch
 
-    values, *indices = parts.arrays
-    make = getattr(torch, f"sparse_{parts.layout}_tensor")
-    # A default device is no word about where these are.
-    return make(*indices, values, parts.shape, device=values.device, check_invariants=True)
+    # Before 2.9 torch minds the strides of what has no elements.
+    values, *indices = (x if x.numel() else x.new_empty(x.shape) for x in parts.arrays)
+    layout, aten = getattr(torch, f"sparse_{parts.layout}"), torch.ops.aten
+    # Not by sparse_coo_tensor(check_invariants=True) and its like: they set a flag of the process
+    # for their time, which two threads leave on, or off for one another.
+    given: Any = {"dtype": values.dtype, "device": values.device, "layout": layout}
+    if parts.layout == "coo":
+        aten._validate_sparse_coo_tensor_args(*indices, values, parts.shape, parts.canonical)
+        given["is_coalesced"] = parts.canonical
+        return aten._sparse_coo_tensor_unsafe(*indices, values, parts.shape, **given)
+    aten._validate_sparse_compressed_tensor_args(*indices, values, parts.shape, layout)
+    return aten._sparse_compressed_tensor_unsafe(*indices, values, parts.shape, **given)
 
 
 ROWS = (

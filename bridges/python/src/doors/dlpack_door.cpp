@@ -160,7 +160,8 @@ void note_copy(Door& door) {
   const bool copied = (door.taken.flags() & DLPACK_FLAG_BITMASK_IS_COPIED) != 0 &&
                       element_count(door.taken.tensor()) != 0;
   traits.conditions.add_if(copied, Condition::kCopiesOut);
-  traits.is_copy = copied && !door.taken.readonly() && is_c_contiguous(door.taken.tensor());
+  traits.is_copy = copied && !door.taken.readonly() && is_c_contiguous(door.taken.tensor()) &&
+                   is_aligned(door.taken.tensor(), {});
 }
 
 void take_by_dlpack(Door& door) {

@@ -86,12 +86,6 @@ ManagedTensor Door::respelled(ManagedTensor view) const {
 }
 
 ManagedTensor Door::prepare(const Leg& leg, Source& made) {
-  if (has_made(leg)) {
-    ManagedTensor copy = acquire();
-    dlbridge::describe(copy, *library, made);
-    made.stream = source.stream;
-    return copy;
-  }
   if (way->prepare == nullptr) {
     detail::refuse_to_prepare(source);
   }

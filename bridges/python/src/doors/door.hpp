@@ -47,10 +47,6 @@ class Door {
     return respelled_ ? respelled(way->acquire(*this)) : way->acquire(*this);
   }
   [[nodiscard]] ManagedTensor prepare(const Leg& leg, Source& made);
-  /// Whether what was taken is the copy that the leg makes.
-  [[nodiscard]] bool has_made(const Leg& leg) const {
-    return source.traits.is_copy && leg.does_only(Step::kRepack);
-  }
 
   /// As NumPy does of its own casts. Throws PythonError where the warning is an error.
   static void warn(CastWarning warning);

@@ -303,4 +303,16 @@ Ref dtype_object(DType dtype) {
       PyObject_CallFunction(dtype_type.get(), "iii", dtype.code, dtype.bits, dtype.lanes));
 }
 
+PyObject* hold(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
+  return guarded([&]() -> PyObject* {
+    if (count != 2 || !is_managed_tensor(arguments[0])) {
+      raise(PyExc_TypeError, "hold() takes a ManagedTensor and what it is to keep");
+    }
+    const ManagedTensor& managed = managed_of(arguments[0]);
+    PyObject* both = checked(PyTuple_Pack(2, arguments[0], arguments[1])).release();
+    return wrap(ManagedTensor::own(managed.tensor(), managed.flags(), python_lease(both)))
+        .release();
+  });
+}
+
 }  // namespace dlbridge::python

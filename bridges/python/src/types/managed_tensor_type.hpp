@@ -24,6 +24,10 @@ extern PyTypeObject managed_tensor_type;
 /// A new object that owns the tensor. Throws PythonError.
 [[nodiscard]] Ref wrap(ManagedTensor tensor);
 
+/// hold(managed, other), a function of the module: the same tensor, which keeps another object
+/// alive for as long as it lives.
+PyObject* hold(PyObject* module, PyObject* const* arguments, Py_ssize_t count);
+
 /// Readies the type and adds it to the module, with the exchange table on it.
 void add_managed_tensor_type(PyObject* module);
 
