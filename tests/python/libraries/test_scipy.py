@@ -298,6 +298,17 @@ def test_it_is_a_leaf_of_a_tree_and_what_else_scipy_has_is_no_array() -> None:
         dlbridge.to_numpy(operator)
 
 
+@pytest.mark.parametrize("base", [sparse.csr_array, sparse.coo_matrix])
+def test_a_class_of_ones_own_is_of_its_base(base: Any) -> None:
+    class Own(base):  # type: ignore[misc]
+        pass
+
+    x = Own(VALUES)
+    assert dlbridge.to_torch({"x": x})["x"].to_dense().tolist() == VALUES.tolist()
+    with pytest.raises(dlbridge.ConversionRefused, match="sparse layout"):
+        dlbridge.to_numpy(x)
+
+
 def test_threads_leave_torchs_own_checks_as_they_were() -> None:
     """torch's check_invariants= is a flag of the process for its time."""
     from concurrent.futures import ThreadPoolExecutor
