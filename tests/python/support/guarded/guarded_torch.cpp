@@ -95,9 +95,14 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     return before;
   }
   // No `override`: torch before 2.12 does not ask for it.
+#pragma GCC diagnostic push
+#ifdef __clang__
+#pragma GCC diagnostic ignored "-Winconsistent-missing-override"
+#endif
   [[nodiscard]] virtual void* getStreamNativeHandle(const c10::Stream stream) const {
     return reinterpret_cast<void*>(stream.id());
   }
+#pragma GCC diagnostic pop
   [[nodiscard]] c10::DeviceIndex deviceCount() const noexcept override {
     return static_cast<c10::DeviceIndex>(one->device_count());
   }
