@@ -86,7 +86,7 @@ def cost_by_size() -> dict[str, list[float]]:
 
 def plot(figures: list[Figure], by_size: dict[str, list[float]], path: str) -> None:
     pyplot: Any = importlib.import_module("matplotlib.pyplot")
-    chart, (left, right) = pyplot.subplots(1, 2, figsize=(13, 5), layout="constrained")
+    chart, (left, right) = pyplot.subplots(1, 2, figsize=(13, 8), layout="constrained")
     with_goal = [each for each in figures if each.goal is not None]
     places = range(len(with_goal))
     left.barh(places, [each.ratio for each in with_goal], color="tab:blue", label="measured")

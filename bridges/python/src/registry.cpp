@@ -267,7 +267,8 @@ const LibraryRow* library_of(PyTypeObject* type) {
     auto* base = reinterpret_cast<PyTypeObject*>(PyTuple_GET_ITEM(bases, i));
     if (base != &PyBaseObject_Type) {
       const LibraryRow* row = library_in_module_of(base);
-      // A mixin of a library's makes nothing one of its arrays. What a row reads it knows by itself.
+      // A mixin of a library's makes nothing one of its arrays. What a row reads it knows by
+      // itself.
       if (row != nullptr && (has_memory(base) || row->read != nullptr)) {
         return row;
       }
