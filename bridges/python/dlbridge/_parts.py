@@ -8,7 +8,7 @@ from typing import Any
 from dlbridge import _core
 from dlbridge._errors import ConversionRefused, refused
 from dlbridge._plan import Plan
-from dlbridge._registry import Library, Parts, library_loaded
+from dlbridge._registry import Library, Parts, library_named
 
 
 class Apart:
@@ -62,7 +62,7 @@ def _each(texts: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
 
 def taken_apart(x: Any, target: str) -> Apart | None:
     """None where one of the two libraries has no such parts."""
-    source, library = library_loaded(_core.library_of(x)), library_loaded(target)
+    source, library = library_named(_core.library_of(x) or ""), library_named(target)
     if source is None or source.parts is None or library is None or not library.layouts:
         return None
     parts = source.parts(x)

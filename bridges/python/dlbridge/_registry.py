@@ -268,12 +268,6 @@ def look_for(name: str) -> None:
         load()()
 
 
-def library_loaded(name: str | None) -> Library | None:
-    """The library of that very name, if it is one of ours or was met already."""
-    _load_file(name or "")
-    return _libraries.get(name or "")
-
-
 def library_named(name: str) -> Library | None:
     """The registered library: by its name, or by a module that it says is its own."""
     if name not in _libraries:

@@ -1,7 +1,7 @@
 #include "crossing.hpp"
 
 #include <string>
-#include <vector>
+#include <unordered_map>
 
 #include "doors/dlpack_door.hpp"
 #include "registry.hpp"
@@ -117,7 +117,7 @@ Ref cross_arrays(PyObject* tree, const Target& target, const Call& call, PyObjec
   const PendingTarget begins(Py_None, Gives::kPendingIfBegun);
   const bool to_host = &target == &kToNumPy;
   const Target& through = to_host ? static_cast<const Target&>(begins) : target;
-  std::vector<std::pair<PyObject*, PyObject*>> begun;  // arrays, and what they are waited for by
+  std::unordered_map<PyObject*, PyObject*> begun;  // arrays, by what they are waited for by
   Ref crossed = map_leaves(tree, [&](PyObject* leaf) {
     if (!is_array(leaf)) {
       return Ref::borrow(leaf);
@@ -125,7 +125,7 @@ Ref cross_arrays(PyObject* tree, const Target& target, const Call& call, PyObjec
     Ref became = cross(leaf, through, call);
     tell(met, leaf, became);
     if (is_pending(became.get())) {
-      begun.emplace_back(leaf, became.get());
+      begun.emplace(became.get(), leaf);
     }
     return became;
   });
@@ -133,14 +133,13 @@ Ref cross_arrays(PyObject* tree, const Target& target, const Call& call, PyObjec
     return crossed;
   }
   return map_leaves(crossed.get(), [&](PyObject* leaf) {
-    for (const auto& [array, pending] : begun) {
-      if (leaf == pending) {
-        Ref arrived = checked(PyObject_CallMethod(pending, "result", nullptr));
-        tell(met, array, arrived);
-        return arrived;
-      }
+    const auto found = begun.find(leaf);
+    if (found == begun.end()) {
+      return Ref::borrow(leaf);
     }
-    return Ref::borrow(leaf);
+    Ref arrived = checked(PyObject_CallMethod(leaf, "result", nullptr));
+    tell(met, found->second, arrived);
+    return arrived;
   });
 }
 
