@@ -10,10 +10,10 @@ from dlbridge._plan import Plan
 _RAISED = "ConversionRefused: "  # what precedes the message in a traceback
 
 # The object, in a fix.
-_X = re.compile(r"""(?<![\w."'])x(?![\w"'])""")
+_X = r"""(?<![\w."'])x(?![\w"'])"""
 
 # An argument of a function that accepts() made, at the front of the place of a leaf of it.
-_ARGUMENT = re.compile(r"^x\['\*+\w+'\]\[(?:\d+|'\w+')\]")
+_ARGUMENT = r"^x\['\*+\w+'\]\[(?:\d+|'\w+')\]"
 
 
 class ConversionRefused(BufferError, ValueError):
@@ -54,8 +54,8 @@ class ConversionRefused(BufferError, ValueError):
         """Names the place in its tree of the leaf ``x`` that was refused. Called by ``_core``."""
         if not self.fix:
             return
-        place = _ARGUMENT.sub("x", place)
-        moved = _X.sub(lambda _: place, self.fix)
+        place = re.sub(_ARGUMENT, "x", place)
+        moved = re.sub(_X, lambda _: place, self.fix)
         moved = moved if moved != self.fix or place == "x" else f"{self.fix}, for {place}"
         self.args = (str(self).replace(f"; use {self.fix}", f"; use {moved}"),)
         self.fix = moved

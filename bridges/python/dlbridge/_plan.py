@@ -1,6 +1,6 @@
 """The Plan: what a conversion does, decided before it does anything."""
 
-from __future__ import annotations
+# Annotations are evaluated here: those of a NamedTuple that are texts take longer to import.
 
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ class Plan(NamedTuple):
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of_refusal(cls, reasons: tuple[str, ...], fix: str | None) -> Plan:
+    def of_refusal(cls, reasons: tuple[str, ...], fix: str | None) -> "Plan":
         """The Plan of a source that could not be read at all."""
         return cls((), reasons, False, False, 0, True, fix)
 

@@ -4,7 +4,7 @@ Every library but NumPy and torch, which have compiled bridges, is nothing more 
 here, and ``register`` is open to all. What a row says is data: ``plan()`` alone decides.
 """
 
-from __future__ import annotations
+# Annotations are evaluated here: those of a NamedTuple that are texts take longer to import.
 
 import functools
 import importlib

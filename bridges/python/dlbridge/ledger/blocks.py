@@ -1,6 +1,6 @@
 """The blocks that are open, and what _core asks of them; the counts since start."""
 
-from __future__ import annotations
+# Annotations are evaluated here: those of a NamedTuple that are texts take longer to import.
 
 import sys
 import time
