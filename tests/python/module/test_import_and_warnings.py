@@ -123,6 +123,32 @@ print(dlbridge.to_numpy(dlbridge.from_dlpack(b"abc")))
     assert out == "[97 98 99]\n"
 
 
+def test_nothing_is_written_where_the_package_lies() -> None:
+    # So that it may lie in a folder that only somebody else can write to.
+    out = run_python(
+        "-B",
+        "-c",
+        """
+import os, sys
+written = []
+def watch(event, arguments):
+    changes = event in ("os.mkdir", "os.rename", "os.remove", "os.symlink", "os.truncate")
+    if changes or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
+        written.append((event, *arguments))
+sys.addaudithook(watch)
+import dlbridge, numpy as np
+dlbridge.to_torch([dlbridge.to_numpy(dlbridge.to_torch(np.ones(3)).requires_grad_())])
+dlbridge.explain(np.ones(3), "torch")
+with dlbridge.trace() as ledger:
+    dlbridge.to_torch(np.ones(3))
+str(ledger)
+place = os.path.dirname(dlbridge.__file__)
+print([each for each in written if str(each[1]).startswith(place)])
+""",
+    )
+    assert out == "[]\n"
+
+
 def test_everything_is_silent_when_warnings_are_errors() -> None:
     out = run_python("-W", "error", "-c", "import dlbridge; print(dlbridge.to_numpy(b'abc'))")
     assert out == "[97 98 99]\n"

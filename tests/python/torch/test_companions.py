@@ -69,6 +69,15 @@ def test_a_torch_takes_the_road_that_fits_it(first: str, road: str) -> None:
     assert dlb_support.run_python("-c", CROSSES.format(first=first)) == f"{road}\n"
 
 
+def test_of_two_torches_in_the_path_the_one_that_was_imported_counts(tmp_path: Path) -> None:
+    for part in ("torch", "torch-2.4.0.dist-info"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('the wrong torch')")
+    (tmp_path / "torch-2.4.0.dist-info" / "METADATA").write_text("Name: torch\nVersion: 2.4.0\n")
+    first = f"sys.path.insert(0, {str(tmp_path)!r})"
+    assert dlb_support.run_python("-c", CROSSES.format(first=first)) == "linked\n"
+
+
 def test_a_companion_agrees_with_torchs_own_python() -> None:
     companion = _torch.load_companion()
     tensors = (torch.arange(6).reshape(2, 3).T, torch.ones(2, requires_grad=True))
