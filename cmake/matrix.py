@@ -199,21 +199,23 @@ def main() -> None:
     parser.add_argument("--turn", type=int, help="one of the cells of this Python, for CI")
     parser.add_argument("--jobs", type=int, default=2)
     given, pytests = parser.parse_known_args()
-    in_turn = given.turn is not None
-    if in_turn:
+    asked = functools.partial(asked_of, pytests=pytests, jobs=given.jobs)
+    if given.turn is not None:
         given.pythons = [f"{sys.version_info.major}.{sys.version_info.minor}"]
-    chosen = list(cells(given))
-    failures = 0
-    for cell in [chosen[given.turn % len(chosen)]] if in_turn else chosen:
+        chosen = list(cells(given))
+        cell = chosen[given.turn % len(chosen)]
         print(*cell, flush=True)
-        wheel = fresh_wheel(cell) if in_turn else built_wheel(cell.python)
-        modules = modules_of(SOURCES / "build") if in_turn else test_modules(cell.python)
-        row, failed = asked_of(cell, wheel, modules, pytests, given.jobs)
-        failures += failed
-        if not in_turn:
-            keep(row)
+        row, failures = asked(cell, fresh_wheel(cell), modules_of(SOURCES / "build"))
+        print(row)
+        sys.exit(failures > 0)
+    all_failures = 0
+    for cell in cells(given):
+        print(*cell, flush=True)
+        row, failures = asked(cell, built_wheel(cell.python), test_modules(cell.python))
+        keep(row)
         print(row, flush=True)
-    sys.exit(failures > 0)
+        all_failures += failures
+    sys.exit(all_failures > 0)
 
 
 if __name__ == "__main__":

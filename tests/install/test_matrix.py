@@ -41,7 +41,7 @@ def test_a_turn_asks_one_cell_and_leaves_the_table(
     every = [matrix.Cell("3.12", "2.8.0", numpy) for numpy in ("1.26.4", "2.0.2", "2.5.5")]
     asked = []
 
-    def ask(cell: matrix.Cell, *how: object) -> tuple[str, int]:
+    def ask(cell: matrix.Cell, *how: object, **more: object) -> tuple[str, int]:
         asked.append(cell)
         return "| 3.12.1 | 2.8.0 | 2.0.2 | 6 |", 0
 
