@@ -25,6 +25,7 @@ from typing import Any
 import bulk
 import columns
 import crossings
+import engines
 import features
 import processes
 import torch
@@ -122,6 +123,7 @@ def main() -> None:
         "features": features,
         "processes": processes,
         "columns": columns,
+        "engines": engines,
     }
     parser.add_argument("--only", choices=list(parts))
     options = parser.parse_args()
