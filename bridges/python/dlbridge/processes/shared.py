@@ -42,14 +42,14 @@ class Shared:
         mode: Mode,
         note: bytes | None = None,
     ) -> Shared:
-        from dlbridge.processes import notes  # here: most programs share nothing
+        from dlbridge.processes.notes import written  # here: most programs share nothing
 
         made = object.__new__(cls)
         made._tree = tree
         made._tensors = tensors
         made._libraries = libraries
         # Written now, so that what cannot be sent is an error of the call that was given it.
-        made._note = note or notes.written((tree, libraries), tensors)
+        made._note = note or written((tree, libraries), tensors)
         made.mode = mode
         return made
 
@@ -96,12 +96,12 @@ SHARED, TREE = b"s", b"t"
 
 def shared_of(mode: Mode, tensors: list[ManagedTensor], note: bytes) -> tuple[Shared, bool]:
     """What a message holds, and whether a ``Shared`` was sent."""
-    from dlbridge.processes import notes
+    from dlbridge.processes.notes import read
 
     if not note:  # of a program without Python: its tensors, one behind the other
         tree: Any = tensors[0] if len(tensors) == 1 else list(tensors)
         return Shared._of(tree, tensors, [None] * len(tensors), mode), False
-    tree, libraries = notes.read(note[1:], tensors)
+    tree, libraries = read(note[1:], tensors)
     if not isinstance(libraries, list) or len(libraries) != len(tensors):
         raise pickle.UnpicklingError("the tree that was sent is damaged")
     return Shared._of(tree, tensors, libraries, mode, note[1:]), note[:1] == SHARED
