@@ -111,24 +111,31 @@ bool convert(Plane plane, const Recipe& recipe, bool stream) {
   return fits;
 }
 
-}  // namespace
-
-bool copy_tile(Plane plane, const Recipe& recipe, bool stream) noexcept {
-  const auto word = static_cast<std::int64_t>(recipe.source_width);
-  const bool runs = plane.source_column == word && (plane.rows == 1 || plane.columns >= kLongRow);
-  if (recipe.stages == 0 && (!stream || plane.source_column == word)) {
-    deliver(plane, recipe.target_width, stream);
-    return true;
-  }
+// Of its own, so that a plane that needs no buffer does not touch the memory of one: its stack is
+// probed page by page, a tenth of the time of a copy within the cache.
+[[gnu::noinline]] bool copy_gathered(Plane plane, const Recipe& recipe, bool stream) {
   TileBuffer gathered;
-  if (!runs) {
-    gather(plane, recipe.source_width, gathered);
-  }
+  gather(plane, recipe.source_width, gathered);
   if (recipe.stages > 0) {
     return convert(plane, recipe, stream);
   }
   deliver(plane, recipe.target_width, stream);
   return true;
+}
+
+}  // namespace
+
+bool copy_tile(const Plane& plane, const Recipe& recipe, bool stream) noexcept {
+  const auto word = static_cast<std::int64_t>(recipe.source_width);
+  const bool packed = plane.source_column == word;
+  if (recipe.stages == 0 && (!stream || packed)) {
+    deliver(plane, recipe.target_width, stream);
+    return true;
+  }
+  if (recipe.stages > 0 && packed && (plane.rows == 1 || plane.columns >= kLongRow)) {
+    return convert(plane, recipe, stream);
+  }
+  return copy_gathered(plane, recipe, stream);
 }
 
 }  // namespace dlbridge::detail

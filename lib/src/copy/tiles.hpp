@@ -18,6 +18,6 @@ bool run_stages(const Recipe& recipe, std::byte* to, const std::byte* from, std:
 /// Copies a plane of at most kTileBytes: gathers what does not lie packed, runs the recipe's
 /// stages, and puts the result in its place. `stream` is for packed target rows: past the cache.
 /// False where a value did not fit the target's type.
-bool copy_tile(Plane plane, const Recipe& recipe, bool stream) noexcept;
+bool copy_tile(const Plane& plane, const Recipe& recipe, bool stream) noexcept;
 
 }  // namespace dlbridge::detail
