@@ -11,6 +11,10 @@ namespace {
 constexpr std::size_t kRunBytes = 8 * 1024;
 // Elements of a row from which on calling the stages row by row costs less than packing the rows.
 constexpr std::int64_t kLongRow = 64;
+// Rows that lie a multiple of this apart fall on so few sets of the first-level cache that a tile's
+// rows push one another out: four sets at most, of eight lines in most processors.
+constexpr std::int64_t kCrowded = 1024;
+constexpr std::int64_t kLinesOfSet = 8;
 
 }  // namespace
 
@@ -128,7 +132,9 @@ bool convert(Plane plane, const Recipe& recipe, bool stream) {
 bool copy_tile(const Plane& plane, const Recipe& recipe, bool stream) noexcept {
   const auto word = static_cast<std::int64_t>(recipe.source_width);
   const bool packed = plane.source_column == word;
-  if (recipe.stages == 0 && (!stream || packed)) {
+  const bool crowded = plane.source_row == word && plane.target_column == word &&
+                       plane.target_row % kCrowded == 0 && plane.rows > kLinesOfSet;
+  if (recipe.stages == 0 && (packed || !(stream || crowded))) {
     deliver(plane, recipe.target_width, stream);
     return true;
   }
