@@ -11,6 +11,11 @@
 #include "copy/streaming.hpp"
 #include "copy/tiles.hpp"
 #include "dlbridge/threads.hpp"
+#include "memory/found.hpp"
+
+#if __has_include(<unistd.h>)
+#include <unistd.h>
+#endif
 
 namespace dlbridge {
 namespace detail {
@@ -20,11 +25,22 @@ namespace {
 // lines. Where rows are shorter than that, smaller tiles that fit the first-level cache are better.
 constexpr std::int64_t kRowBytes = 1024;
 constexpr std::size_t kShortRowTileBytes = 32 * 1024;
-// A target of this size is not worth keeping in the cache, nor worth reading before it is written.
-constexpr std::int64_t kStreamBytes = 8 * 1024 * 1024;
-// Read and written. A helper starts in some 10 us, but on a busy machine it may wait for a
-// processor for as long as a copy of this size takes, and then holds up the end.
-constexpr std::int64_t kBytesPerThread = 4 * 1024 * 1024;
+// Read and written. A helper starts in 20 to 40 us where a processor is free. Where none is it
+// waits for one, 4 ms say, and holds up the end: what one thread copies in a third of a millisecond
+// is not worth that.
+constexpr std::int64_t kBytesPerThread = 16 * 1024 * 1024;
+
+// What a copy may hope to have of the last-level cache. One that moves as much leaves little of its
+// target there, which then is not worth reading before it is written. Virtual machines report the
+// whole of a cache that is parted among many, 320 MiB say, so no more than 32 is believed; where
+// none is reported, 8.
+std::int64_t cache_bytes() noexcept {
+  long reported = 0;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+  reported = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#endif
+  return std::clamp<std::int64_t>(reported, 8 << 20, 32 << 20);
+}
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) {
   return (a + b - 1) / b;
@@ -82,7 +98,7 @@ void Tiling::cut() {
   const auto source_word = static_cast<std::int64_t>(recipe.source_width);
   const auto target_word = static_cast<std::int64_t>(recipe.target_width);
   const std::int64_t width = std::max(source_word, target_word);
-  const std::int64_t target_bytes = planes * rows.extent * columns.extent * target_word;
+  const std::int64_t moved = planes * rows.extent * columns.extent * (source_word + target_word);
   // Rows that end within a cache line are for the cache to put together. Stages that make less than
   // they read are slower when they stream; by measurement, so are those that make as much.
   const bool whole_lines =
@@ -92,11 +108,14 @@ void Tiling::cut() {
   // a tile, as streaming wants it, that takes twice as long.
   const bool pixels = recipe.stages == 0 && is_interleaved(rows.extent, rows.source_stride,
                                                            columns.source_stride, source_word);
-  stream = target_bytes >= kStreamBytes && whole_lines && !pixels &&
-           (recipe.stages == 0 || target_word > source_word);
   const bool across =
       rows.extent > 1 && std::abs(rows.source_stride) < std::abs(columns.source_stride);
   const bool short_rows = columns.extent * target_word < kRowBytes;
+  // A transpose of long rows writes a piece of one after a piece of another, which the processor
+  // does not foresee: from half of the cache on it waits for what it writes to be read first.
+  const std::int64_t kept = found<cache_bytes>() / (across && !short_rows ? 2 : 1);
+  stream =
+      moved >= kept && whole_lines && !pixels && (recipe.stages == 0 || target_word > source_word);
   const auto bytes =
       static_cast<std::int64_t>(across && short_rows ? kShortRowTileBytes : kTileBytes);
   const std::int64_t elements = bytes / width;
