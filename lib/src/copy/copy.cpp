@@ -104,25 +104,22 @@ void Tiling::cut() {
   const bool whole_lines =
       columns.target_stride == target_word &&
       (columns.extent * target_word >= 512 || rows.target_stride == columns.extent * target_word);
-  // Pixels that become planes go from registers to as many places as they have channels. By way of
-  // a tile, as streaming wants it, that takes twice as long.
-  const bool pixels = recipe.stages == 0 && is_interleaved(rows.extent, rows.source_stride,
-                                                           columns.source_stride, source_word);
   const bool across =
       rows.extent > 1 && std::abs(rows.source_stride) < std::abs(columns.source_stride);
   const bool short_rows = columns.extent * target_word < kRowBytes;
   // A transpose of long rows writes a piece of one after a piece of another, which the processor
   // does not foresee: from half of the cache on it waits for what it writes to be read first.
   const std::int64_t kept = found<cache_bytes>() / (across && !short_rows ? 2 : 1);
-  stream =
-      moved >= kept && whole_lines && !pixels && (recipe.stages == 0 || target_word > source_word);
+  stream = moved >= kept && whole_lines && (recipe.stages == 0 || target_word > source_word);
   const auto bytes =
       static_cast<std::int64_t>(across && short_rows ? kShortRowTileBytes : kTileBytes);
   const std::int64_t elements = bytes / width;
   const std::int64_t wanted = across ? kRowBytes / width : elements;
   tile_columns = std::min(columns.extent, wanted);
   tile_rows = std::min(rows.extent, std::max<std::int64_t>(1, elements / tile_columns));
-  tile_columns = std::min(columns.extent, elements / tile_rows);
+  // To the end of a cache line, so that rows of the next tile begin with one.
+  const std::int64_t room = elements / tile_rows;
+  tile_columns = std::min(columns.extent, std::max(tile_columns, room - room % (64 / width)));
   tiles_across = divide_up(columns.extent, tile_columns);
   tiles_down = divide_up(rows.extent, tile_rows);
 }
@@ -149,7 +146,8 @@ bool Tiling::run(std::int64_t tile) const {
   }
   plane.source = nest.source + source;
   plane.target = nest.target + target;
-  return copy_tile(plane, recipe, stream);
+  plane.stream = stream;
+  return copy_tile(plane, recipe);
 }
 
 void run_tiles(void* context, std::int64_t begin, std::int64_t end) {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "copy/simd.hpp"
+#include "copy/streaming.hpp"
 
 namespace dlbridge::detail {
 namespace {
@@ -136,13 +137,13 @@ struct Interleave {
 #if defined(__GNUC__) && __GNUC__ >= 12 || defined(__clang__)
 #define DLBRIDGE_SQUARES 1
 
-template <class Word>
+template <class Word, std::size_t kBytes>
 struct Vector {
-  typedef Word Type __attribute__((vector_size(16)));
+  typedef Word Type __attribute__((vector_size(kBytes)));
 };
 
-template <class Word>
-using VectorOf = typename Vector<Word>::Type;
+template <class Word, std::size_t kBytes = 16>
+using VectorOf = typename Vector<Word, kBytes>::Type;
 
 template <class Word, std::size_t kFirst, std::size_t... kIndex>
 DLBRIDGE_INLINE VectorOf<Word> zip(VectorOf<Word> a, VectorOf<Word> b,
@@ -173,6 +174,63 @@ DLBRIDGE_INLINE void transpose_square(const std::byte* source, std::int64_t sour
     store(target + static_cast<std::int64_t>(i) * target_step, square[i]);
   }
 }
+
+#ifdef DLBRIDGE_HAS_AVX2
+/// Pixels of three channels into planes, in registers of two halves that shuffles do not cross.
+template <class Word, bool kStream>
+struct DeinterleaveThree {
+  static constexpr std::size_t kHalf = 16 / sizeof(Word);
+  static constexpr std::size_t kWhole = 2 * kHalf;
+  using Register = VectorOf<Word, 32>;
+
+  // Either half from pixels of its own.
+  template <std::size_t... kIndex>
+  DLBRIDGE_INLINE static void load_halves(Register& to, const std::byte* from,
+                                          std::index_sequence<kIndex...> /*all*/) {
+    to = __builtin_shufflevector(load<VectorOf<Word>>(from), load<VectorOf<Word>>(from + 48),
+                                 kIndex...);
+  }
+
+  // At each place one of the three holds a word of the channel: blended into one register they only
+  // have to be put in order.
+  template <std::size_t kChannel, std::size_t... kIndex>
+  DLBRIDGE_INLINE static void store_channel(std::byte* to, const Register (&pixels)[3],
+                                            std::index_sequence<kIndex...> /*all*/) {
+    const Register two = __builtin_shufflevector(
+        pixels[0], pixels[1], (kIndex % kHalf % 3 == kChannel ? kIndex : kIndex + kWhole)...);
+    const Register all = __builtin_shufflevector(
+        two, pixels[2],
+        ((kIndex % kHalf + 2 * kHalf) % 3 == kChannel ? kIndex + kWhole : kIndex)...);
+    const Register ordered = __builtin_shufflevector(
+        all, all, (kIndex / kHalf * kHalf + (3 * (kIndex % kHalf) + kChannel) % kHalf)...);
+    if constexpr (kStream) {
+      const auto* words = reinterpret_cast<const std::byte*>(&ordered);
+      stream_word(to, words);
+      stream_word(to + kStreamed, words + kStreamed);
+    } else {
+      std::memcpy(to, &ordered, sizeof ordered);
+    }
+  }
+
+  DLBRIDGE_INLINE static void run(const Plane& plane) {
+    constexpr std::make_index_sequence<kWhole> kAll{};
+    constexpr auto kStep = static_cast<std::int64_t>(kWhole);
+    Plane rest = plane;
+    for (; rest.columns >= kStep; rest.columns -= kStep) {
+      Register pixels[3];
+      load_halves(pixels[0], rest.source, kAll);
+      load_halves(pixels[1], rest.source + 16, kAll);
+      load_halves(pixels[2], rest.source + 32, kAll);
+      store_channel<0>(rest.target, pixels, kAll);
+      store_channel<1>(rest.target + plane.target_row, pixels, kAll);
+      store_channel<2>(rest.target + 2 * plane.target_row, pixels, kAll);
+      rest.source += sizeof pixels;
+      rest.target += sizeof(Register);
+    }
+    Forwards<Word, 3>::run(rest);
+  }
+};
+#endif
 
 // The source's next columns. Each lies elsewhere, and too short a piece of it is read for the
 // processor to foresee them: this doubles the speed of large transposes.
@@ -266,6 +324,17 @@ void copy_plane_of(Plane plane) {
       const bool forwards = plane.source_column > 0;
       begin_at_other_end(plane, plane.rows, plane.source_row, plane.target_row);
       begin_at_other_end(plane, plane.columns, plane.source_column, plane.target_column);
+#if defined(DLBRIDGE_SQUARES) && defined(DLBRIDGE_HAS_AVX2)
+      if constexpr (kWidth < 16) {
+        if (forwards && plane.rows == 3 && has_avx2()) {
+          const auto place = reinterpret_cast<std::uintptr_t>(plane.target);
+          return plane.stream &&
+                         (place | static_cast<std::uintptr_t>(plane.target_row)) % kStreamed == 0
+                     ? run_avx2<DeinterleaveThree<Word, true>, const Plane&>(plane)
+                     : run_avx2<DeinterleaveThree<Word, false>, const Plane&>(plane);
+        }
+      }
+#endif
       return forwards ? run_pixels<Word, Forwards>(plane, plane.rows)
                       : run_pixels<Word, Backwards>(plane, plane.rows);
     }

@@ -15,6 +15,7 @@ struct Plane {
   std::byte* target = nullptr;
   std::int64_t target_row = 0;
   std::int64_t target_column = 0;
+  bool stream = false;  // past the cache, where the kernel can
 };
 
 /// Whether `count` channels of one word each lie packed in pixels, as is common for pictures; the

@@ -54,6 +54,7 @@ std::int64_t pitch_of(std::int64_t row_bytes) {
 void gather(Plane& plane, std::size_t width, TileBuffer& buffer) {
   const auto word = static_cast<std::int64_t>(width);
   Plane in = plane;
+  in.stream = false;
   in.target = buffer.bytes;
   in.target_row = pitch_of(plane.columns * word);
   in.target_column = word;
@@ -64,11 +65,11 @@ void gather(Plane& plane, std::size_t width, TileBuffer& buffer) {
 }
 
 // To its place; past the cache if that pays.
-void deliver(const Plane& plane, std::size_t width, bool stream) {
+void deliver(const Plane& plane, std::size_t width) {
   const auto word = static_cast<std::int64_t>(width);
   const std::int64_t row = plane.columns * word;
   const bool packed = plane.source_column == word && plane.target_column == word;
-  if (!stream || !packed) {
+  if (!plane.stream || !packed) {
     copy_plane(plane, width);
   } else if (plane.source_row == row && plane.target_row == row) {
     stream_bytes(plane.target, plane.source, static_cast<std::size_t>(plane.rows * row));
@@ -82,12 +83,12 @@ void deliver(const Plane& plane, std::size_t width, bool stream) {
 
 // Through the stages, a few rows at a time: to their places where they can be made there, else to a
 // buffer in the first-level cache and from there on.
-bool convert(Plane plane, const Recipe& recipe, bool stream) {
+bool convert(const Plane& plane, const Recipe& recipe) {
   bool fits = true;
   alignas(64) std::byte buffer[kRunBytes];
   const auto source_word = static_cast<std::int64_t>(recipe.source_width);
   const auto target_word = static_cast<std::int64_t>(recipe.target_width);
-  const bool in_place = plane.target_column == target_word && !stream &&
+  const bool in_place = plane.target_column == target_word && !plane.stream &&
                         (plane.rows == 1 || plane.columns >= kLongRow);
   const std::int64_t run = static_cast<std::int64_t>(kRunBytes) / target_word;
   const bool packed = plane.source_row == plane.columns * source_word;
@@ -108,7 +109,7 @@ bool convert(Plane plane, const Recipe& recipe, bool stream) {
         piece.source_row = piece.columns * target_word;
         piece.source_column = target_word;
         piece.target = target;
-        deliver(piece, recipe.target_width, stream);
+        deliver(piece, recipe.target_width);
       }
     }
   }
@@ -117,31 +118,35 @@ bool convert(Plane plane, const Recipe& recipe, bool stream) {
 
 // Of its own, so that a plane that needs no buffer does not touch the memory of one: its stack is
 // probed page by page, a tenth of the time of a copy within the cache.
-[[gnu::noinline]] bool copy_gathered(Plane plane, const Recipe& recipe, bool stream) {
+[[gnu::noinline]] bool copy_gathered(Plane plane, const Recipe& recipe) {
   TileBuffer gathered;
   gather(plane, recipe.source_width, gathered);
   if (recipe.stages > 0) {
-    return convert(plane, recipe, stream);
+    return convert(plane, recipe);
   }
-  deliver(plane, recipe.target_width, stream);
+  deliver(plane, recipe.target_width);
   return true;
 }
 
 }  // namespace
 
-bool copy_tile(const Plane& plane, const Recipe& recipe, bool stream) noexcept {
+bool copy_tile(const Plane& plane, const Recipe& recipe) noexcept {
   const auto word = static_cast<std::int64_t>(recipe.source_width);
   const bool packed = plane.source_column == word;
   const bool crowded = plane.source_row == word && plane.target_column == word &&
                        plane.target_row % kCrowded == 0 && plane.rows > kLinesOfSet;
-  if (recipe.stages == 0 && (packed || !(stream || crowded))) {
-    deliver(plane, recipe.target_width, stream);
+  // Pixels go to their planes from registers, past the cache or not: a tile between takes twice as
+  // long.
+  const bool direct =
+      packed || is_interleaved(plane.rows, plane.source_row, plane.source_column, word);
+  if (recipe.stages == 0 && (direct || !(plane.stream || crowded))) {
+    deliver(plane, recipe.target_width);
     return true;
   }
   if (recipe.stages > 0 && packed && (plane.rows == 1 || plane.columns >= kLongRow)) {
-    return convert(plane, recipe, stream);
+    return convert(plane, recipe);
   }
-  return copy_gathered(plane, recipe, stream);
+  return copy_gathered(plane, recipe);
 }
 
 }  // namespace dlbridge::detail

@@ -16,8 +16,8 @@ inline constexpr std::size_t kTileBytes = 64 * 1024;
 bool run_stages(const Recipe& recipe, std::byte* to, const std::byte* from, std::size_t count);
 
 /// Copies a plane of at most kTileBytes: gathers what does not lie packed, runs the recipe's
-/// stages, and puts the result in its place. `stream` is for packed target rows: past the cache.
+/// stages, and puts the result in its place; past the cache only where target rows are packed.
 /// False where a value did not fit the target's type.
-bool copy_tile(const Plane& plane, const Recipe& recipe, bool stream) noexcept;
+bool copy_tile(const Plane& plane, const Recipe& recipe) noexcept;
 
 }  // namespace dlbridge::detail
