@@ -8,8 +8,8 @@ namespace dlbridge {
 /// time takes longer than copying into it. Only pieces of a megabyte or more are kept, at most 16,
 /// and at most pool_limit() bytes of them: whatever was kept longest goes first. A piece serves a
 /// copy that fills at least four fifths of it. On Linux the large ones (4 MiB and more) are mapped
-/// in huge pages; where there are such, the system may take them back whenever it is short of
-/// memory, without asking (MADV_FREE).
+/// in huge pages; where there are such, the system may take those of 16 MiB and more back whenever
+/// it is short of memory, without asking (MADV_FREE).
 ///
 /// All functions may be called on any thread. No thread ever waits for another here: who finds the
 /// pool in use asks the system instead.
