@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from measure import Line
+from measure import Figure, Line, figure
 
 import dlbridge
 
@@ -31,6 +33,37 @@ def _timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - begin
 
 
+# A child with a number of threads of its own says what a copy into place takes, ours and torch's.
+SCALING = """
+import sys, timeit
+import torch
+import dlbridge
+torch.set_num_threads(int(sys.argv[1]))
+source = torch.ones(64 << 18)
+target = torch.empty_like(source)
+place = target.numpy()
+for _ in range(32):
+    ours = timeit.timeit(lambda: dlbridge.to_numpy(source, out=place), number=1)
+    print(ours, timeit.timeit(lambda: target.copy_(source), number=1))
+"""
+
+
+def scaling() -> Iterator[Figure]:
+    """How far one thread comes with a large copy, and how far two, against what a plain copy by as
+    many threads gets out of the memory. torch's do not spin where ours are to run."""
+    for threads in range(1, min(2, os.cpu_count() or 1) + 1):
+        here = {"DLBRIDGE_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+        command = [sys.executable, "-c", SCALING, str(threads)]
+        run = subprocess.run(
+            command, check=True, capture_output=True, text=True, env=os.environ | here
+        )
+        times = [float(word) for word in run.stdout.split()[2:]]  # the first touches the memory
+        pairs = zip(times[::2], times[1::2], strict=True)
+        words = "one thread" if threads == 1 else "two threads"
+        name, plain = f"64 MiB into place, {words}", "a plain copy by as many"
+        yield figure(Line("copies", name, plain, "", "", 1.0, moved=128 << 20), pairs)
+
+
 def line(
     name: str,
     against: str,
@@ -38,8 +71,9 @@ def line(
     peers: tuple[Callable[[], Any], ...],
     goal: float,
     moved: int,
+    calls: int = 1,
 ) -> Line:
-    return Line("copies", name, against, ours, peers, goal, 1, 15, moved=moved)
+    return Line("copies", name, against, ours, peers, goal, calls, 15, moved=moved)
 
 
 def lines() -> Iterator[Line]:
@@ -65,7 +99,7 @@ def lines() -> Iterator[Line]:
         both,
         lambda: to_numpy(nchw, copy=True),
         (lambda: np.ascontiguousarray(nchw), lambda: nchw_tensor.contiguous()),
-        0.5,
+        0.4,
         2 * images.nbytes,
     )
     yield line(
@@ -104,6 +138,17 @@ def lines() -> Iterator[Line]:
         1.0,
         2 * square.nbytes,
     )
+    for mebibytes in (1, 4, 8):  # within the cache
+        part = tensor[: 64 * mebibytes]
+        yield line(
+            f"contiguous, {mebibytes} MiB",
+            "t.clone().numpy()",
+            lambda part=part: to_numpy(part, copy=True),
+            (lambda part=part: part.clone().numpy(),),
+            1.0,
+            2 * part.nbytes,
+            32 // mebibytes,
+        )
     narrow = tensor.to(torch.bfloat16)
     yield line(
         "bfloat16 to float32, 32 MiB",

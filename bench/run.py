@@ -140,6 +140,8 @@ def main() -> None:
             figures += [measure(each) for each in track(module.lines(), name)]
         if name == "crossings" and name in wanted:
             figures += crossings.compiled(options.build)
+        if name == "copies" and name in wanted:
+            figures += bulk.scaling()
     print_table(figures, earlier)
     found["figures"] = [asdict(each) for each in figures]
     load = found["machine"]["load"]
