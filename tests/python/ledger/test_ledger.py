@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import ctypes
 import html.parser
 import inspect
@@ -12,6 +13,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -431,6 +433,27 @@ def test_a_policy_for_a_block() -> None:
         with pytest.raises(dlbridge.ConversionRefused):
             dlbridge.to(in_a_graph, "numpy", copy=True)
     assert not dlbridge.to_numpy(in_a_graph).flags.writeable
+
+
+def test_blocks_in_generators_end_in_any_order_and_anywhere() -> None:
+    def block() -> Iterator[None]:
+        with dlbridge.policy("strict"), dlbridge.no_copies(), dlbridge.trace():
+            yield
+
+    first, second = block(), block()
+    next(first)
+    next(second)
+    first.close()
+    with pytest.raises(dlbridge.ConversionRefused):
+        dlbridge.to_torch(np.ones(3)[::-1])
+    second.close()
+    with dlbridge.trace() as log:  # a block, so that it is asked what was left behind
+        dlbridge.to_torch(np.ones(3)[::-1])
+    assert len(log) == 1
+
+    elsewhere = block()
+    contextvars.Context().run(next, elsewhere)
+    elsewhere.close()
 
 
 @pytest.mark.parametrize(("wrong", "error"), [("stricter", ValueError), (3, TypeError)])

@@ -45,17 +45,26 @@ def leave_block(ledgers: int = 0) -> None:
     _core.count_blocks(-1, -ledgers)
 
 
+# Those of this thread, or task, with what each holds. Generators may end theirs in any order, and
+# elsewhere: a token of the variable's would then bring back what is long over.
+_held: ContextVar[tuple[tuple[ContextVar[Any], object], ...]] = ContextVar(
+    "dlbridge blocks", default=()
+)
+
+
 @contextmanager
 def _holding(variable: ContextVar[Any], value: object) -> Iterator[None]:
     """A block in which the variable has the value, and _core asks for it."""
     enter_block()  # first: here torch's compiler leaves the block to Python, before it is open
+    block = (variable, value)
     try:
-        token = variable.set(value)
-        try:
-            yield
-        finally:
-            variable.reset(token)
+        _held.set((*_held.get(), block))
+        variable.set(value)
+        yield
     finally:
+        left = tuple(other for other in _held.get() if other is not block)
+        _held.set(left)
+        variable.set(next((held for of, held in reversed(left) if of is variable), None))
         leave_block()
 
 

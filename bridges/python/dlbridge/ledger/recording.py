@@ -6,7 +6,14 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dlbridge.ledger.blocks import Told, enter_block, leave_block, of_all_threads, of_context
+from dlbridge.ledger.blocks import (
+    Record,
+    Told,
+    enter_block,
+    leave_block,
+    of_all_threads,
+    of_context,
+)
 
 if TYPE_CHECKING:
     from dlbridge.ledger.crossings import Crossing, Line, Totals
@@ -19,7 +26,7 @@ class Ledger:
         self._told: deque[Told] = deque()
         self._crossings: list[Crossing] = []
         self.threads = threads
-        self._tokens: list[Any] = []
+        self._open: list[Record] = []  # one for each block of it
 
     # The block.
 
@@ -27,7 +34,8 @@ class Ledger:
         if self.threads:
             of_all_threads.append(self._told.append)
         else:
-            self._tokens.append(of_context.set((*of_context.get(), self._told.append)))
+            self._open.append(self._told.append)
+            of_context.set((*of_context.get(), self._open[-1]))
         enter_block(ledgers=1)
         return self
 
@@ -36,7 +44,8 @@ class Ledger:
         if self.threads:
             of_all_threads.remove(self._told.append)
         else:
-            of_context.reset(self._tokens.pop())
+            ended = self._open.pop()  # blocks of others may have begun or ended since
+            of_context.set(tuple(record for record in of_context.get() if record is not ended))
 
     # What it holds.
 
