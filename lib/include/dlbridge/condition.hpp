@@ -91,6 +91,10 @@ class Conditions {
     return *this;
   }
   friend constexpr Conditions operator|(Conditions a, Conditions b) { return a |= b; }
+  friend constexpr Conditions operator&(Conditions a, Conditions b) {
+    a.bits_ &= b.bits_;
+    return a;
+  }
   friend constexpr bool operator==(Conditions, Conditions) = default;
 
   /// Calls `visit(Condition)` for each, in the order of the enumeration.

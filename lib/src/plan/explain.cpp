@@ -61,6 +61,12 @@ class Writer {
     return text;
   }
 
+  // Of what has no type of DLPack's nothing is said of its type.
+  std::string filled_met(const ConditionRow& wording) const {
+    const bool unknown = source_.tensor.dtype.bits == 0;
+    return unknown && wording.met == "of dtype {dtype}" ? std::string() : filled(wording.met);
+  }
+
   // What a move would have needed and did not find.
   std::string tried() const {
     const Device here(source_.tensor.device);
@@ -134,10 +140,11 @@ class Writer {
 
   std::string reason(Condition condition) const {
     const ConditionRow& wording = row_of(condition);
-    if (wording.met.empty()) {
+    const std::string met = filled_met(wording);
+    if (met.empty()) {
       return filled(wording.why);
     }
-    return "a " + std::string(source_.traits.words().object) + " " + filled(wording.met) + ": " +
+    return "a " + std::string(source_.traits.words().object) + " " + met + ": " +
            filled(wording.why);
   }
 
@@ -146,8 +153,8 @@ class Writer {
     std::string why;
     plan_.refused.for_each([&](Condition condition) {
       const ConditionRow& wording = row_of(condition);
-      if (!wording.met.empty()) {
-        met += (met.empty() ? " " : " and ") + filled(wording.met);
+      if (const std::string of_it = filled_met(wording); !of_it.empty()) {
+        met += (met.empty() ? " " : " and ") + of_it;
       }
       why += (why.empty() ? "" : "; ") + filled(wording.why);
     });

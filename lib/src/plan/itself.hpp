@@ -89,4 +89,16 @@ inline Plan own_copy(const Source& source, const Capabilities& target, const Pol
   return plan;
 }
 
+// What is no tensor yet, but a promise of one or several: what else holds is seen when it is one.
+inline constexpr Conditions kNoTensor{Condition::kUninitialised, Condition::kMixedTypes};
+
+inline Plan refused_alone(const Source& source) {
+  Plan plan;
+  plan.dtype = source.tensor.dtype;
+  plan.device = source.tensor.device;
+  plan.reasons = plan.refused = source.traits.conditions & kNoTensor;
+  plan.view = plan.writable = false;
+  return plan;
+}
+
 }  // namespace dlbridge::detail

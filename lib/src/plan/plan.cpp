@@ -34,8 +34,10 @@ class Planner {
       observe_dtype();
       observe_device();
       observe_layout(said);
+    } else if (said.meets(detail::kNoTensor)) {
+      return detail::refused_alone(source_);
     } else if (request_.asks_for_cast(plan_.dtype)) {
-      need_copy(Condition::kCastAsked, Step::kCast);  // so that one fix helps with all of it
+      observe_cast(*request_.dtype);  // so that one fix helps with all of it
     }
     if (target_.copies && !copies_) {
       need_copy(Condition::kCopiesIn, Step::kRepack);
@@ -143,17 +145,22 @@ class Planner {
     }
   }
 
+  void observe_cast(DType wanted) {
+    const DType dtype = source_.tensor.dtype;
+    const bool taken = target_.dtypes.contains(wanted) || target_.extension_dtypes.contains(wanted);
+    // What has no type yet gets one by the fix.
+    if (!taken || (dtype.bits != 0 && !can_cast(dtype, wanted))) {
+      refuse(Condition::kNoCast);
+      return;
+    }
+    plan_.dtype = wanted;
+    need_copy(Condition::kCastAsked, Step::kCast);
+  }
+
   void observe_dtype() {
     const DType dtype = source_.tensor.dtype;
     if (request_.asks_for_cast(dtype)) {
-      const bool taken = target_.dtypes.contains(*request_.dtype) ||
-                         target_.extension_dtypes.contains(*request_.dtype);
-      if (!taken || !can_cast(dtype, *request_.dtype)) {
-        refuse(Condition::kNoCast);
-        return;
-      }
-      plan_.dtype = *request_.dtype;
-      need_copy(Condition::kCastAsked, Step::kCast);
+      observe_cast(*request_.dtype);
       return;
     }
     if (target_.dtypes.contains(dtype)) {
@@ -321,7 +328,7 @@ class Planner {
 
   // What is asked for is memory that may be written to, so an alias of other memory is not enough.
   void settle_writable() {
-    if (!request_.writable || plan_.is_refused()) {
+    if (!request_.writable) {
       return;
     }
     if (!target_.gives_writable) {

@@ -51,6 +51,14 @@ TEST(Explain, names_the_steps_in_their_order_with_a_reason_each) {
   EXPECT_EQ(text.fix + text.message, "");
 }
 
+TEST(Explain, of_what_has_no_type_names_none) {
+  Spec spec = with({Condition::kQuantised});
+  spec.dtype = DType(DLDataType{});
+  const Explanation text = words(spec, Policy::strict(), kHostOnly, as_type(DType(kDLFloat, 64)));
+  EXPECT_EQ(text.reasons[1], "a cast to float64 was asked for, and a cast is a copy");
+  EXPECT_EQ(text.message.find("code=0"), std::string::npos);
+}
+
 TEST(Explain, of_a_copy_that_was_asked_for_says_so) {
   const Explanation text = words(Spec{}, Policy::snapshot());
   EXPECT_THAT(text.steps, ElementsAre("repack"));

@@ -369,6 +369,31 @@ TEST(Request, writable_memory_is_a_view_where_it_is_so_and_a_copy_elsewhere) {
   EXPECT_EQ(outcome(plan_of(read_only, kTorchLike, alias, request)), 'C');
 }
 
+TEST(Request, what_cannot_be_met_is_told_beside_what_else_is_refused) {
+  Spec spec;
+  spec.conditions = {Condition::kInGraph, Condition::kConjBit};
+  EXPECT_EQ(plan_of(spec, kHostOnly, Policy::zero_copy(), needs(false, true)).refused,
+            (Conditions{Condition::kConjBit, Condition::kWritableAsked}));
+  Capabilities constant = kHostOnly;
+  constant.gives_writable = false;
+  EXPECT_EQ(plan_of(spec, constant, Policy::zero_copy(), needs(false, true)).refused,
+            (Conditions{Condition::kConjBit, Condition::kNothingToWrite}));
+  spec.conditions = {Condition::kQuantised};
+  EXPECT_EQ(plan_of(spec, kHostOnly, Policy::host(), as_type(DType(kDLFloat8_e3m4, 8))).refused,
+            (Conditions{Condition::kQuantised, Condition::kNoCast}));
+}
+
+TEST(Request, of_what_is_no_tensor_yet_only_that_is_told) {
+  for (const Condition condition : {Condition::kUninitialised, Condition::kMixedTypes}) {
+    Spec spec;
+    spec.conditions = {Condition::kInGraph, Condition::kReadOnly, condition};
+    const Plan plan = plan_of(spec, kTorchLike, Policy::strict(), as_type(DType(kDLFloat, 64)));
+    EXPECT_EQ(plan.refused, Conditions{condition});
+    EXPECT_EQ(plan.reasons, Conditions{condition});
+    EXPECT_FALSE(plan.view || plan.writable);
+  }
+}
+
 TEST(Request, writable_memory_is_refused_where_the_target_gives_none) {
   EXPECT_EQ(plan_of(Spec{}, kConstant, Policy::host(), needs(false, true)).refused,
             Conditions{Condition::kNothingToWrite});
