@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,8 +79,22 @@ def test_torch_gets_memory_of_its_own() -> None:
     with pytest.raises(dlbridge.ConversionRefused) as caught:
         dlbridge.to_torch(x, policy="strict")
     assert caught.value.fix
-    copied = dlbridge.to_torch(x.to_numpy(writable=True), policy="strict")
-    assert copied.tolist() == [1, 2]
+    assert caught.value.fix.endswith("or dlbridge.to_numpy(x, copy=True)")
+
+
+@pytest.mark.parametrize(
+    ("x", "numbers"),
+    [
+        (pl.Series([1.0, 2.0]), [1, 2]),
+        (pl.Series([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (pl.Series([7]).cast(pl.Date), [7]),
+        (pl.Series(["a", "b"], dtype=pl.Categorical), [0, 1]),
+        (pl.DataFrame({"a": [1], "b": [2.5]}), [1]),  # by columns, of which it is the first's
+    ],
+)
+def test_a_fix_that_makes_memory_of_its_own_comes_last(x: Any, numbers: list[Any]) -> None:
+    pytest.importorskip("torch")
+    assert followed(x, functools.partial(dlbridge.to_torch, copy=False)) == numbers
 
 
 def test_booleans_chunks_and_frames_are_one_copy() -> None:

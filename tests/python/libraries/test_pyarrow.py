@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import math
 from decimal import Decimal
 from typing import Any
@@ -55,6 +56,21 @@ def test_an_array_is_read_only() -> None:
     dlbridge.to_torch(x).fill_(7)
     assert x.to_pylist() == [1, 2, 3]
     assert dlbridge.to_numpy(x[1:]).tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("x", "numbers"),
+    [
+        (pa.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (pa.table({"a": [1, 2]}), [[1], [2]]),
+        (pa.py_buffer(b"ab"), [97, 98]),
+        (pa.array(["b", "a"]), [0, 1]),
+    ],
+    ids=["lists", "table", "buffer", "texts"],
+)
+def test_the_fix_of_what_is_read_only_is_one_for_all(x: Any, numbers: list[Any]) -> None:
+    pytest.importorskip("torch")
+    assert followed(x, functools.partial(dlbridge.to_torch, copy=False)) == numbers
 
 
 #: what pyarrow refuses by itself, with the calls that make numbers of it and what comes of them

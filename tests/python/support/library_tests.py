@@ -240,11 +240,12 @@ class AsSource:
                 raise AssertionError(f"view {name!r}") from error
 
 
-def followed(x: Any, **names: Any) -> Any:
+def followed(x: Any, call: Callable[[Any], Any] = dlbridge.to_numpy, **names: Any) -> Any:
     """The list of the numbers that are made of it, by every fix on the way."""
     for _ in range(3):
         try:
-            return dlbridge.to_numpy(x).tolist()
+            return call(x).tolist()
         except dlbridge.ConversionRefused as refused:
-            x = eval(str(refused.fix).partition(" (")[0], {**names, "x": x})
+            way = str(refused.fix).split(", or ")[-1].partition(" (")[0]
+            x = eval(way, {**names, "x": x, "dlbridge": dlbridge})
     raise AssertionError("the fixes have no end")

@@ -84,7 +84,7 @@ ROWS = (
         fix_for=_fix,
         fixes={
             "nulls": "x.fillna({zero}) (nulls become {zero})",
-            "read_only": "x.to_numpy(copy=True)",
+            "read_only": "dlbridge.to_numpy(x, copy=True)",
         },
         capabilities=Capabilities(
             result="pandas.Series or DataFrame",

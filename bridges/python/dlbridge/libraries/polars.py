@@ -38,7 +38,7 @@ ROWS = (
         fixes={
             "nulls": "x.fill_null({zero}) (nulls become {zero})",
             "mixed_types": "x.to_dict()",
-            "read_only": "x.to_numpy(writable=True)",
+            "read_only": "dlbridge.to_numpy(x, copy=True)",
         },
         capabilities=Capabilities(result="polars.Series", takes_as_constant=True, **COLUMN),
         take=_to_series,

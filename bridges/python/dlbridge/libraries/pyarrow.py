@@ -104,7 +104,7 @@ ROWS = (
         refusal=_refusal,
         fix_for=_fix,
         fixes={
-            "read_only": "x.to_numpy(zero_copy_only=False).copy()",
+            "read_only": "dlbridge.to_numpy(x, copy=True)",
             "mixed_types": "dict(zip(x.column_names, x.columns))",
         },
         capabilities=Capabilities(
