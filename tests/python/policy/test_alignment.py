@@ -58,7 +58,7 @@ UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 try:
     torch.ones(1, dtype=torch.uint16)[torch.arange(1)]
     ROWS_OF_UNSIGNED = True
-except NotImplementedError:
+except RuntimeError:  # a NotImplementedError since 2.5
     ROWS_OF_UNSIGNED = False
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from dlb_support import PRESETS, make_f32, producer_f32, settle
-from torch_sources import SOURCES
+from torch_sources import NEWER, SOURCES
 
 import dlbridge
 
@@ -218,7 +218,7 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize("name", [name for name in WORDS if name not in NEWER])
 def test_the_text_says_what_was_met(road: str, name: str) -> None:
     with SOURCES[name]() as (tensor, _):
         error = refusal(tensor, policy="strict")

@@ -70,7 +70,11 @@ ROWS: dict[str, tuple[Any, tuple[str, ...], tuple[str, ...]]] = {
     "NULL data": (lambda: producer_f32(null_data=True), NEVER, NEVER),
     "NULL data, empty": (lambda: producer_f32(shape=(0,), null_data=True), VIEW, VIEW),
     "float4, single": (lambda: producer_f32(dtype=(17, 4, 1)), NEVER, None),
-    "float4 pairs": (lambda: producer_f32(dtype=(17, 4, 2)), NEVER, VIEW),
+    "float4 pairs": (
+        lambda: producer_f32(dtype=(17, 4, 2)),
+        NEVER,
+        VIEW if hasattr(torch, "float4_e2m1fn_x2") else NEVER,
+    ),
     "float8_e3m4": (lambda: producer_f32(dtype=(7, 8)), ("refuse", "view", "view", "copy"), NEVER),
     "int4": (lambda: producer_f32(dtype=(0, 4)), NEVER, NEVER),
     "float6": (lambda: producer_f32(dtype=(15, 6)), NEVER, NEVER),

@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import torch
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
 VALUES = np.arange(3, 15, dtype="f4").reshape(3, 4)
@@ -115,8 +116,8 @@ TORCH_HAS = {
     "float8_e4m3fnuz",
     "float8_e5m2",
     "float8_e5m2fnuz",
-    "float8_e8m0fnu",
 }
 TORCH_LACKS = {"float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "int4", "uint4"}
+(TORCH_HAS if hasattr(torch, "float8_e8m0fnu") else TORCH_LACKS).add("float8_e8m0fnu")
 for _ml in sorted(TORCH_HAS | TORCH_LACKS):
     SOURCES[f"ml_dtypes {_ml}"] = lambda _, d=_ml: of_ml_dtype(d)

@@ -366,6 +366,8 @@ def test_what_lies_outside_of_a_transform_crosses_inside(
     assert found[0].tobytes() == to_numpy(outer).tobytes()
 
 
+# Of torch 2.4, by its own checkpoint.
+@pytest.mark.filterwarnings("ignore:.*autocast.* is deprecated:FutureWarning")
 def test_a_functional_call_and_a_checkpoint_convert_as_usual(road: str) -> None:
     module = Calling(lambda x: x * to_torch(np.full(3, 2, "f4")))
     x = tensor().requires_grad_()

@@ -62,7 +62,8 @@ def has_device(device_type: int) -> bool:
         name = _DEVICE_NAMES.get(device_type, "")
         if name == "privateuseone":
             name = torch._C._get_privateuse1_backend_name()
-        module = getattr(torch, name, None)
+        # torch.mps cannot be asked before 2.5.
+        module = torch.backends.mps if name == "mps" else getattr(torch, name, None)
         if module is None or not module.is_available():
             return False
         _DEVICES_SEEN.add(device_type)
