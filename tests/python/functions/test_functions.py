@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import warnings
 from pathlib import Path
@@ -78,6 +79,14 @@ def test_inputs_are_views_and_outputs_share_memory() -> None:
     assert shares(given, tensor.numpy()) and not given.flags.writeable
     assert shares(made, result.numpy())
     seen.clear()
+
+
+def test_a_call_makes_no_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes as long as the rest of a call on small tensors."""
+    x = leaf(4, 4)
+    monkeypatch.setattr(inspect, "signature", None)
+    smooth(x).sum().backward()
+    assert x.grad is not None
 
 
 def test_an_input_that_is_given_back_becomes_a_copy() -> None:

@@ -84,6 +84,8 @@ class ArrayFunction(Wrapped):
 
     def _called(self, function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
         """The function, called with ``positional()`` arguments as this one is with its own."""
+        if not self._by_name:
+            return function(*given)
         first = len(given) - len(self._by_name) if self._any_number else self._by_place
         return function(*given[:first], **dict(zip(self._by_name, given[first:], strict=True)))
 
@@ -183,6 +185,8 @@ def filled(
     values: tuple[Any, ...], places: Sequence[int], others: Iterable[Any]
 ) -> tuple[Any, ...]:
     """The values, with others at these places."""
+    if len(places) == len(values):
+        return tuple(others)
     result = list(values)
     for place, other in zip(places, others, strict=True):
         result[place] = other
@@ -191,7 +195,7 @@ def filled(
 
 def arrays(values: Iterable[Any]) -> tuple[Any, ...]:
     """The values; arrays of any library as those that a function may look at."""
-    return tuple(_read_only(each) for each in values)
+    return tuple(map(_read_only, values))
 
 
 def _read_only(x: Any) -> Any:

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from dlbridge import to_torch
 from dlbridge.functions.array_function import ArrayFunction, arrays, filled, warn_not_differentiable
 
+_transforms_active = torch._C._are_functorch_transforms_active
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
@@ -34,7 +35,7 @@ def call(function: ArrayFunction, arguments: tuple[Any, ...], named: dict[str, A
             warn_not_differentiable(function)
         tensors = [tensor.detach() for tensor in tensors]
     job = _Job(function, given, places)
-    outputs = _Forward.apply(job, *tensors)
+    outputs = (_Forward if _transforms_active() else _Plain).apply(job, *tensors)
     return outputs if len(outputs) > 1 else outputs[0]
 
 
@@ -54,7 +55,8 @@ class _Job:
 
     def outputs(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         outputs = self.function.run(arrays(filled(self.given, self.places, tensors)))
-        return [_delivered(each, tensors[0].device) for each in outputs]
+        device = _device_of(tensors[0])
+        return [to_torch(each, device=device) for each in outputs]
 
     def gradients(
         self, saved: Sequence[torch.Tensor], needed: tuple[bool, ...], gradients: Any
@@ -67,11 +69,12 @@ class _Job:
             filled((False,) * len(self.given), self.places, needed),
             arrays(gradients),
         )
-        return [_delivered(each, saved[0].device) for each in found if each is not None]
+        device = _device_of(saved[0])
+        return [to_torch(each, device=device) for each in found if each is not None]
 
 
-def _delivered(array: Any, device: torch.device) -> torch.Tensor:
-    return to_torch(array, device=None if device.type == "cpu" else device)
+def _device_of(tensor: torch.Tensor) -> torch.device | None:
+    return None if tensor.is_cpu else tensor.device
 
 
 def _per_item(info: Any, dims: tuple[int | None, ...], tensors: tuple[Any, ...]) -> Any:
@@ -107,7 +110,7 @@ class _Forward(torch.autograd.Function):
         saved = context.saved_tensors
         needed = tuple(context.needs_input_grad[1:])
         # A gradient that is looked through again is a node of the graph; the plain one need not be.
-        plain = not (torch.is_grad_enabled() or torch._C._are_functorch_transforms_active())
+        plain = not (torch.is_grad_enabled() or _transforms_active())
         run = _Backward.forward if plain else _Backward.apply
         found = iter(run(context.job, needed, *saved, *gradients))
         return None, *(next(found) if asked else None for asked in needed)
@@ -116,6 +119,20 @@ class _Forward(torch.autograd.Function):
     def vmap(info: Any, dims: Any, job: _Job, *tensors: torch.Tensor) -> Any:
         items = _per_item(info, dims[1:], tensors)
         return _stacked([_Forward.apply(job, *item) for item in items])
+
+
+class _Plain(torch.autograd.Function):
+    """The same where no transform of torch.func's looks through. Of a function with a
+    ``setup_context`` torch makes the signature anew at each call, which takes as long as the rest.
+    """
+
+    @staticmethod
+    def forward(context: Any, job: _Job, *tensors: torch.Tensor) -> Any:
+        outputs = _Forward.forward(job, *tensors)
+        _Forward.setup_context(context, (job, *tensors), outputs)
+        return outputs
+
+    backward = _Forward.backward  # type: ignore[assignment]
 
 
 class _Backward(torch.autograd.Function):
