@@ -72,7 +72,7 @@ Ref plan_of_opened(PyObject* object, const Way& way, const Target& target, const
                    bool kept) {
   Door door(object, way,
             {.reader = target.reader,
-             .stream = call.stream,
+             .stream = call.stream ? &*call.stream : nullptr,
              .only_look = true,
              .never_copies = call.policy.copy() == CopyRule::kNever});
   std::optional<Capabilities> changed;

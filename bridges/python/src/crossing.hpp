@@ -44,7 +44,7 @@ template <bool kRecorded = true, typename AnyTarget>
   }
   Door door(object, way,
             {.reader = target.reader,
-             .stream = call.stream,
+             .stream = call.stream ? &*call.stream : nullptr,
              .never_copies = call.policy.copy() == CopyRule::kNever});
   std::optional<Capabilities> changed;
   const Capabilities& capabilities = met(door, target, call, changed);

@@ -50,7 +50,7 @@ ManagedTensor argument(PyObject* object, const Parameter& parameter, Matching ma
   const Way& way = way_into_tensor(object);
   if (&way == &kCapsuleWay && matching != Matching::kAlone) [[unlikely]] {
     // Another overload could not take it any more.
-    Door door(object, way, {.reader = target.reader, .stream = {}, .only_look = true});
+    Door door(object, way, {.reader = target.reader, .only_look = true});
     std::optional<Capabilities> changed;
     const Capabilities& capabilities = met(door, target, call, changed);
     if (target.leaves_to_another(

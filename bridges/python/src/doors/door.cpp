@@ -43,7 +43,7 @@ void Door::meet_device() {
   } else if (way == &kManagedTensorWay) {
     source.stream = stream_of_managed(device);
   }
-  if (look.stream) {
+  if (look.stream != nullptr) {
     source.stream = *look.stream;
   }
   if (way != &kTorchWay && !device.host_accessible()) {

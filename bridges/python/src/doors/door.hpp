@@ -19,9 +19,11 @@ struct LibraryRow;
 /// that of whoever will read.
 class Door {
  public:
+  // Plain values: a copy of an optional loads at once what was stored in parts just before, and
+  // the processor waits for that.
   struct Look {
     Stream (*reader)(Device) = stream_of_managed;  // whose stream will read memory of that device
-    std::optional<Stream> stream{};                // the caller's word for it
+    const Stream* stream = nullptr;                // the caller's word for it
     bool only_look = false;                        // a raw capsule is not consumed
     bool never_copies = false;                     // which a producer is told
   };
