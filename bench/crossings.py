@@ -133,6 +133,7 @@ def arguments() -> Iterator[Line]:
                     names=known,
                     before=before,
                 )
+    yield from eight_arguments(known, before)
     if importlib.util.find_spec("scaling"):  # where examples/abi3-extension was installed
         import scaling
 
@@ -156,6 +157,29 @@ def arguments() -> Iterator[Line]:
         "pb.rows_of_own(a)",
         names=known,
     )
+
+
+def eight_arguments(known: dict[str, Any], before: Callable[[], Any] | None) -> Iterator[Line]:
+    """As many as a kernel takes; tvm-ffi's function looks at none of them."""
+    many = known | {f"t{i}": torch.ones(4, 8) for i in range(8)}
+    given = ", ".join(f"t{i}" for i in range(8))
+    peers = [("nb::ndarray", f"nb.rows_of_eight_own({given})", 0.05)]
+    if tvm_ffi is not None and found("tvm_ffi.testing") is not None:
+        many["nop"] = tvm_ffi.get_global_func("testing.nop")
+        peers.append(("tvm-ffi", f"nop({given})", 0.6))
+    for against, peer, goal in peers:
+        for module, binder in (("nb", "nanobind"), ("pb", "pybind11")):
+            yield Line(
+                "an argument of a C++ function",
+                f"eight of torch as TensorView, {binder}",
+                against,
+                f"{module}.rows_of_eight({given})",
+                peer,
+                goal,
+                200,
+                names=many,
+                before=before,
+            )
 
 
 def compiled(build: Path) -> list[Figure]:

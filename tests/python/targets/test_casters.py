@@ -32,6 +32,8 @@ def test_tensors_of_any_library_are_taken(casters: ModuleType, road: str) -> Non
         assert casters.rows_of_view(source) == 3
         assert casters.sum(source) == array.sum()
     assert casters.sum(dlbridge.capsule(array)) == array.sum()
+    both = (array, torch.from_numpy(array))
+    assert casters.rows_of_eight(*(each[i:] for i in range(4) for each in both)) == 12
 
 
 def test_strides_are_followed(casters: ModuleType) -> None:

@@ -29,6 +29,14 @@ inline std::int64_t rows_of_view(const ConstMatrix& matrix) {
   return matrix.extent(0);
 }
 
+/// As many arguments as a kernel has.
+inline std::int64_t rows_of_eight(const ConstMatrix& a, const ConstMatrix& b, const ConstMatrix& c,
+                                  const ConstMatrix& d, const ConstMatrix& e, const ConstMatrix& f,
+                                  const ConstMatrix& g, const ConstMatrix& h) {
+  return a.extent(0) + b.extent(0) + c.extent(0) + d.extent(0) + e.extent(0) + f.extent(0) +
+         g.extent(0) + h.extent(0);
+}
+
 inline double sum(const ConstMatrix& matrix) {
   double total = 0;
   for (std::int64_t i = 0; i < matrix.extent(0); ++i) {

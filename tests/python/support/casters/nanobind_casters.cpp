@@ -8,10 +8,13 @@
 
 namespace nb = nanobind;
 
+using Own = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
+
 NB_MODULE(dlbridge_nanobind_casters, module) {
   dlbridge::install_nanobind_translator();
   module.def("rows", &casters::rows);
   module.def("rows_of_view", &casters::rows_of_view);
+  module.def("rows_of_eight", &casters::rows_of_eight);
   module.def("sum", &casters::sum);
   module.def("fill", &casters::fill);
   module.def("is_read_only", &casters::is_read_only);
@@ -61,8 +64,11 @@ NB_MODULE(dlbridge_nanobind_casters, module) {
   module.def("rows_alone", &casters::rows_alone);
   module.def("where", [](const dlbridge::DeviceView<const float, 1>&) { return "device"; });
   module.def("where", [](const casters::ConstRow&) { return "host"; });
-  // The peer in the benchmark.
-  module.def("rows_of_own", [](const nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>& x) {
-    return static_cast<std::int64_t>(x.shape(0));
+  // The peers in the benchmark.
+  module.def("rows_of_own", [](const Own& x) { return static_cast<std::int64_t>(x.shape(0)); });
+  module.def("rows_of_eight_own", [](const Own& a, const Own& b, const Own& c, const Own& d,
+                                     const Own& e, const Own& f, const Own& g, const Own& h) {
+    return static_cast<std::int64_t>(a.shape(0) + b.shape(0) + c.shape(0) + d.shape(0) +
+                                     e.shape(0) + f.shape(0) + g.shape(0) + h.shape(0));
   });
 }

@@ -11,6 +11,7 @@ PYBIND11_MODULE(dlbridge_pybind11_casters, module) {
   dlbridge::install_pybind11_translator();
   module.def("rows", &casters::rows);
   module.def("rows_of_view", &casters::rows_of_view);
+  module.def("rows_of_eight", &casters::rows_of_eight);
   module.def("sum", &casters::sum);
   module.def("fill", &casters::fill);
   module.def("is_read_only", &casters::is_read_only);
