@@ -99,17 +99,14 @@ std::string applied(std::string_view call, std::string_view to) {
   return text;
 }
 
-class Adviser {
- public:
-  Adviser(const Plan& plan, const Source& source, const Capabilities& target, const Policy& policy,
-          const Request& request, Dialect dialect)
-      : refused_(plan.refused),
-        to_(plan.device),
-        source_(source),
-        target_(target),
-        policy_(policy),
-        request_(request),
-        advice_(advice_of(dialect)) {}
+struct Adviser {
+  const Conditions refused;
+  const Device to;
+  const Source& source;
+  const Capabilities& target;
+  const Policy& policy;
+  const Request& request;
+  const Advice& advice;
 
   [[nodiscard]] std::string write() const {
     std::string text = call_of_ours();
@@ -118,12 +115,11 @@ class Adviser {
         text += (text.empty() ? "" : ", or ") + std::string(other);
       }
     };
-    add(refused_.has(Condition::kMissingDType) ? target_.extension_hint : "");
+    add(refused.has(Condition::kMissingDType) ? target.extension_hint : "");
     add(call_of_the_library());
     return text;
   }
 
- private:
   // Another way to make the call, in its caller's words.
   struct Way {
     Policy policy;
@@ -134,21 +130,20 @@ class Adviser {
 
   [[nodiscard]] std::vector<Way> ways() const {
     const Policy host = Policy::host();
-    std::vector<Way> all{{host, request_, std::string(advice_.host)}};
+    std::vector<Way> all{{host, request, std::string(advice.host)}};
     const auto cast_to = [&](DType dtype, std::string_view loses) {
-      Request request = request_;
-      request.dtype = dtype;
-      std::string words(advice_.cast);
+      Request asked = request;
+      asked.dtype = dtype;
+      std::string words(advice.cast);
       put(words, "{dtype}", to_string(dtype));
-      all.push_back({policy_, request, words, loses});
-      all.push_back({host, request, std::string(advice_.host) + ", " + words, loses});
+      all.push_back({policy, asked, words, loses});
+      all.push_back({host, asked, std::string(advice.host) + ", " + words, loses});
     };
-    const DType dtype(source_.tensor.dtype);
-    const bool missing = refused_.has(Condition::kMissingDType) && !request_.dtype;
+    const DType dtype(source.tensor.dtype);
+    const bool missing = refused.has(Condition::kMissingDType) && !request.dtype;
     all.push_back(
-        {host.with(Field::kLayout, Ruling::kDensify), request_, std::string(advice_.densify)});
-    all.push_back(
-        {host.with(Field::kDType, Ruling::kUpcast), request_, std::string(advice_.upcast)});
+        {host.with(Field::kLayout, Ruling::kDensify), request, std::string(advice.densify)});
+    all.push_back({host.with(Field::kDType, Ruling::kUpcast), request, std::string(advice.upcast)});
     if (const auto wide = holder(); missing && wide) {
       cast_to(*wide, "");
     }
@@ -156,42 +151,42 @@ class Adviser {
       const bool integer = dtype.kind() == DType::Kind::kInteger;
       cast_to(*narrow, integer ? " where its values fit" : " (its values are rounded)");
     }
-    all.push_back({host.with(Field::kDType, Ruling::kBits), request_, std::string(advice_.bits),
+    all.push_back({host.with(Field::kDType, Ruling::kBits), request, std::string(advice.bits),
                    " (its bits as integers)"});
-    if (target_.readonly == ReadOnlySupport::kNever) {
-      Capabilities versioned = target_;
+    if (target.readonly == ReadOnlySupport::kNever) {
+      Capabilities versioned = target;
       versioned.readonly = ReadOnlySupport::kHonours;
-      const bool enough = !plan(source_, versioned, policy_, request_).is_refused();
-      all.push_back({Policy::snapshot(), request_,
-                     std::string(enough ? advice_.versioned : "").append(advice_.snapshot)});
+      const bool enough = !plan(source, versioned, policy, request).is_refused();
+      all.push_back({Policy::snapshot(), request,
+                     std::string(enough ? advice.versioned : "").append(advice.snapshot)});
     }
     return all;
   }
 
   // What such a call would give, or nothing where it would be refused too.
-  [[nodiscard]] std::optional<std::string_view> outcome(const Policy& policy,
-                                                        const Request& request) const {
-    const Plan other = plan(source_, target_, policy, request);
+  [[nodiscard]] std::optional<std::string_view> outcome(const Policy& by,
+                                                        const Request& asked) const {
+    const Plan other = plan(source, target, by, asked);
     if (other.is_refused()) {
       return std::nullopt;
     }
     if (other.itself) {
       return " for the object itself";
     }
-    if (request.dtype && !request_.dtype) {
+    if (asked.dtype && !request.dtype) {
       return " to cast";
     }
     return other.view ? (other.writable ? "" : " for a read-only view") : " to copy";
   }
 
   [[nodiscard]] std::string call_of_ours() const {
-    const bool forbids = request_.copy_was_argument && policy_.copy() == CopyRule::kNever;
-    if (forbids && outcome(policy_.with_copy(request_.policy_copy), request_)) {
-      std::string words(advice_.may_copy);
-      put(words, "{to_device}", to_string(to_));
+    const bool forbids = request.copy_was_argument && policy.copy() == CopyRule::kNever;
+    if (forbids && outcome(policy.with_copy(request.policy_copy), request)) {
+      std::string words(advice.may_copy);
+      put(words, "{to_device}", to_string(to));
       return words;
     }
-    if (!request_.takes_policy) {
+    if (!request.takes_policy) {
       return {};
     }
     const std::vector<Way> all = ways();
@@ -215,11 +210,11 @@ class Adviser {
       if (loses == way.loses.empty()) {
         continue;
       }
-      const bool stands = request_.copy_was_argument && !without;
-      const Policy policy = stands ? way.policy.with_copy(policy_.copy()) : way.policy;
-      if (const auto result = outcome(policy, way.request)) {
+      const bool stands = request.copy_was_argument && !without;
+      const Policy by = stands ? way.policy.with_copy(policy.copy()) : way.policy;
+      if (const auto result = outcome(by, way.request)) {
         std::string text = way.words;
-        text += without ? advice_.and_may_copy : "";
+        text += without ? advice.and_may_copy : "";
         return text.append(*result).append(way.loses);
       }
     }
@@ -229,7 +224,7 @@ class Adviser {
   // The first of the target's types that holds every value of the source's.
   [[nodiscard]] std::optional<DType> holder() const {
     for (const NamedDType& row : kNamedDTypes) {
-      if (target_.dtypes.contains(row.dtype) && holds(row.dtype, DType(source_.tensor.dtype))) {
+      if (target.dtypes.contains(row.dtype) && holds(row.dtype, DType(source.tensor.dtype))) {
         return row.dtype;
       }
     }
@@ -242,7 +237,7 @@ class Adviser {
     std::string losses;
     std::string seen;
     bool complete = true;
-    refused_.for_each([&](Condition condition) {
+    refused.for_each([&](Condition condition) {
       const std::string text = call_for(condition);
       const std::size_t end = text.find(" (");
       const std::string call = text.substr(0, end);
@@ -269,18 +264,18 @@ class Adviser {
 
   [[nodiscard]] std::string call_for(Condition condition) const {
     // Memory of the host needs no call that would bring it there.
-    if (condition == Condition::kNoWayToDevice && Device(source_.tensor.device).host_accessible()) {
+    if (condition == Condition::kNoWayToDevice && Device(source.tensor.device).host_accessible()) {
       return {};
     }
     if (condition == Condition::kNoCast) {
-      if (source_.tensor.dtype.code != kDLComplex) {
+      if (source.tensor.dtype.code != kDLComplex) {
         return {};
       }
-      if (request_.dtype && request_.dtype->code == kDLBool) {
+      if (request.dtype && request.dtype->code == kDLBool) {
         return "x != 0";
       }
     }
-    for (const auto& row : source_.traits.words().fixes) {
+    for (const auto& row : source.traits.words().fixes) {
       if (row.condition == condition && !row.call.empty()) {
         return with_dtypes(row.call);
       }
@@ -288,7 +283,7 @@ class Adviser {
     constexpr Conditions kBySource{Condition::kInexpressibleDType, Condition::kPaddedSubByte,
                                    Condition::kWrapperSubclass, Condition::kNulls,
                                    Condition::kUnit};
-    return kBySource.has(condition) ? std::string(source_.fix) : std::string();
+    return kBySource.has(condition) ? std::string(source.fix) : std::string();
   }
 
   // Empty where the call is a cast, and the target has no type that would hold the values.
@@ -301,28 +296,21 @@ class Adviser {
       }
       put(text, "{wide_dtype}", to_string(*wide));
     }
-    const bool of_booleans = source_.tensor.dtype.code == kDLBool;
+    const bool of_booleans = source.tensor.dtype.code == kDLBool;
     while (text.find("{zero}") != std::string::npos) {
       put(text, "{zero}", of_booleans ? "False" : "0");
     }
-    put(text, "{to_dtype}", to_string(request_.dtype.value_or(DType(source_.tensor.dtype))));
+    put(text, "{to_dtype}", to_string(request.dtype.value_or(DType(source.tensor.dtype))));
     return text;
   }
-
-  const Conditions refused_;
-  const Device to_;
-  const Source& source_;
-  const Capabilities& target_;
-  const Policy& policy_;
-  const Request& request_;
-  const Advice& advice_;
 };
 
 }  // namespace
 
 std::string fix(const Plan& plan, const Source& source, const Capabilities& target,
                 const Policy& policy, const Request& request, Dialect dialect) {
-  return Adviser(plan, source, target, policy, request, dialect).write();
+  return Adviser{plan.refused, plan.device, source, target, policy, request, advice_of(dialect)}
+      .write();
 }
 
 void put(std::string& text, std::string_view name, std::string_view value) {
