@@ -71,7 +71,7 @@ STATEMENTS = {
     "condition": r"(source\.traits\.|\w+\.)?conditions\.add(_if)?\(|conditions\.add(_if)?\(|"
     r"\w+\.mark_\w+\(\);|storage\.set_resizable\(|tensor\.drop_\w+\(\);|add\(|add_if\(",
 }
-GUARDS = r"(?m)^[ \t]+const (GivesBack|KeepError|Locked|LeaseGuard) (\w+)(\([^;{}]*\))?;"
+GUARDS = r"(?m)^[ \t]+const (GivesBack|KeepError|Locked) (\w+)(\([^;{}]*\))?;"
 
 
 def _closing(text: str, opening: int) -> int:

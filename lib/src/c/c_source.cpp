@@ -3,6 +3,7 @@
 
 #include "c/c_arguments.hpp"
 #include "c/c_structs.hpp"
+#include "tensor/layout.hpp"
 
 namespace dlbridge::detail {
 namespace {
@@ -12,12 +13,6 @@ constexpr Conditions kMayLackMemory =
     kWithoutStorage | kWithoutStrides | Conditions{Condition::kQuantised, Condition::kNested};
 
 constexpr std::uintptr_t kSomewhere = 64;
-
-void require_sound_tensor(const DLTensor& tensor) {
-  if (const auto fault = tensor_fault(tensor); !fault.empty()) {
-    throw MalformedTensor(fault);
-  }
-}
 
 }  // namespace
 
@@ -87,11 +82,11 @@ void ReadSource::require_sound() const {
     checked.dtype = DType{kDLUInt, 8}.dl();
   }
   if (source.byte_strides == nullptr) {
-    require_sound_tensor(checked);
+    detail::require_sound(checked);
     return;
   }
   checked.strides = nullptr;
-  require_sound_tensor(checked);
+  detail::require_sound(checked);
   // And as bytes: an element is one more dimension of them.
   std::array<std::int64_t, kMaxDimensions> shape;
   std::array<std::int64_t, kMaxDimensions> strides;
@@ -110,7 +105,7 @@ void ReadSource::require_sound() const {
   checked.dtype = DType{kDLUInt, 8}.dl();
   checked.shape = shape.data();
   checked.strides = strides.data();
-  require_sound_tensor(checked);
+  detail::require_sound(checked);
 }
 
 }  // namespace dlbridge::detail

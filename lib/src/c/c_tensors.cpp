@@ -1,6 +1,7 @@
 #include <memory>
 
 #include "c/c_doors.hpp"
+#include "tensor/layout.hpp"
 
 using namespace dlbridge;          // NOLINT(google-build-using-namespace): C has no namespaces
 using namespace dlbridge::detail;  // NOLINT(google-build-using-namespace)
@@ -73,9 +74,7 @@ dlbridge_status dlbridge_allocate(const char* dtype, int32_t ndim, const int64_t
     wanted.dtype = read_dtype(dtype, "dtype").dl();
     wanted.ndim = ndim;
     wanted.shape = const_cast<std::int64_t*>(shape);
-    if (const auto fault = tensor_fault(wanted); !fault.empty()) {
-      throw MalformedTensor(fault);
-    }
+    require_sound(wanted);
     return ManagedTensor::allocate(wanted.dtype, {shape, static_cast<std::size_t>(ndim)}).release();
   });
 }

@@ -114,11 +114,15 @@ bool has_negative_stride(const DLTensor& tensor) noexcept {
   return negative;
 }
 
-std::size_t bytes_to_allocate(DLTensor tensor) {
-  tensor.data = &tensor;  // stands in for the memory that is not there yet
+void require_sound(const DLTensor& tensor) {
   if (const auto fault = tensor_fault(tensor); !fault.empty()) {
     throw MalformedTensor(fault);
   }
+}
+
+std::size_t bytes_to_allocate(DLTensor tensor) {
+  tensor.data = &tensor;  // stands in for the memory that is not there yet
+  require_sound(tensor);
   return static_cast<std::size_t>(byte_count(tensor));
 }
 

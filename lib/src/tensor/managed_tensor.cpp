@@ -20,35 +20,12 @@ std::size_t block_bytes(std::int32_t ndim) {
   return sizeof(detail::Block) + 2 * sizeof(std::int64_t) * static_cast<std::size_t>(ndim);
 }
 
-class LeaseGuard {
- public:
-  explicit LeaseGuard(Lease lease) noexcept : lease_(lease) {}
-  LeaseGuard(const LeaseGuard&) = delete;
-  LeaseGuard& operator=(const LeaseGuard&) = delete;
-  ~LeaseGuard() { lease_.give_back(); }
-  Lease take() noexcept { return std::exchange(lease_, Lease{}); }
-
- private:
-  Lease lease_;
-};
-
-void run_versioned_deleter(void* context) noexcept {
-  auto* managed = static_cast<DLManagedTensorVersioned*>(context);
+template <typename Managed>
+void run_own_deleter(void* context) noexcept {
+  auto* managed = static_cast<Managed*>(context);
   if (managed->deleter != nullptr) {
     managed->deleter(managed);
   }
-}
-
-void run_legacy_deleter(void* context) noexcept {
-  auto* managed = static_cast<DLManagedTensor*>(context);
-  if (managed->deleter != nullptr) {
-    managed->deleter(managed);
-  }
-}
-
-void share_given_back(void* context) noexcept {
-  auto* managed = static_cast<DLManagedTensorVersioned*>(context);
-  managed->deleter(managed);
 }
 
 }  // namespace
@@ -223,11 +200,13 @@ void require_a_stride_for_each(std::size_t dimensions, std::size_t strides) {
 }  // namespace detail
 
 ManagedTensor ManagedTensor::own(const DLTensor& tensor, std::uint64_t flags, Lease lease) {
-  LeaseGuard guard(lease);
-  if (const auto fault = tensor_fault(tensor); !fault.empty()) {
-    throw MalformedTensor(fault);
+  try {
+    detail::require_sound(tensor);
+  } catch (...) {
+    lease.give_back();
+    throw;
   }
-  return own_trusted(tensor, flags, guard.take());
+  return own_trusted(tensor, flags, lease);
 }
 
 ManagedTensor ManagedTensor::adopt(DLManagedTensorVersioned* managed,
@@ -236,7 +215,7 @@ ManagedTensor ManagedTensor::adopt(DLManagedTensorVersioned* managed,
     return adopt_or_leave(managed, run_deleter);
   } catch (...) {
     if (managed != nullptr) {
-      Lease{managed, run_deleter != nullptr ? run_deleter : run_versioned_deleter}.give_back();
+      (run_deleter != nullptr ? run_deleter : run_own_deleter<DLManagedTensorVersioned>)(managed);
     }
     throw;
   }
@@ -255,12 +234,11 @@ ManagedTensor ManagedTensor::adopt_or_leave(DLManagedTensorVersioned* managed,
   if (is_own(*managed)) {
     return retake(managed);
   }
-  if (const auto fault = tensor_fault(managed->dl_tensor); !fault.empty()) {
-    throw MalformedTensor(fault);
-  }
+  detail::require_sound(managed->dl_tensor);
   ManagedTensor tensor = own_trusted(managed->dl_tensor, managed->flags, Lease{});
   // Nothing can fail any more: from here on the tensor is ours.
-  tensor.block_->lease = {managed, run_deleter != nullptr ? run_deleter : run_versioned_deleter};
+  tensor.block_->lease = {
+      managed, run_deleter != nullptr ? run_deleter : run_own_deleter<DLManagedTensorVersioned>};
   return tensor;
 }
 
@@ -270,7 +248,7 @@ ManagedTensor ManagedTensor::adopt(DLManagedTensor* managed, bool writable,
     throw MalformedTensor("the pointer to it is NULL");
   }
   return own(managed->dl_tensor, writable ? 0 : DLPACK_FLAG_BITMASK_READ_ONLY,
-             {managed, run_deleter != nullptr ? run_deleter : run_legacy_deleter});
+             {managed, run_deleter != nullptr ? run_deleter : run_own_deleter<DLManagedTensor>});
 }
 
 bool ManagedTensor::is_own(const DLManagedTensorVersioned& managed) noexcept {
@@ -295,7 +273,7 @@ ManagedTensor ManagedTensor::share() const {
   detail::retain(block_);
   // DLPack's flag of a copy says that nobody else has the memory.
   return own_trusted(tensor(), flags() & ~std::uint64_t{DLPACK_FLAG_BITMASK_IS_COPIED},
-                     {block_, share_given_back});
+                     {block_, run_own_deleter<DLManagedTensorVersioned>});
 }
 
 void ManagedTensor::drop_negative_strides() noexcept {
@@ -323,7 +301,7 @@ DLManagedTensor* ManagedTensor::release_legacy() {
   legacy->dl_tensor = tensor();
   legacy->manager_ctx = std::exchange(block_, nullptr);
   legacy->deleter = [](DLManagedTensor* self) {
-    share_given_back(self->manager_ctx);
+    run_own_deleter<DLManagedTensorVersioned>(self->manager_ctx);
     delete self;
   };
   return legacy;
