@@ -14,47 +14,37 @@ namespace dlbridge {
 /// type is declared:
 ///
 ///     template <>
-///     struct dlbridge::ElementType<mine::Half> {
-///       static constexpr DType kDType{kDLFloat, 16};
-///     };
+///     struct dlbridge::ElementType<mine::Half> : dlbridge::ElementOf<kDLFloat, 16> {};
 ///
 /// dlbridge/torch_elements.hpp does so for c10's types, dlbridge/cuda_elements.hpp for CUDA's.
 template <typename T>
 struct ElementType;
 
+/// A base for such a specialisation.
+template <int kCode, int kBits>
+struct ElementOf {
+  static constexpr DType kDType{kCode, kBits};
+};
+
 template <std::integral T>
-struct ElementType<T> {
-  static constexpr DType kDType{std::is_signed_v<T> ? kDLInt : kDLUInt,
-                                static_cast<int>(8 * sizeof(T))};
-};
+struct ElementType<T> : ElementOf<std::is_signed_v<T> ? kDLInt : kDLUInt, 8 * sizeof(T)> {};
 template <>
-struct ElementType<bool> {
-  static constexpr DType kDType{kDLBool, 8};
-};
+struct ElementType<bool> : ElementOf<kDLBool, 8> {};
 template <>
-struct ElementType<std::byte> {
-  static constexpr DType kDType{kDLUInt, 8};
-};
+struct ElementType<std::byte> : ElementOf<kDLUInt, 8> {};
 template <>
-struct ElementType<float> {
-  static constexpr DType kDType{kDLFloat, 32};
-};
+struct ElementType<float> : ElementOf<kDLFloat, 32> {};
 template <>
-struct ElementType<double> {
-  static constexpr DType kDType{kDLFloat, 64};
-};
+struct ElementType<double> : ElementOf<kDLFloat, 64> {};
 // Before 13, GCC knows it in C++ on x86 alone.
 #if defined(__FLT16_MAX__) && !defined(__CUDACC__) && \
     (defined(__x86_64__) || defined(__clang__) || __GNUC__ >= 13)
 template <>
-struct ElementType<_Float16> {
-  static constexpr DType kDType{kDLFloat, 16};
-};
+struct ElementType<_Float16> : ElementOf<kDLFloat, 16> {};
 #endif
 template <typename T>
 requires std::same_as<T, float> || std::same_as<T, double>
-struct ElementType<std::complex<T>> {
-  static constexpr DType kDType{kDLComplex, static_cast<int>(16 * sizeof(T))};
+struct ElementType<std::complex<T>> : ElementOf<kDLComplex, 16 * sizeof(T)> {
 };
 
 /// A C++ type that elements can be read as.

@@ -12,29 +12,17 @@
 namespace dlbridge {
 
 template <>
-struct ElementType<__half> {
-  static constexpr DType kDType{kDLFloat, 16};
-};
+struct ElementType<__half> : ElementOf<kDLFloat, 16> {};
 template <>
-struct ElementType<__nv_bfloat16> {
-  static constexpr DType kDType{kDLBfloat, 16};
-};
+struct ElementType<__nv_bfloat16> : ElementOf<kDLBfloat, 16> {};
 template <>
-struct ElementType<__nv_fp8_e4m3> {
-  static constexpr DType kDType{kDLFloat8_e4m3fn, 8};
-};
+struct ElementType<__nv_fp8_e4m3> : ElementOf<kDLFloat8_e4m3fn, 8> {};
 template <>
-struct ElementType<__nv_fp8_e5m2> {
-  static constexpr DType kDType{kDLFloat8_e5m2, 8};
-};
+struct ElementType<__nv_fp8_e5m2> : ElementOf<kDLFloat8_e5m2, 8> {};
 // As cuComplex and cuDoubleComplex are.
 template <>
-struct ElementType<float2> {
-  static constexpr DType kDType{kDLComplex, 64};
-};
+struct ElementType<float2> : ElementOf<kDLComplex, 64> {};
 template <>
-struct ElementType<double2> {
-  static constexpr DType kDType{kDLComplex, 128};
-};
+struct ElementType<double2> : ElementOf<kDLComplex, 128> {};
 
 }  // namespace dlbridge

@@ -15,32 +15,18 @@
 namespace dlbridge {
 
 template <>
-struct ElementType<c10::Half> {
-  static constexpr DType kDType{kDLFloat, 16};
-};
+struct ElementType<c10::Half> : ElementOf<kDLFloat, 16> {};
 template <>
-struct ElementType<c10::BFloat16> {
-  static constexpr DType kDType{kDLBfloat, 16};
-};
+struct ElementType<c10::BFloat16> : ElementOf<kDLBfloat, 16> {};
 template <>
-struct ElementType<c10::Float8_e4m3fn> {
-  static constexpr DType kDType{kDLFloat8_e4m3fn, 8};
-};
+struct ElementType<c10::Float8_e4m3fn> : ElementOf<kDLFloat8_e4m3fn, 8> {};
 template <>
-struct ElementType<c10::Float8_e4m3fnuz> {
-  static constexpr DType kDType{kDLFloat8_e4m3fnuz, 8};
-};
+struct ElementType<c10::Float8_e4m3fnuz> : ElementOf<kDLFloat8_e4m3fnuz, 8> {};
 template <>
-struct ElementType<c10::Float8_e5m2> {
-  static constexpr DType kDType{kDLFloat8_e5m2, 8};
-};
+struct ElementType<c10::Float8_e5m2> : ElementOf<kDLFloat8_e5m2, 8> {};
 template <>
-struct ElementType<c10::Float8_e5m2fnuz> {
-  static constexpr DType kDType{kDLFloat8_e5m2fnuz, 8};
-};
+struct ElementType<c10::Float8_e5m2fnuz> : ElementOf<kDLFloat8_e5m2fnuz, 8> {};
 template <typename T>
-struct ElementType<c10::complex<T>> {
-  static constexpr DType kDType{kDLComplex, static_cast<int>(16 * sizeof(T))};
-};
+struct ElementType<c10::complex<T>> : ElementOf<kDLComplex, 16 * sizeof(T)> {};
 
 }  // namespace dlbridge
