@@ -99,16 +99,6 @@ def _from_fields(fields: dict[str, Any]) -> Policy:
 host = Policy()
 zero_copy = host.replace(copy=False)
 snapshot = host.replace(copy=True)
-strict = Policy(
-    grad="refuse",
-    bits="refuse",
-    device="refuse",
-    layout="refuse",
-    dtype="refuse",
-    readonly="refuse",
-    mutable="refuse",
-    overlap="readonly",
-    copy=False,
-)
+strict = zero_copy.replace(**dict.fromkeys(_FIELDS, "refuse") | {"overlap": "readonly"})
 
 PRESETS = {"host": host, "strict": strict, "zero_copy": zero_copy, "snapshot": snapshot}
