@@ -33,7 +33,6 @@ set(module_sources
   doors/door.cpp
   doors/exchange_table.cpp
   doors/exchange_table_door.cpp
-  doors/float4.cpp
   doors/managed_tensor_door.cpp
   doors/numpy_door.cpp
   doors/registered_door.cpp

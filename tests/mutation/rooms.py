@@ -112,7 +112,7 @@ ROOMS = (
         files(SRC, "call.cpp crossing.cpp errors.cpp ledger.cpp registry.cpp trees.cpp")
         + files(SRC + "doors/", "ways.cpp dlpack_door.cpp exchange_table.cpp bridge_door.cpp"
                 " exchange_table_door.cpp array_interface_door.cpp managed_tensor_door.cpp"
-                " numpy_door.cpp registered_door.cpp torch_door.cpp float4.cpp")
+                " numpy_door.cpp registered_door.cpp torch_door.cpp")
         + files(SRC + "targets/", "target.cpp numpy_target.cpp managed_target.cpp"
                 " library_target.cpp bridge_target.cpp")
         + files(SRC + "types/", "capsule.cpp managed_tensor_type.cpp managed_tensor_buffer.cpp"

@@ -73,6 +73,14 @@ Ref integer_tuple(std::span<const std::int64_t> numbers) {
   return tuple;
 }
 
+std::vector<std::int64_t> sizes_in(PyObject* tuple) {
+  std::vector<std::int64_t> sizes;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); ++i) {
+    sizes.push_back(integer_of(PyTuple_GET_ITEM(tuple, i)));
+  }
+  return sizes;
+}
+
 Ref plan_object(const Plan& plan, const Source& source, const Capabilities& target,
                 const Policy& policy, const Request& request,
                 const std::vector<std::string>& notes) {

@@ -5,7 +5,9 @@
 
 #include <Python.h>
 
+#include <cstddef>
 #include <span>
+#include <type_traits>
 
 #include "dlbridge/error.hpp"
 #include "dlbridge/managed_tensor.hpp"
@@ -31,7 +33,22 @@ class PackageAttribute {
   PyObject* object_ = nullptr;
 };
 
+/// Python's buffer, released at its end. Releasing one that was never filled does nothing.
+struct Buffer : Py_buffer {
+  Buffer() : Py_buffer{} {}
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { PyBuffer_Release(this); }
+
+  [[nodiscard]] std::span<const std::byte> bytes() const noexcept {
+    return {static_cast<const std::byte*>(buf), static_cast<std::size_t>(len)};
+  }
+};
+
 Ref integer_tuple(std::span<const std::int64_t> numbers);
+
+/// The integers of a tuple.
+std::vector<std::int64_t> sizes_in(PyObject* tuple);
 
 /// The sizes of the dimensions.
 inline Ref shape_tuple(const DLTensor& tensor) {
@@ -50,14 +67,30 @@ Ref plan_object(const Plan& plan, const Source& source, const Capabilities& targ
 /// Sets Python's error for the C++ exception that is being handled.
 void translate_exception() noexcept;
 
-/// Runs `action` for a function of the module: whatever it throws becomes Python's error.
+/// Runs `action`, which gives a reference, for Python: whatever it throws becomes Python's error.
 template <typename Action>
 PyObject* guarded(Action&& action) noexcept {
   try {
-    return action();
+    if constexpr (std::is_same_v<std::invoke_result_t<Action>, Ref>) {
+      return action().release();
+    } else {
+      return action();
+    }
   } catch (...) {
     translate_exception();
     return nullptr;
+  }
+}
+
+/// The same of one that gives nothing: whether it threw nothing.
+template <typename Action>
+bool succeeds(Action&& action) noexcept {
+  try {
+    action();
+    return true;
+  } catch (...) {
+    translate_exception();
+    return false;
   }
 }
 

@@ -28,13 +28,6 @@ struct Description {
   std::vector<std::int64_t> byte_strides;  // empty: C order
 };
 
-void refuse_many_dimensions(std::size_t count, const Door& door) {
-  if (count > static_cast<std::size_t>(kMaxDimensions)) {
-    refuse(door, "it has " + std::to_string(count) + " dimensions, and at most " +
-                     std::to_string(kMaxDimensions) + " are supported");
-  }
-}
-
 // Fills the crossing's source and takes the lease over. The lease is given back on every path.
 void settle(const Description& from, Device device, Lease lease, Door& door) {
   Source& source = door.source;
@@ -145,14 +138,6 @@ Description read_buffer(const Py_buffer& buffer) {
   return from;
 }
 
-struct Buffer : Py_buffer {
-  // Releasing one that was never filled does nothing.
-  Buffer() : Py_buffer{} {}
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { PyBuffer_Release(this); }
-};
-
 void take_buffer(Door& door) {
   auto buffer = std::make_unique<Buffer>();
   if (PyObject_GetBuffer(door.readable, buffer.get(), PyBUF_FULL_RO) < 0) {
@@ -194,7 +179,10 @@ std::vector<std::int64_t> integers(PyObject* sequence, const char* what, const D
   if (count < 0) {
     throw PythonError();
   }
-  refuse_many_dimensions(static_cast<std::size_t>(count), door);
+  if (count > kMaxDimensions) {
+    refuse(door, "it has " + std::to_string(count) + " dimensions, and at most " +
+                     std::to_string(kMaxDimensions) + " are supported");
+  }
   for (Py_ssize_t i = 0; i < count; ++i) {
     const Ref item = checked(PySequence_GetItem(sequence, i));
     numbers.push_back(integer(item.get(), what, door));
@@ -278,10 +266,11 @@ Ref read_data(PyObject* object, PyObject* dictionary, Description& from, const D
   return memory;
 }
 
-void take_array_interface(Door& door, bool cuda) {
+template <bool kCuda>
+void take_array_interface(Door& door) {
   PyObject* object = door.readable;
   Ref dictionary = checked(
-      PyObject_GetAttrString(object, cuda ? "__cuda_array_interface__" : "__array_interface__"));
+      PyObject_GetAttrString(object, kCuda ? "__cuda_array_interface__" : "__array_interface__"));
   if (!PyDict_Check(dictionary.get())) {
     refuse(door, "its array interface is no dictionary");
   }
@@ -297,18 +286,18 @@ void take_array_interface(Door& door, bool cuda) {
   }
   const Ref memory = read_data(object, dictionary.get(), from, door);
   const Ref mask = item_of(dictionary.get(), "mask");
-  if (cuda || !read_structs(from, door)) {
+  if (kCuda || !read_structs(from, door)) {
     // The object and what its interface handed out keep the memory between them.
     PyObject* held =
         checked(PyTuple_Pack(3, object, dictionary.get(), memory ? memory.get() : Py_None))
             .release();
-    settle(from, cuda ? Device(kDLCUDA, 0) : Device{}, python_lease(held), door);
+    settle(from, kCuda ? Device(kDLCUDA, 0) : Device{}, python_lease(held), door);
   }
   door.source.traits.conditions.add_if(mask && mask.get() != Py_None, Condition::kMasked);
   // Version 3 of the interface: the stream that the memory is ordered on, if it has to be waited
   // for.
   if (const Ref stream = item_of(dictionary.get(), "stream");
-      cuda && stream && stream.get() != Py_None) {
+      kCuda && stream && stream.get() != Py_None) {
     const std::int64_t handle = integer(stream.get(), "stream", door);
     if (handle <= 0) {  // 0 could mean two of CUDA's
       refuse(door, "its interface's stream is " + std::to_string(handle) + ", which is no stream");
@@ -317,20 +306,12 @@ void take_array_interface(Door& door, bool cuda) {
   }
 }
 
-void take_array(Door& door) {
-  take_array_interface(door, /*cuda=*/false);
-}
-
-void take_cuda_array(Door& door) {
-  take_array_interface(door, /*cuda=*/true);
-}
-
 }  // namespace
 
-const Way kArrayInterfaceWay{"__array_interface__", describe_by_registry, give_taken, nullptr,
-                             take_array};
-const Way kCudaArrayInterfaceWay{"__cuda_array_interface__", describe_by_registry, give_taken,
-                                 nullptr, take_cuda_array};
-const Way kBufferWay{"the buffer protocol", describe_by_registry, give_taken, nullptr, take_buffer};
+const Way kArrayInterfaceWay{describe_by_registry, give_taken, nullptr,
+                             take_array_interface<false>};
+const Way kCudaArrayInterfaceWay{describe_by_registry, give_taken, nullptr,
+                                 take_array_interface<true>};
+const Way kBufferWay{describe_by_registry, give_taken, nullptr, take_buffer};
 
 }  // namespace dlbridge::python

@@ -103,7 +103,6 @@ Ref array_made_for(const Door& door) {
   return made.is_private ? std::move(made.array) : Ref(NumPy::copy_of(made.array.get()));
 }
 
-const Way kArrayMethodWay{"__array__", describe_by_registry, give_taken, make_array,
-                          take_by_array_method};
+const Way kArrayMethodWay{describe_by_registry, give_taken, make_array, take_by_array_method};
 
 }  // namespace dlbridge::python

@@ -81,9 +81,9 @@ ManagedTensor gather(Door& door, const Leg& /*leg*/, Source& made) {
 
 }  // namespace
 
-const Way kArrowArrayWay{"__arrow_c_array__", describe_by_registry, give_taken, gather,
+const Way kArrowArrayWay{describe_by_registry, give_taken, gather,
                          take<kArrowArrayWay, columns_of_array>};
-const Way kArrowStreamWay{"__arrow_c_stream__", describe_by_registry, give_taken, gather,
+const Way kArrowStreamWay{describe_by_registry, give_taken, gather,
                           take<kArrowStreamWay, columns_of_stream>};
 
 }  // namespace dlbridge::python

@@ -36,9 +36,9 @@ ManagedTensor prepare(Door& door, const Leg& leg, Source& made) {
 }  // namespace
 
 const Way& way_of_bridge(const detail::BridgeRow& bridge) {
-  return (new BridgeWay{{bridge.object, describe, acquire,
-                         bridge.prepare == nullptr ? nullptr : prepare, take_by_dlpack},
-                        bridge})
+  return (new BridgeWay{
+              {describe, acquire, bridge.prepare == nullptr ? nullptr : prepare, take_by_dlpack},
+              bridge})
       ->way;
 }
 

@@ -155,21 +155,21 @@ void describe_taken(Door& door) {
   dlbridge::describe(door.taken, *door.library, door.source);
 }
 
-void note_copy(Door& door) {
+void describe_export(Door& door) {
+  describe_taken(door);
   Traits& traits = door.source.traits;
   const bool copied = (door.taken.flags() & DLPACK_FLAG_BITMASK_IS_COPIED) != 0 &&
                       element_count(door.taken.tensor()) != 0;
   traits.conditions.add_if(copied, Condition::kCopiesOut);
   traits.is_copy = copied && !door.taken.readonly() && is_c_contiguous(door.taken.tensor()) &&
                    is_aligned(door.taken.tensor(), {});
+  traits.copies_to_host = true;
+  traits.copies_there = true;
 }
 
 void take_by_dlpack(Door& door) {
   door.taken = call_producer(door, door.row != nullptr && door.row->legacy_writable);
-  describe_taken(door);
-  note_copy(door);
-  door.source.traits.copies_to_host = true;
-  door.source.traits.copies_there = true;
+  describe_export(door);
 }
 
 ManagedTensor give_taken(Door& door) {
@@ -213,7 +213,6 @@ ManagedTensor prepare_by_dlpack(Door& door, const Leg& leg, Source& made) {
   return tensor;
 }
 
-const Way kDLPackWay{"__dlpack__", describe_by_registry, give_taken, prepare_by_dlpack,
-                     take_by_dlpack};
+const Way kDLPackWay{describe_by_registry, give_taken, prepare_by_dlpack, take_by_dlpack};
 
 }  // namespace dlbridge::python

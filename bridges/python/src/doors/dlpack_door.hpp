@@ -14,8 +14,8 @@ void take_by_dlpack(Door& door);
 
 /// Makes of the managed tensor that the door took what plan() has to know.
 void describe_taken(Door& door);
-/// Says so where what a producer gave is a copy of the object's memory.
-void note_copy(Door& door);
+/// The same of what its library exported, which copies when asked; says so where it did already.
+void describe_export(Door& door);
 
 /// What the door took.
 [[nodiscard]] ManagedTensor give_taken(Door& door);

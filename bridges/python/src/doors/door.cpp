@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "dlbridge/streams.hpp"
-#include "doors/float4.hpp"
 #include "registry.hpp"
 
 namespace dlbridge::python {
@@ -16,6 +15,9 @@ namespace {
 constexpr std::int64_t kWorthLettingGo = 64 * 1024;
 
 PackageAttribute float64("numpy", "float64");
+
+constexpr DType kSingleFloat4{kDLFloat4_e2m1fn, 4, 1};
+constexpr DType kPairOfFloat4{kDLFloat4_e2m1fn, 4, 2};
 
 std::int64_t* kept(const std::int64_t* numbers, std::int32_t count, std::int64_t* room) {
   if (numbers == nullptr) {
@@ -76,8 +78,31 @@ void Door::find_truth() {
   }
 }
 
+// DLPack has two spellings for packed float4: one element of 4 bits (JAX, ONNX Runtime), or a pair
+// in two lanes (torch). The bytes are the same; the last dimension counts elements or pairs.
+// Respells the source where the target knows only the other spelling and the elements lie in C
+// order. Uses the source's room.
 void Door::adapt_float4(const Capabilities& target) {
-  respelled_ = respell_float4(source, target) || respelled_;
+  DLTensor& tensor = source.tensor;
+  const DType dtype(tensor.dtype);
+  if (dtype.bits != 4 || target.dtypes.contains(dtype) || tensor.ndim < 1 ||
+      tensor.shape == nullptr || !is_c_contiguous(tensor)) {
+    return;
+  }
+  const DType other = dtype == kSingleFloat4 ? kPairOfFloat4 : kSingleFloat4;
+  const std::int64_t last = tensor.shape[tensor.ndim - 1];
+  if (!target.dtypes.contains(other) || (other == kPairOfFloat4 && last % 2 != 0)) {
+    return;
+  }
+  std::int64_t* strides = source.room.data();
+  std::int64_t* shape = strides + kMaxDimensions;
+  std::copy_n(tensor.shape, tensor.ndim, shape);
+  shape[tensor.ndim - 1] = other == kPairOfFloat4 ? last / 2 : last * 2;
+  fill_c_strides({shape, static_cast<std::size_t>(tensor.ndim)}, strides);
+  tensor.shape = shape;
+  tensor.strides = strides;
+  tensor.dtype = other.dl();
+  respelled_ = true;
 }
 
 ManagedTensor Door::respelled(ManagedTensor view) const {

@@ -45,15 +45,11 @@ void take(Door& door) {
     return;
   }
   door.taken = call_table(*table, door);
-  describe_taken(door);
-  note_copy(door);
-  door.source.traits.copies_to_host = true;
-  door.source.traits.copies_there = true;
+  describe_export(door);
 }
 
 }  // namespace
 
-const Way kExchangeTableWay{"the exchange table", describe_by_registry, give_taken,
-                            prepare_by_dlpack, take};
+const Way kExchangeTableWay{describe_by_registry, give_taken, prepare_by_dlpack, take};
 
 }  // namespace dlbridge::python

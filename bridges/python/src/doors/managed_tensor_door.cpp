@@ -41,7 +41,7 @@ void describe_capsule(Door& door) {
 
 }  // namespace
 
-const Way kManagedTensorWay{"dlbridge.ManagedTensor", describe_managed, share, nullptr, take_share};
-const Way kCapsuleWay{"a capsule", describe_capsule, give_taken, nullptr, describe_capsule};
+const Way kManagedTensorWay{describe_managed, share, nullptr, take_share};
+const Way kCapsuleWay{describe_capsule, give_taken, nullptr, describe_capsule};
 
 }  // namespace dlbridge::python

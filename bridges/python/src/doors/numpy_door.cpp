@@ -34,7 +34,7 @@ void take_array(Door& door) {
 
 }  // namespace
 
-const Way kNumPyWay{"numpy.ndarray", describe_array, acquire, nullptr, take_array};
-const Way kNumPyScalarWay{"a NumPy scalar", describe_scalar, acquire, nullptr, take_by_dlpack};
+const Way kNumPyWay{describe_array, acquire, nullptr, take_array};
+const Way kNumPyScalarWay{describe_scalar, acquire, nullptr, take_by_dlpack};
 
 }  // namespace dlbridge::python

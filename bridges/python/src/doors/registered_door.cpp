@@ -79,7 +79,6 @@ void describe_by_registry(Door& door) {
   }
 }
 
-const Way kRegisteredWay{"its library", describe_by_registry, give_taken, prepare_by_dlpack,
-                         nullptr};
+const Way kRegisteredWay{describe_by_registry, give_taken, prepare_by_dlpack, nullptr};
 
 }  // namespace dlbridge::python

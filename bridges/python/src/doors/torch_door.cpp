@@ -34,6 +34,6 @@ ManagedTensor prepare(Door& door, const Leg& leg, Source& made) {
 
 }  // namespace
 
-const Way kTorchWay{"torch.Tensor", describe, acquire, prepare, take_by_dlpack};
+const Way kTorchWay{describe, acquire, prepare, take_by_dlpack};
 
 }  // namespace dlbridge::python

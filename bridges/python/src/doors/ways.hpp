@@ -2,8 +2,6 @@
 
 // The ways in: how an object of Python's can be read. One row a way, one file a row.
 
-#include <string_view>
-
 #include "dlbridge/plan.hpp"
 #include "errors.hpp"
 
@@ -14,7 +12,6 @@ struct LibraryRow;
 
 /// A way in. Its functions need the GIL, and throw PythonError or ConversionRefused.
 struct Way {
-  std::string_view name;
   /// Fills the door's source. Where memory comes as a managed tensor, it is the door's `taken`
   /// then.
   void (*describe)(Door& door);
