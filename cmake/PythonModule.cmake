@@ -58,7 +58,6 @@ set(module_sources
   torch/portable_torch.cpp
   torch/storage_views.cpp
   torch/torch_road.cpp
-  torch/vocabulary.cpp
   trees.cpp
   types/arriving_type.cpp
   types/capsule.cpp

@@ -1,6 +1,6 @@
 """The compiled part of dlbridge."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Literal, SupportsIndex, TypeAlias, overload
 
 import numpy as np
@@ -10,6 +10,7 @@ from typing_extensions import CapsuleType
 from dlbridge._arrival import PendingArray
 from dlbridge._plan import Plan
 from dlbridge._policy import Policy
+from dlbridge._registry import Library
 from dlbridge._types import Device, DType
 
 _Policy: TypeAlias = Policy | str | None
@@ -125,23 +126,8 @@ def cross_to(
     leaf: bool,
     /,
 ) -> Any: ...
-def add_library(
-    *,
-    name: str,
-    modules: tuple[str, ...],
-    object: str,
-    immutable: bool,
-    legacy_writable: bool,
-    copies_out: bool,
-    read: Callable[[Any], Any] | None,
-    conditions: Callable[[Any], Iterable[str]] | None,
-    refusal: Callable[[Any, Exception], Exception | None] | None,
-    fix_for: Callable[[Any], str | None] | None,
-    fixes: dict[str, str],
-) -> None: ...
-def new_target(
-    *, library: Any, name: str, result: str, fields: dict[str, Any], quirks: dict[str, str]
-) -> Any: ...
+def add_library(library: Library, /) -> None: ...
+def new_target(library: Library, result: str, fields: dict[str, Any], /) -> CapsuleType: ...
 def capability_fields() -> dict[str, Any]: ...
 def library_of(x: object, /) -> str | None: ...
 def is_tensor(x: object, /) -> bool: ...

@@ -223,19 +223,7 @@ def add_compiled(name: str, object: str, target: Any) -> None:
 def _add(library: Library) -> None:
     if isinstance(library.capabilities, Capabilities):
         _target(library, library.capabilities)  # a mistake in it shows here, not at the first use
-    _core.add_library(
-        name=library.name,
-        modules=library.modules or (library.name,),
-        object=library.object,
-        immutable=library.immutable,
-        legacy_writable=library.legacy_writable,
-        copies_out=library.copies_out,
-        read=library.read,
-        conditions=library.conditions,
-        refusal=library.refusal,
-        fix_for=library.fix_for,
-        fixes=dict(library.fixes),
-    )
+    _core.add_library(library)
     _libraries[library.name] = library
     _asked.clear()
 
@@ -334,13 +322,8 @@ def _target(library: Library, capabilities: Capabilities) -> Any:
     known = _targets.get(id(library))
     if known is not None and known[0] is library and known[1] is capabilities:
         return known[2]
-    target = _core.new_target(
-        library=library,
-        name=library.name,
-        result=capabilities.result or library.object or library.name,
-        fields=capabilities.fields,
-        quirks=dict(library.quirks),
-    )
+    result = capabilities.result or library.object or library.name
+    target = _core.new_target(library, result, capabilities.fields)
     _targets[id(library)] = (library, capabilities, target)
     return target
 

@@ -17,9 +17,9 @@ unsigned long long address_of_deleter() {
 
 }  // namespace
 
-PyObject* counting_deleters(PyObject* /*module*/, PyObject* /*unused*/) {
-  return Py_BuildValue("(KK)", address_of_deleter<DLManagedTensorVersioned>(),
-                       address_of_deleter<DLManagedTensor>());
+Ref counting_deleters() {
+  return checked(Py_BuildValue("(KK)", address_of_deleter<DLManagedTensorVersioned>(),
+                               address_of_deleter<DLManagedTensor>()));
 }
 
 }  // namespace dlbridge::python

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "errors.hpp"
+#include "module_functions.hpp"
 
 namespace dlbridge::python {
 
@@ -8,6 +8,6 @@ namespace dlbridge::python {
 /// versioned and legacy. Each adds one to the 64-bit number that `manager_ctx` points to, and does
 /// nothing else: consumers call deleters without the GIL, while an error is set, and after the
 /// interpreter has ended, and nothing written in Python bears that.
-PyObject* counting_deleters(PyObject* module, PyObject* unused);
+Ref counting_deleters();
 
 }  // namespace dlbridge::python

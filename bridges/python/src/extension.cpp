@@ -73,13 +73,12 @@ ManagedTensor argument(PyObject* object, const Parameter& parameter, Matching ma
 DLManagedTensorVersioned* take(PyObject* object, const Parameter& parameter,
                                Matching matching) noexcept {
   DLManagedTensorVersioned* taken = nullptr;
-  (void)guarded([&] {
+  (void)succeeds([&] {
     drain_releases();
     const Watch watch;
     if (ManagedTensor tensor = argument(object, parameter, matching)) {
       taken = tensor.release();
     }
-    return Py_None;
   });
   return taken;
 }
@@ -107,16 +106,11 @@ PyObject* give_like(DLManagedTensorVersioned* tensor, PyObject* object) noexcept
 }
 
 int add_bridge_for_extension(const detail::BridgeRow& bridge) {
-  return guarded([&] {
-           add_bridge(bridge);
-           return Py_None;
-         }) == nullptr
-             ? -1
-             : 0;
+  return succeeds([&] { add_bridge(bridge); }) ? 0 : -1;
 }
 
 void set_refused_for_extension(const ConversionRefused& refused) {
-  (void)guarded([&]() -> PyObject* { throw refused; });
+  (void)succeeds([&] { throw refused; });
 }
 
 constexpr PythonInterface kInterface{.take = take,

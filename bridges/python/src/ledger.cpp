@@ -159,28 +159,23 @@ Ref policy_of_block() {
   return value_of(policy_of_context);
 }
 
-PyObject* count_blocks(PyObject* /*module*/, PyObject* changes) {
+Ref count_blocks(ArgumentTuple changes) {
   int blocks = 0;
   int ledgers = 0;
-  if (PyArg_ParseTuple(changes, "ii:count_blocks", &blocks, &ledgers) == 0) {
-    return nullptr;
-  }
+  changes.read("ii:count_blocks", &blocks, &ledgers);
   open_blocks += blocks;
   open_ledgers += ledgers;
-  Py_RETURN_NONE;
+  return Ref::borrow(Py_None);
 }
 
-PyObject* tallies_by_target(PyObject* /*module*/, PyObject* /*unused*/) {
-  return guarded([]() -> PyObject* {
-    Ref rows = checked(PyDict_New());
-    for (std::size_t i = 0; i < tallies.size(); ++i) {
-      const Tally& tally = tallies[i];
-      const Ref row =
-          checked(Py_BuildValue("(KKK)", tally.views, tally.copies, tally.bytes_copied));
-      checked(PyDict_SetItemString(rows.get(), kTowardsNames[i], row.get()));
-    }
-    return Py_BuildValue("(NK)", rows.release(), refusals);
-  });
+Ref tallies_by_target() {
+  Ref rows = checked(PyDict_New());
+  for (std::size_t i = 0; i < tallies.size(); ++i) {
+    const Tally& tally = tallies[i];
+    const Ref row = checked(Py_BuildValue("(KKK)", tally.views, tally.copies, tally.bytes_copied));
+    checked(PyDict_SetItemString(rows.get(), kTowardsNames[i], row.get()));
+  }
+  return checked(Py_BuildValue("(NK)", rows.release(), refusals));
 }
 
 }  // namespace dlbridge::python

@@ -6,7 +6,7 @@
 #include <array>
 #include <cstdint>
 
-#include "errors.hpp"
+#include "module_functions.hpp"
 
 namespace dlbridge::python {
 
@@ -96,7 +96,7 @@ void refused(PyObject* plan);
 [[nodiscard]] Ref policy_of_block();
 
 /// For the module: opens blocks and ledgers, or closes them (-1); the tallies as a dict.
-PyObject* count_blocks(PyObject* module, PyObject* changes);
-PyObject* tallies_by_target(PyObject* module, PyObject* unused);
+Ref count_blocks(ArgumentTuple changes);
+Ref tallies_by_target();
 
 }  // namespace dlbridge::python

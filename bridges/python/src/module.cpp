@@ -9,6 +9,7 @@
 #include "dlbridge/memory_pool.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "extension.hpp"
+#include "module_functions.hpp"
 #include "names.hpp"
 #include "registry.hpp"
 #include "sharing.hpp"
@@ -17,7 +18,6 @@
 #include "targets/pending_target.hpp"
 #include "targets/torch_target.hpp"
 #include "torch/torch_road.hpp"
-#include "torch/vocabulary.hpp"
 #include "trees.hpp"
 #include "types/arriving_type.hpp"
 #include "types/managed_tensor_type.hpp"
@@ -78,16 +78,13 @@ Arguments<Count> keywords_of(const char* function, const std::array<const char*,
   return cross(x, PendingTarget(out, pending != 0 ? Gives::kPending : Gives::kArray), call);
 }
 
-PyObject* to_numpy(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
-                   PyObject* keywords) {
-  return guarded([&]() -> PyObject* {
-    drain_releases();
-    PyObject* x = only_argument("to_numpy", arguments, count, 1);
-    if (keywords == nullptr && !any_block_open()) {
-      return cross(x, kToNumPy, Call{}).release();
-    }
-    return to_numpy_as_told(x, arguments, count, keywords).release();
-  });
+Ref to_numpy(PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
+  drain_releases();
+  PyObject* x = only_argument("to_numpy", arguments, count, 1);
+  if (keywords == nullptr && !any_block_open()) {
+    return cross(x, kToNumPy, Call{});
+  }
+  return to_numpy_as_told(x, arguments, count, keywords);
 }
 
 [[gnu::noinline]] Ref to_torch_as_told(PyObject* x, PyObject* const* arguments, Py_ssize_t count,
@@ -105,16 +102,13 @@ PyObject* to_numpy(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
                           .order = named.get(3)}));
 }
 
-PyObject* to_torch(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
-                   PyObject* keywords) {
-  return guarded([&]() -> PyObject* {
-    drain_releases();
-    PyObject* x = only_argument("to_torch", arguments, count, 1);
-    if (keywords == nullptr && !any_block_open()) {
-      return cross(x, kToTorch, Call{}).release();
-    }
-    return to_torch_as_told(x, arguments, count, keywords).release();
-  });
+Ref to_torch(PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
+  drain_releases();
+  PyObject* x = only_argument("to_torch", arguments, count, 1);
+  if (keywords == nullptr && !any_block_open()) {
+    return cross(x, kToTorch, Call{});
+  }
+  return to_torch_as_told(x, arguments, count, keywords);
 }
 
 [[gnu::noinline]] Ref from_dlpack_as_told(PyObject* x, PyObject* const* arguments, Py_ssize_t count,
@@ -125,39 +119,32 @@ PyObject* to_torch(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t 
                without_policy(read_call({.copy = named.get(1), .device = named.get(0)})));
 }
 
-PyObject* from_dlpack(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
-                      PyObject* keywords) {
-  return guarded([&]() -> PyObject* {
-    drain_releases();
-    PyObject* x = only_argument("from_dlpack", arguments, count, 1);
-    if (keywords == nullptr && !any_block_open()) {
-      return cross(x, way_into_tensor(x), kToManaged, without_policy({})).release();
-    }
-    return from_dlpack_as_told(x, arguments, count, keywords).release();
-  });
+Ref from_dlpack(PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
+  drain_releases();
+  PyObject* x = only_argument("from_dlpack", arguments, count, 1);
+  if (keywords == nullptr && !any_block_open()) {
+    return cross(x, way_into_tensor(x), kToManaged, without_policy({}));
+  }
+  return from_dlpack_as_told(x, arguments, count, keywords);
 }
 
-PyObject* capsule(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count,
-                  PyObject* keywords) {
-  return guarded([&]() -> PyObject* {
-    drain_releases();
-    PyObject* x = only_argument("capsule", arguments, count, 1);
-    bool versioned = true;
-    bool given = false;
-    for (Py_ssize_t i = 0; keywords != nullptr && i < PyTuple_GET_SIZE(keywords); ++i) {
-      given = given ||
-              PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, i), "max_version") == 0;
-    }
-    const Watch watch;
-    const auto named =
-        keywords_of<2>("capsule", {"max_version", "policy"}, arguments, count, keywords);
-    if (given) {
-      versioned = wants_versioned(named.get(0));  // None asks for the legacy capsule
-    }
-    return cross(x, way_into_tensor(x), CapsuleTarget(versioned),
-                 read_call({.policy = named.get(1)}))
-        .release();
-  });
+Ref capsule(PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
+  drain_releases();
+  PyObject* x = only_argument("capsule", arguments, count, 1);
+  bool versioned = true;
+  bool given = false;
+  for (Py_ssize_t i = 0; keywords != nullptr && i < PyTuple_GET_SIZE(keywords); ++i) {
+    given = given ||
+            PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, i), "max_version") == 0;
+  }
+  const Watch watch;
+  const auto named =
+      keywords_of<2>("capsule", {"max_version", "policy"}, arguments, count, keywords);
+  if (given) {
+    versioned = wants_versioned(named.get(0));  // None asks for the legacy capsule
+  }
+  return cross(x, way_into_tensor(x), CapsuleTarget(versioned),
+               read_call({.policy = named.get(1)}));
 }
 
 // The arguments (x, target, policy, dtype, copy, device, order, writable, stream, leaf): what is
@@ -176,160 +163,140 @@ Call call_for(const char* function, PyObject* const* arguments, Py_ssize_t count
 }
 
 // explain_plan(x, target, ...), target a name or a capsule of new_target().
-PyObject* explain_plan(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
-  return guarded([&]() -> PyObject* {
-    drain_releases();
-    const Call call = call_for("explain_plan", arguments, count);
-    return explain_crossing(arguments[0], target_in(arguments[1]), call).release();
-  });
+Ref explain_plan(PyObject* const* arguments, Py_ssize_t count) {
+  drain_releases();
+  const Call call = call_for("explain_plan", arguments, count);
+  return explain_crossing(arguments[0], target_in(arguments[1]), call);
 }
 
 // cross_to(x, target, ...): the conversion itself, of a tree too.
-PyObject* cross_to(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
-  return guarded([&]() -> PyObject* {
-    drain_releases();
-    const Watch watch;
-    const Call call = call_for("cross_to", arguments, count);
-    return cross(arguments[0], target_in(arguments[1]), call).release();
-  });
+Ref cross_to(PyObject* const* arguments, Py_ssize_t count) {
+  drain_releases();
+  const Watch watch;
+  const Call call = call_for("cross_to", arguments, count);
+  return cross(arguments[0], target_in(arguments[1]), call);
 }
 
 // cross_arrays(tree, target, policy, met): the arrays of a tree cross, its other leaves stay.
-PyObject* cross_arrays_in_python(PyObject* /*module*/, PyObject* const* arguments,
-                                 Py_ssize_t count) {
-  return guarded([&]() -> PyObject* {
-    drain_releases();
-    const Watch watch;
-    only_argument("cross_arrays", arguments, count, 4);
-    Call call = read_call({.policy = arguments[2]});
-    call.request.leaf = true;
-    return cross_arrays(arguments[0], target_in(arguments[1]), call, arguments[3]).release();
-  });
+Ref cross_arrays_in_python(PyObject* const* arguments, Py_ssize_t count) {
+  drain_releases();
+  const Watch watch;
+  only_argument("cross_arrays", arguments, count, 4);
+  Call call = read_call({.policy = arguments[2]});
+  call.request.leaf = true;
+  return cross_arrays(arguments[0], target_in(arguments[1]), call, arguments[3]);
 }
 
 // array_for_library(managed): as to_numpy() makes it, for a library that is handed an array. The
 // crossing to that library is told of already.
-PyObject* array_for_library(PyObject* /*module*/, PyObject* managed) {
-  return guarded([&]() -> PyObject* {
-    if (!is_managed_tensor(managed)) {
-      raise(PyExc_TypeError, "array_for_library() takes a ManagedTensor");
-    }
-    return cross<false>(managed, kManagedTensorWay, kToNumPy, Call{}).release();
-  });
+Ref array_for_library(PyObject* managed) {
+  if (!is_managed_tensor(managed)) {
+    raise(PyExc_TypeError, "array_for_library() takes a ManagedTensor");
+  }
+  return cross<false>(managed, kManagedTensorWay, kToNumPy, Call{});
 }
 
-PyObject* fields_of_policy(PyObject* /*module*/, PyObject* /*unused*/) {
-  return guarded([] { return policy_fields().release(); });
-}
-
-PyObject* live_tensors(PyObject* /*module*/, PyObject* /*unused*/) {
+Ref live_tensors() {
   drain_releases();
-  return PyLong_FromLongLong(live_managed_tensors());
+  return checked(PyLong_FromLongLong(live_managed_tensors()));
 }
 
 // pool_limit([bytes]): sets the limit if one is given; the limit until now.
-PyObject* limit_of_pool(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
-  return guarded([&]() -> PyObject* {
-    if (count == 0 || (count == 1 && arguments[0] == Py_None)) {
-      return PyLong_FromSize_t(pool_limit());
-    }
-    const std::size_t bytes = size_of(only_argument("pool_limit", arguments, count, 1));
-    return PyLong_FromSize_t(set_pool_limit(bytes));
-  });
+Ref limit_of_pool(PyObject* const* arguments, Py_ssize_t count) {
+  if (count == 0 || (count == 1 && arguments[0] == Py_None)) {
+    return checked(PyLong_FromSize_t(pool_limit()));
+  }
+  const std::size_t bytes = size_of(only_argument("pool_limit", arguments, count, 1));
+  return checked(PyLong_FromSize_t(set_pool_limit(bytes)));
 }
 
-PyObject* give_back_pool(PyObject* /*module*/, PyObject* /*unused*/) {
+Ref give_back_pool() {
   const std::size_t before = pooled_bytes();
   release_pool();
-  return PyLong_FromSize_t(before - std::min(before, pooled_bytes()));
-}
-
-template <typename Function>
-PyCFunction as_function(Function* function) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+  return checked(PyLong_FromSize_t(before - std::min(before, pooled_bytes())));
 }
 
 PyMethodDef functions[] = {
-    {"to_numpy", as_function(to_numpy), METH_FASTCALL | METH_KEYWORDS,
+    {"to_numpy", called<to_numpy>(), METH_FASTCALL | METH_KEYWORDS,
      "to_numpy(x, /, *, policy=None, dtype=None, copy=None, order=None, writable=None, out=None, "
      "stream=None, async_=False)\n--\n\n"
      "x, from any library, as a numpy.ndarray: sharing memory wherever the policy allows.\n\n"
      "order=\"C\", writable=True: what the array has to be; a copy is made where it is not so.\n"
      "out: an array to fill and return. stream: the one that x's memory is ordered on.\n"
      "async_=True: a PendingArray, to be awaited, while a copy from a device goes on."},
-    {"to_torch", as_function(to_torch), METH_FASTCALL | METH_KEYWORDS,
+    {"to_torch", called<to_torch>(), METH_FASTCALL | METH_KEYWORDS,
      "to_torch(x, /, *, policy=None, dtype=None, copy=None, order=None, device=None, "
      "stream=None)\n--\n\n"
      "x, from any library, as a torch.Tensor: sharing memory wherever the policy allows.\n\n"
      "order=\"C\": the tensor has to be contiguous; a copy is made where it is not."},
-    {"from_dlpack", as_function(from_dlpack), METH_FASTCALL | METH_KEYWORDS,
+    {"from_dlpack", called<from_dlpack>(), METH_FASTCALL | METH_KEYWORDS,
      "from_dlpack(x, /, *, device=None, copy=None)\n--\n\n"
      "x, any producer or a raw capsule, as a ManagedTensor."},
-    {"capsule", as_function(capsule), METH_FASTCALL | METH_KEYWORDS,
+    {"capsule", called<capsule>(), METH_FASTCALL | METH_KEYWORDS,
      "capsule(x, /, *, max_version=(1, 3), policy=None)\n--\n\n"
      "A DLPack capsule of x: \"dltensor_versioned\", or \"dltensor\" for a max_version below 1."},
-    {"explain_plan", as_function(explain_plan), METH_FASTCALL, nullptr},
-    {"cross_to", as_function(cross_to), METH_FASTCALL, nullptr},
-    {"cross_arrays", as_function(cross_arrays_in_python), METH_FASTCALL, nullptr},
-    {"add_library", as_function(add_library), METH_VARARGS | METH_KEYWORDS, nullptr},
-    {"new_target", as_function(new_target), METH_VARARGS | METH_KEYWORDS, nullptr},
-    {"capability_fields", capability_fields, METH_NOARGS, nullptr},
-    {"library_of", library_of_in_python, METH_O,
+    {"explain_plan", called<explain_plan>(), METH_FASTCALL, nullptr},
+    {"cross_to", called<cross_to>(), METH_FASTCALL, nullptr},
+    {"cross_arrays", called<cross_arrays_in_python>(), METH_FASTCALL, nullptr},
+    {"add_library", called<add_library>(), METH_O, nullptr},
+    {"new_target", called<new_target>(), METH_VARARGS, nullptr},
+    {"capability_fields", called<capability_fields>(), METH_NOARGS, nullptr},
+    {"library_of", called<library_of_in_python>(), METH_O,
      "library_of(x, /)\n--\n\nThe name of the library that x is of, by its bases too, or None."},
-    {"is_tensor", is_tensor_in_python, METH_O,
+    {"is_tensor", called<is_tensor_in_python>(), METH_O,
      "is_tensor(x, /)\n--\n\nWhether x has a door, so that it is no tree."},
-    {"is_array", is_array_in_python, METH_O,
+    {"is_array", called<is_array_in_python>(), METH_O,
      "is_array(x, /)\n--\n\n"
      "Whether x is an array or a tensor. Buffers, capsules and NumPy's scalars are not."},
-    {"map_tree", as_function(map_tree_in_python), METH_FASTCALL,
+    {"map_tree", called<map_tree_in_python>(), METH_FASTCALL,
      "map_tree(tree, convert, /)\n--\n\n"
      "The tree with convert(leaf) for each tensor; None where it is no tree."},
-    {"map_leaves", as_function(map_leaves_in_python), METH_FASTCALL,
+    {"map_leaves", called<map_leaves_in_python>(), METH_FASTCALL,
      "map_leaves(tree, function, /)\n--\n\n"
      "The tree with function(leaf) for each leaf. A part in which nothing changes stays itself."},
-    {"hold", as_function(hold), METH_FASTCALL, nullptr},
-    {"array_for_library", array_for_library, METH_O, nullptr},
-    {"counting_deleters", counting_deleters, METH_NOARGS, nullptr},
-    {"policy_fields", fields_of_policy, METH_NOARGS, nullptr},
-    {"live_managed_tensors", live_tensors, METH_NOARGS,
+    {"hold", called<hold>(), METH_FASTCALL, nullptr},
+    {"array_for_library", called<array_for_library>(), METH_O, nullptr},
+    {"counting_deleters", called<counting_deleters>(), METH_NOARGS, nullptr},
+    {"policy_fields", called<policy_fields>(), METH_NOARGS, nullptr},
+    {"live_managed_tensors", called<live_tensors>(), METH_NOARGS,
      "live_managed_tensors()\n--\n\nManaged tensors that are alive, exports included."},
-    {"pool_limit", as_function(limit_of_pool), METH_FASTCALL,
+    {"pool_limit", called<limit_of_pool>(), METH_FASTCALL,
      "pool_limit(bytes=None, /)\n--\n\n"
      "How many bytes of ended copies' memory are kept for the next copies. With an argument, sets\n"
      "it (0: nothing is kept) and returns the limit until then."},
-    {"release_pool", give_back_pool, METH_NOARGS,
+    {"release_pool", called<give_back_pool>(), METH_NOARGS,
      "release_pool()\n--\n\n"
      "Gives the memory that is kept for the next copies back to the system; how many bytes."},
-    {"shared_target", shared_target, METH_VARARGS, nullptr},
-    {"shared_bytes", shared_bytes, METH_VARARGS, nullptr},
-    {"shared_allocate", shared_allocate, METH_VARARGS, nullptr},
-    {"pack_shared", pack_shared, METH_VARARGS, nullptr},
-    {"unpack_shared", unpack_shared, METH_VARARGS, nullptr},
-    {"send_shared", send_shared, METH_VARARGS, nullptr},
-    {"receive_shared", receive_shared, METH_VARARGS, nullptr},
-    {"count_blocks", count_blocks, METH_VARARGS,
+    {"shared_target", called<shared_target>(), METH_VARARGS, nullptr},
+    {"shared_bytes", called<shared_bytes>(), METH_VARARGS, nullptr},
+    {"shared_allocate", called<shared_allocate>(), METH_VARARGS, nullptr},
+    {"pack_shared", called<pack_shared>(), METH_VARARGS, nullptr},
+    {"unpack_shared", called<unpack_shared>(), METH_VARARGS, nullptr},
+    {"send_shared", called<send_shared>(), METH_VARARGS, nullptr},
+    {"receive_shared", called<receive_shared>(), METH_VARARGS, nullptr},
+    {"count_blocks", called<count_blocks>(), METH_VARARGS,
      "count_blocks(blocks, ledgers, /)\n--\n\n"
      "Opens blocks that crossings have to ask, and ledgers among them; or closes them (-1)."},
-    {"tallies", tallies_by_target, METH_NOARGS,
+    {"tallies", called<tallies_by_target>(), METH_NOARGS,
      "tallies()\n--\n\nViews, copies and bytes copied by target, and the refusals, since start."},
-    {"register_device_runtime", register_device_runtime, METH_VARARGS,
+    {"register_device_runtime", called<register_device_runtime>(), METH_VARARGS,
      "register_device_runtime(device_type, companion, /)\n--\n\n"
      "Makes an extension's runtime the one for a DLPack device type; None takes it away."},
-    {"release_pinned_memory", release_pinned, METH_NOARGS,
+    {"release_pinned_memory", called<release_pinned>(), METH_NOARGS,
      "release_pinned_memory()\n--\n\n"
      "Gives pinned memory that waits for the next copy back to the drivers."},
-    {"pinned", new_pinned, METH_VARARGS, nullptr},
-    {"companion_agrees", companion_agrees, METH_VARARGS,
+    {"pinned", called<new_pinned>(), METH_VARARGS, nullptr},
+    {"companion_agrees", called<companion_agrees>(), METH_VARARGS,
      "companion_agrees(companion, tensors, /)\n--\n\nWhether a companion for torch reads these "
      "tensors as torch's own Python does."},
-    {"torch_road", choose_torch_road, METH_VARARGS,
+    {"torch_road", called<choose_torch_road>(), METH_VARARGS,
      "torch_road(name=None, /)\n--\n\nThe road to torch in use, \"linked\" or \"portable\"."},
-    {"torch_vocabulary", torch_vocabulary, METH_NOARGS, nullptr},
-    {"device_name", name_of_device, METH_VARARGS, nullptr},
-    {"device_type", type_of_device, METH_O, nullptr},
-    {"dtype_name", name_of_dtype, METH_VARARGS, nullptr},
-    {"dtype_triple", triple_of_dtype, METH_O, nullptr},
-    {"conditions", conditions_by_name, METH_NOARGS, nullptr},
+    {"torch_vocabulary", called<torch_vocabulary>(), METH_NOARGS, nullptr},
+    {"device_name", called<name_of_device>(), METH_VARARGS, nullptr},
+    {"device_type", called<type_of_device>(), METH_O, nullptr},
+    {"dtype_name", called<name_of_dtype>(), METH_VARARGS, nullptr},
+    {"dtype_triple", called<triple_of_dtype>(), METH_O, nullptr},
+    {"conditions", called<conditions_by_name>(), METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 
 // A lease may be given back on any thread, and names no interpreter: with more than one, nobody
@@ -345,20 +312,18 @@ void refuse_subinterpreter() {
 }
 
 int fill_module(PyObject* module) {
-  return guarded([&]() -> PyObject* {
-           refuse_subinterpreter();
-           if (!NumPy::import()) {
-             throw PythonError();
-           }
-           add_managed_tensor_type(module);
-           add_arriving_type();
-           checked(PyModule_AddObjectRef(module, "_interface", extension_interface().get()));
-           checked(PyModule_AddObjectRef(module, "dlbridge_c_api", c_interface().get()));
-           checked(PyModule_AddStringConstant(module, "__version__", DLBRIDGE_VERSION));
-           return Py_None;
-         }) == nullptr
-             ? -1
-             : 0;
+  const bool filled = succeeds([&] {
+    refuse_subinterpreter();
+    if (!NumPy::import()) {
+      throw PythonError();
+    }
+    add_managed_tensor_type(module);
+    add_arriving_type();
+    checked(PyModule_AddObjectRef(module, "_interface", extension_interface().get()));
+    checked(PyModule_AddObjectRef(module, "dlbridge_c_api", c_interface().get()));
+    checked(PyModule_AddStringConstant(module, "__version__", DLBRIDGE_VERSION));
+  });
+  return filled ? 0 : -1;
 }
 
 // Free-threaded Python turns the GIL on for this module: see docs/hardening.md.

@@ -1,24 +1,29 @@
 #pragma once
 
-// The core's vocabularies for the package's Python files: functions of dlbridge._core.
+// The core's vocabularies, and torch's, for the package's Python files: functions of
+// dlbridge._core.
 
-#include "errors.hpp"
+#include "module_functions.hpp"
 
 namespace dlbridge::python {
 
 /// device_name(type, id): how a device prints.
-PyObject* name_of_device(PyObject* module, PyObject* arguments) noexcept;
+Ref name_of_device(ArgumentTuple arguments);
 
 /// device_type(device): DLPack's number for what device_argument() takes.
-PyObject* type_of_device(PyObject* module, PyObject* device) noexcept;
+Ref type_of_device(PyObject* device);
 
 /// dtype_name(code, bits, lanes): how a type prints.
-PyObject* name_of_dtype(PyObject* module, PyObject* arguments) noexcept;
+Ref name_of_dtype(ArgumentTuple arguments);
 
 /// dtype_triple(name): DLPack's code, bits and lanes.
-PyObject* triple_of_dtype(PyObject* module, PyObject* name) noexcept;
+Ref triple_of_dtype(PyObject* name);
 
 /// conditions(): the number of each condition, by the names that _torch/ uses.
-PyObject* conditions_by_name(PyObject* module, PyObject* unused) noexcept;
+Ref conditions_by_name();
+
+/// torch_vocabulary() -> {"dtypes": {name: triple}, "devices": {name: DLPack type}}, what torch
+/// calls the types and devices that DLPack has too.
+Ref torch_vocabulary();
 
 }  // namespace dlbridge::python

@@ -106,9 +106,36 @@ bool has_memory(PyTypeObject* type) {
   return type->tp_as_buffer != nullptr && type->tp_as_buffer->bf_getbuffer != nullptr;
 }
 
-PyObject* kept_or_null(PyObject* callable) {
-  return callable == Py_None ? nullptr : Py_NewRef(callable);
+bool is_true(PyObject* object) {
+  const int truth = PyObject_IsTrue(object);
+  checked(truth);
+  return truth != 0;
 }
+
+// Reads the fields of a dlbridge.Library.
+class Fields {
+ public:
+  explicit Fields(PyObject* library) : library_(library) {}
+
+  [[nodiscard]] Ref value(const char* name) const {
+    return checked(PyObject_GetAttrString(library_, name));
+  }
+  [[nodiscard]] std::string text(const char* name) const { return text_in_row(value(name).get()); }
+  [[nodiscard]] bool flag(const char* name) const { return is_true(value(name).get()); }
+  /// Null for None.
+  [[nodiscard]] Ref function(const char* name) const {
+    Ref function = value(name);
+    return function.get() == Py_None ? Ref() : std::move(function);
+  }
+  /// A dictionary of the texts of a mapping.
+  [[nodiscard]] Ref texts(const char* name) const {
+    return checked(
+        PyObject_CallOneArg(reinterpret_cast<PyObject*>(&PyDict_Type), value(name).get()));
+  }
+
+ private:
+  PyObject* library_;
+};
 
 // One of a table's names, or a ValueError that lists them.
 template <typename Table>
@@ -144,9 +171,7 @@ std::int32_t device_type_of(const std::string& name) {
 
 // A field's value out of Python, by its type; and into Python.
 void read_field(const char* /*name*/, PyObject* value, bool& field) {
-  const int truth = PyObject_IsTrue(value);
-  checked(truth);
-  field = truth != 0;
+  field = is_true(value);
 }
 
 template <typename Number>
@@ -269,7 +294,7 @@ const LibraryRow* library_of(PyTypeObject* type) {
       const LibraryRow* row = library_in_module_of(base);
       // A mixin of a library's makes nothing one of its arrays. What a row reads it knows by
       // itself.
-      if (row != nullptr && (has_memory(base) || row->read != nullptr)) {
+      if (row != nullptr && (has_memory(base) || row->read)) {
         return row;
       }
     }
@@ -277,26 +302,24 @@ const LibraryRow* library_of(PyTypeObject* type) {
   return nullptr;
 }
 
-PyObject* library_of_in_python(PyObject* /*module*/, PyObject* x) {
-  return guarded([&]() -> PyObject* {
-    const Way* way = way_into(x);
-    for (const auto& [own, name] :
-         {std::pair{&kNumPyWay, "numpy"}, std::pair{&kNumPyScalarWay, "numpy"},
-          std::pair{&kTorchWay, "torch"}, std::pair{&kManagedTensorWay, "dlbridge"}}) {
-      if (way == own) {
-        return PyUnicode_FromString(name);
-      }
+Ref library_of_in_python(PyObject* x) {
+  const Way* way = way_into(x);
+  for (const auto& [own, name] :
+       {std::pair{&kNumPyWay, "numpy"}, std::pair{&kNumPyScalarWay, "numpy"},
+        std::pair{&kTorchWay, "torch"}, std::pair{&kManagedTensorWay, "dlbridge"}}) {
+    if (way == own) {
+      return checked(PyUnicode_FromString(name));
     }
-    const LibraryRow* row = library_of(Py_TYPE(x));
-    return row == nullptr ? Py_NewRef(Py_None) : PyUnicode_FromString(row->name.c_str());
-  });
+  }
+  const LibraryRow* row = library_of(Py_TYPE(x));
+  return row == nullptr ? Ref::borrow(Py_None) : checked(PyUnicode_FromString(row->name.c_str()));
 }
 
 Conditions conditions_by(const LibraryRow& row, PyObject* object) {
   Conditions found;
   found.add_if(row.copies_out, Condition::kCopiesOut);
-  if (row.conditions != nullptr) {
-    const Ref names = checked(PyObject_CallOneArg(row.conditions, object));
+  if (row.conditions) {
+    const Ref names = checked(PyObject_CallOneArg(row.conditions.get(), object));
     for_each_text(names.get(), "a library's conditions() gives a tuple of names",
                   [&](const std::string& name) { found.add(condition_called(name)); });
   }
@@ -312,82 +335,55 @@ Ref fields_of(const Capabilities& capabilities) {
   return fields;
 }
 
-PyObject* capability_fields(PyObject* /*module*/, PyObject* /*unused*/) {
-  return guarded([] { return fields_of(defaults()).release(); });
+Ref capability_fields() {
+  return fields_of(defaults());
 }
 
-PyObject* add_library(PyObject* /*module*/, PyObject* arguments, PyObject* keywords) {
-  static const char* const kKeywords[] = {
-      "name", "modules",    "object",  "immutable", "legacy_writable", "copies_out",
-      "read", "conditions", "refusal", "fix_for",   "fixes",           nullptr};
-  const char* name = nullptr;
-  const char* object = nullptr;
-  PyObject* modules = nullptr;
-  int immutable = 0;
-  int legacy_writable = 0;
-  int copies_out = 0;
-  PyObject* read = nullptr;
-  PyObject* conditions = nullptr;
-  PyObject* refusal = nullptr;
-  PyObject* fix_for = nullptr;
-  PyObject* fixes = nullptr;
-  if (PyArg_ParseTupleAndKeywords(arguments, keywords, "$sO!spppOOOOO!:add_library",
-                                  const_cast<char**>(kKeywords), &name, &PyTuple_Type, &modules,
-                                  &object, &immutable, &legacy_writable, &copies_out, &read,
-                                  &conditions, &refusal, &fix_for, &PyDict_Type, &fixes) == 0) {
-    return nullptr;
+Ref add_library(PyObject* library) {
+  const Fields fields(library);
+  auto row = std::make_unique<LibraryRow>();
+  row->name = fields.text("name");
+  row->object = fields.text("object");
+  row->immutable = fields.flag("immutable");
+  row->legacy_writable = fields.flag("legacy_writable");
+  row->copies_out = fields.flag("copies_out");
+  row->read = fields.function("read");
+  row->conditions = fields.function("conditions");
+  row->refusal = fields.function("refusal");
+  row->fix_for = fields.function("fix_for");
+  row->fixes = texts_by_condition(fields.texts("fixes").get(), nullptr);
+  std::vector<std::string> modules;
+  for_each_text(fields.value("modules").get(), "modules is a tuple of names",
+                [&](const std::string& each) { modules.push_back(each); });
+  if (modules.empty()) {
+    modules.push_back(row->name);
   }
-  return guarded([&]() -> PyObject* {
-    auto row = std::make_unique<LibraryRow>();
-    row->name = name;
-    row->object = object;
-    row->immutable = immutable != 0;
-    row->legacy_writable = legacy_writable != 0;
-    row->copies_out = copies_out != 0;
-    row->fixes = texts_by_condition(fixes, nullptr);
-    std::vector<std::string> names;
-    for_each_text(modules, "modules is a tuple of names",
-                  [&](const std::string& each) { names.push_back(each); });
-    row->read = kept_or_null(read);
-    row->conditions = kept_or_null(conditions);
-    row->refusal = kept_or_null(refusal);
-    row->fix_for = kept_or_null(fix_for);
-    // Never freed: what is being converted may speak from an older row.
-    const LibraryRow* kept = row.release();
-    for (const auto& each : names) {
-      rows[each] = kept;
-      unknown.erase(each);
-    }
-    forget_libraries();
-    return Py_NewRef(Py_None);
-  });
+  // Never freed: what is being converted may speak from an older row.
+  const LibraryRow* kept = row.release();
+  for (const auto& each : modules) {
+    rows[each] = kept;
+    unknown.erase(each);
+  }
+  forget_libraries();
+  return Ref::borrow(Py_None);
 }
 
-// new_target(library, name, result, fields, quirks): a capsule of a LibraryTarget. A mistake in the
-// fields shows at once.
-PyObject* new_target(PyObject* /*module*/, PyObject* arguments, PyObject* keywords) {
-  static const char* const kKeywords[] = {"library", "name", "result", "fields", "quirks", nullptr};
+// new_target(library, result, fields): a capsule of a LibraryTarget. A mistake in the fields shows
+// at once.
+Ref new_target(ArgumentTuple arguments) {
   PyObject* library = nullptr;
-  const char* name = nullptr;
   const char* result = nullptr;
   PyObject* fields = nullptr;
-  PyObject* quirks = nullptr;
-  if (PyArg_ParseTupleAndKeywords(arguments, keywords, "$OssO!O!:new_target",
-                                  const_cast<char**>(kKeywords), &library, &name, &result,
-                                  &PyDict_Type, &fields, &PyDict_Type, &quirks) == 0) {
-    return nullptr;
-  }
-  return guarded([&]() -> PyObject* {
-    ConsumerRow row;
-    row.name = name;
-    row.result = result;
-    row.capabilities = capabilities_in(fields);
-    row.quirks = texts_by_condition(quirks, &row.always);
-    row.library = library;
-    Ref capsule = target_capsule(std::make_unique<LibraryTarget>(std::move(row)));
-    Py_INCREF(library);  // what is on its way may speak from an older row
-    return capsule.release();
-  });
+  arguments.read("OsO!:new_target", &library, &result, &PyDict_Type, &fields);
+  ConsumerRow row;
+  row.name = Fields(library).text("name");
+  row.result = result;
+  row.capabilities = capabilities_in(fields);
+  row.quirks = texts_by_condition(Fields(library).texts("quirks").get(), &row.always);
+  row.library = library;
+  Ref capsule = target_capsule(std::make_unique<LibraryTarget>(std::move(row)));
+  Py_INCREF(library);  // what is on its way may speak from an older row
+  return capsule;
 }
 
 }  // namespace dlbridge::python

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "errors.hpp"
+#include "module_functions.hpp"
 
 namespace dlbridge::python {
 
@@ -19,14 +19,14 @@ using ConditionTexts = std::vector<std::pair<Condition, std::string>>;
 /// process.
 struct LibraryRow {
   std::string name;
-  std::string object;              // "jax.Array"; empty: after the object's own type
-  bool immutable = false;          // not to be written to, though no flag says so
-  bool legacy_writable = false;    // it means its legacy capsules to be written to
-  bool copies_out = false;         // what it hands out is a copy of its memory
-  PyObject* read = nullptr;        // object -> something that speaks a protocol; or null
-  PyObject* conditions = nullptr;  // object -> names of what stands in its way; or null
-  PyObject* refusal = nullptr;     // (object, error of its own) -> our refusal or None; or null
-  PyObject* fix_for = nullptr;     // object -> the call that makes numbers of it or None; or null
+  std::string object;            // "jax.Array"; empty: after the object's own type
+  bool immutable = false;        // not to be written to, though no flag says so
+  bool legacy_writable = false;  // it means its legacy capsules to be written to
+  bool copies_out = false;       // what it hands out is a copy of its memory
+  Ref read;                      // object -> something that speaks a protocol; or null
+  Ref conditions;                // object -> names of what stands in its way; or null
+  Ref refusal;                   // (object, error of its own) -> our refusal or None; or null
+  Ref fix_for;                   // object -> the call that makes numbers of it or None; or null
   ConditionTexts fixes;
 };
 
@@ -49,10 +49,10 @@ struct ConsumerRow {
 };
 
 /// Functions of the module: see _core.pyi.
-PyObject* library_of_in_python(PyObject* module, PyObject* x);
-PyObject* add_library(PyObject* module, PyObject* arguments, PyObject* keywords);
-PyObject* new_target(PyObject* module, PyObject* arguments, PyObject* keywords);
-PyObject* capability_fields(PyObject* module, PyObject* unused);
+Ref library_of_in_python(PyObject* x);
+Ref add_library(PyObject* library);
+Ref new_target(ArgumentTuple arguments);
+Ref capability_fields();
 
 /// The fields as Python has them, by name. Throws PythonError.
 [[nodiscard]] Ref fields_of(const Capabilities& capabilities);

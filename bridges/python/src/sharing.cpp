@@ -1,5 +1,6 @@
 #include "sharing.hpp"
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <optional>
@@ -29,7 +30,7 @@ SharedMode mode_named(PyObject* name) {
 }
 
 // The message of a tree's tensors: (tensors, mode, note).
-Message message_of(PyObject* tensors, PyObject* mode, const Py_buffer& note) {
+Message message_of(PyObject* tensors, PyObject* mode, const Buffer& note) {
   const Ref all = checked(PySequence_Fast(tensors, "the tensors of a message are a list"));
   std::vector<ManagedTensor> shares;
   for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(all.get()); ++i) {
@@ -39,29 +40,8 @@ Message message_of(PyObject* tensors, PyObject* mode, const Py_buffer& note) {
     }
     shares.push_back(managed_of(each).share());
   }
-  return pack(shares, mode_named(mode),
-              {static_cast<const std::byte*>(note.buf), static_cast<std::size_t>(note.len)});
+  return pack(shares, mode_named(mode), note.bytes());
 }
-
-template <typename... Values>
-void parse(PyObject* arguments, const char* format, Values... values) {
-  if (PyArg_ParseTuple(arguments, format, values...) == 0) {
-    throw PythonError();
-  }
-}
-
-// A buffer that parse() filled.
-struct Filled {
-  Filled() = default;
-  Filled(const Filled&) = delete;
-  Filled& operator=(const Filled&) = delete;
-  ~Filled() {
-    if (view.obj != nullptr) {
-      PyBuffer_Release(&view);
-    }
-  }
-  Py_buffer view{};
-};
 
 Ref bytes_of(const std::vector<std::byte>& bytes) {
   return checked(PyBytes_FromStringAndSize(reinterpret_cast<const char*>(bytes.data()),
@@ -110,131 +90,110 @@ auto without_gil(Call&& call) {
 }  // namespace
 
 // shared_target(mode, bytes): where share() crosses to.
-PyObject* shared_target(PyObject* /*module*/, PyObject* arguments) {
-  return guarded([&]() -> PyObject* {
-    PyObject* mode = nullptr;
-    Py_ssize_t bytes = 0;
-    parse(arguments, "On", &mode, &bytes);
-    return target_capsule(
-               std::make_unique<SharedTarget>(mode_named(mode), static_cast<std::size_t>(bytes)))
-        .release();
-  });
+Ref shared_target(ArgumentTuple arguments) {
+  PyObject* mode = nullptr;
+  Py_ssize_t bytes = 0;
+  arguments.read("On", &mode, &bytes);
+  return target_capsule(
+      std::make_unique<SharedTarget>(mode_named(mode), static_cast<std::size_t>(bytes)));
 }
 
 // shared_bytes(x, mode, policy): how much of a tree, or of a tensor, will be copied into its block.
-PyObject* shared_bytes(PyObject* /*module*/, PyObject* arguments) {
-  return guarded([&]() -> PyObject* {
-    PyObject* x = nullptr;
-    PyObject* mode = nullptr;
-    PyObject* policy = nullptr;
-    parse(arguments, "OOO", &x, &mode, &policy);
-    const SharedTarget target(mode_named(mode));
-    Call call = read_call({.policy = policy});
-    std::size_t bytes = 0;
-    const auto add = [&](PyObject* object) {
-      Door door(object, way_into_tensor(object), {.only_look = true});
-      std::optional<Capabilities> changed;
-      const Capabilities& can = met(door, target, call, changed);
-      const Plan decided = plan(door.source, can, call.policy, call.request, device_runtimes());
-      bytes += SharedArena::room_for(static_cast<std::size_t>(decided.bytes_copied));
-      return Ref::borrow(object);
-    };
-    if (way_into(x) != nullptr) {
-      (void)add(x);
-    } else {
-      call.request.leaf = true;
-      (void)map_tree(x, add);
-    }
-    return PyLong_FromSize_t(bytes);
-  });
+Ref shared_bytes(ArgumentTuple arguments) {
+  PyObject* x = nullptr;
+  PyObject* mode = nullptr;
+  PyObject* policy = nullptr;
+  arguments.read("OOO", &x, &mode, &policy);
+  const SharedTarget target(mode_named(mode));
+  Call call = read_call({.policy = policy});
+  std::size_t bytes = 0;
+  const auto add = [&](PyObject* object) {
+    Door door(object, way_into_tensor(object), {.only_look = true});
+    std::optional<Capabilities> changed;
+    const Capabilities& can = met(door, target, call, changed);
+    const Plan decided = plan(door.source, can, call.policy, call.request, device_runtimes());
+    bytes += SharedArena::room_for(static_cast<std::size_t>(decided.bytes_copied));
+    return Ref::borrow(object);
+  };
+  if (way_into(x) != nullptr) {
+    (void)add(x);
+  } else {
+    call.request.leaf = true;
+    (void)map_tree(x, add);
+  }
+  return checked(PyLong_FromSize_t(bytes));
 }
 
 // shared_allocate(shape, dtype, mode): new memory that can be shared so.
-PyObject* shared_allocate(PyObject* /*module*/, PyObject* arguments) {
-  return guarded([&]() -> PyObject* {
-    PyObject* shape = nullptr;
-    PyObject* dtype = nullptr;
-    PyObject* mode = nullptr;
-    parse(arguments, "O!OO", &PyTuple_Type, &shape, &dtype, &mode);
-    std::vector<std::int64_t> sizes;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(shape); ++i) {
-      sizes.push_back(integer_of(PyTuple_GET_ITEM(shape, i)));
-      if (sizes.back() < 0) {
-        raise(PyExc_ValueError, "shape=" + shown(shape) + " has a negative size");
-      }
-    }
-    const DType type = dtype_argument(dtype);
-    const SharedMode wanted = mode_named(mode);
-    return wrap(without_gil([&] { return SharedArena(wanted).allocate(type, sizes); })).release();
-  });
+Ref shared_allocate(ArgumentTuple arguments) {
+  PyObject* shape = nullptr;
+  PyObject* dtype = nullptr;
+  PyObject* mode = nullptr;
+  arguments.read("O!OO", &PyTuple_Type, &shape, &dtype, &mode);
+  const std::vector<std::int64_t> sizes = sizes_in(shape);
+  if (std::any_of(sizes.begin(), sizes.end(), [](std::int64_t size) { return size < 0; })) {
+    raise(PyExc_ValueError, "shape=" + shown(shape) + " has a negative size");
+  }
+  const DType type = dtype_argument(dtype);
+  const SharedMode wanted = mode_named(mode);
+  return wrap(without_gil([&] { return SharedArena(wanted).allocate(type, sizes); }));
 }
 
 // pack_shared(tensors, mode, note) -> (bytes, descriptors), which the caller closes.
-PyObject* pack_shared(PyObject* /*module*/, PyObject* arguments) {
-  return guarded([&]() -> PyObject* {
-    PyObject* tensors = nullptr;
-    PyObject* mode = nullptr;
-    Filled note;
-    parse(arguments, "OOy*", &tensors, &mode, &note.view);
-    Message message = message_of(tensors, mode, note.view);
-    const Ref bytes = bytes_of(message.bytes);
-    Ref numbers = checked(PyList_New(0));
-    for (const OwnedDescriptor& each : message.descriptors) {
-      checked(PyList_Append(numbers.get(), checked(PyLong_FromLong(each.get())).get()));
-    }
-    PyObject* both = checked(PyTuple_Pack(2, bytes.get(), numbers.get())).release();
-    for (OwnedDescriptor& each : message.descriptors) {
-      (void)each.release();
-    }
-    return both;
-  });
+Ref pack_shared(ArgumentTuple arguments) {
+  PyObject* tensors = nullptr;
+  PyObject* mode = nullptr;
+  Buffer note;
+  arguments.read("OOy*", &tensors, &mode, static_cast<Py_buffer*>(&note));
+  Message message = message_of(tensors, mode, note);
+  const Ref bytes = bytes_of(message.bytes);
+  Ref numbers = checked(PyList_New(0));
+  for (const OwnedDescriptor& each : message.descriptors) {
+    checked(PyList_Append(numbers.get(), checked(PyLong_FromLong(each.get())).get()));
+  }
+  Ref both = checked(PyTuple_Pack(2, bytes.get(), numbers.get()));
+  for (OwnedDescriptor& each : message.descriptors) {
+    (void)each.release();
+  }
+  return both;
 }
 
 // unpack_shared(bytes, descriptors) -> (mode, tensors, note). The descriptors are its own from the
 // call on, whatever comes of it.
-PyObject* unpack_shared(PyObject* /*module*/, PyObject* arguments) {
-  return guarded([&]() -> PyObject* {
-    Filled bytes;
-    PyObject* numbers = nullptr;
-    parse(arguments, "y*O!", &bytes.view, &PyList_Type, &numbers);
-    std::vector<OwnedDescriptor> descriptors;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(numbers); ++i) {
-      descriptors.emplace_back(static_cast<int>(integer_of(PyList_GET_ITEM(numbers, i))));
-    }
-    return received_object(unpack({static_cast<const std::byte*>(bytes.view.buf),
-                                   static_cast<std::size_t>(bytes.view.len)},
-                                  std::move(descriptors)))
-        .release();
-  });
+Ref unpack_shared(ArgumentTuple arguments) {
+  Buffer bytes;
+  PyObject* numbers = nullptr;
+  arguments.read("y*O!", static_cast<Py_buffer*>(&bytes), &PyList_Type, &numbers);
+  std::vector<OwnedDescriptor> descriptors;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(numbers); ++i) {
+    descriptors.emplace_back(static_cast<int>(integer_of(PyList_GET_ITEM(numbers, i))));
+  }
+  return received_object(unpack(bytes.bytes(), std::move(descriptors)));
 }
 
 // send_shared(socket, tensors, mode, note, milliseconds)
-PyObject* send_shared(PyObject* /*module*/, PyObject* arguments) {
-  return guarded([&]() -> PyObject* {
-    int socket = -1;
-    PyObject* tensors = nullptr;
-    PyObject* mode = nullptr;
-    Filled note;
-    PyObject* milliseconds = nullptr;
-    parse(arguments, "iOOy*O", &socket, &tensors, &mode, &note.view, &milliseconds);
-    const Message message = message_of(tensors, mode, note.view);
-    const Waiting waiting = waiting_for(milliseconds);
-    without_gil([&] { send(socket, message, waiting); });
-    return Py_NewRef(Py_None);
-  });
+Ref send_shared(ArgumentTuple arguments) {
+  int socket = -1;
+  PyObject* tensors = nullptr;
+  PyObject* mode = nullptr;
+  Buffer note;
+  PyObject* milliseconds = nullptr;
+  arguments.read("iOOy*O", &socket, &tensors, &mode, static_cast<Py_buffer*>(&note), &milliseconds);
+  const Message message = message_of(tensors, mode, note);
+  const Waiting waiting = waiting_for(milliseconds);
+  without_gil([&] { send(socket, message, waiting); });
+  return Ref::borrow(Py_None);
 }
 
 // receive_shared(socket, milliseconds) -> (mode, tensors, note), or None where the sender has
 // ended.
-PyObject* receive_shared(PyObject* /*module*/, PyObject* arguments) {
-  return guarded([&]() -> PyObject* {
-    int socket = -1;
-    PyObject* milliseconds = nullptr;
-    parse(arguments, "iO", &socket, &milliseconds);
-    const Waiting waiting = waiting_for(milliseconds);
-    std::optional<Received> received = without_gil([&] { return receive(socket, waiting); });
-    return received ? received_object(std::move(*received)).release() : Py_NewRef(Py_None);
-  });
+Ref receive_shared(ArgumentTuple arguments) {
+  int socket = -1;
+  PyObject* milliseconds = nullptr;
+  arguments.read("iO", &socket, &milliseconds);
+  const Waiting waiting = waiting_for(milliseconds);
+  std::optional<Received> received = without_gil([&] { return receive(socket, waiting); });
+  return received ? received_object(std::move(*received)) : Ref::borrow(Py_None);
 }
 
 }  // namespace dlbridge::python

@@ -2,16 +2,16 @@
 
 // Functions of the module for dlbridge/processes/sharing.py: see _core.pyi.
 
-#include <Python.h>
+#include "module_functions.hpp"
 
 namespace dlbridge::python {
 
-PyObject* shared_target(PyObject* module, PyObject* arguments);
-PyObject* shared_bytes(PyObject* module, PyObject* arguments);
-PyObject* shared_allocate(PyObject* module, PyObject* arguments);
-PyObject* pack_shared(PyObject* module, PyObject* arguments);
-PyObject* unpack_shared(PyObject* module, PyObject* arguments);
-PyObject* send_shared(PyObject* module, PyObject* arguments);
-PyObject* receive_shared(PyObject* module, PyObject* arguments);
+Ref shared_target(ArgumentTuple arguments);
+Ref shared_bytes(ArgumentTuple arguments);
+Ref shared_allocate(ArgumentTuple arguments);
+Ref pack_shared(ArgumentTuple arguments);
+Ref unpack_shared(ArgumentTuple arguments);
+Ref send_shared(ArgumentTuple arguments);
+Ref receive_shared(ArgumentTuple arguments);
 
 }  // namespace dlbridge::python

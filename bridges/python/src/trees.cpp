@@ -44,10 +44,10 @@ bool is_tensor(PyObject* x) {
 // its other objects the library says with a TypeError that they are none; what it refuses is one.
 bool is_read_by_library(PyObject* x) {
   const LibraryRow* row = library_known_of(Py_TYPE(x));
-  if (row == nullptr || row->read == nullptr) {
+  if (row == nullptr || !row->read) {
     return false;
   }
-  const Ref readable(PyObject_CallOneArg(row->read, x));
+  const Ref readable(PyObject_CallOneArg(row->read.get(), x));
   if (readable) {
     return way_into(readable.get()) != nullptr;
   }
@@ -369,27 +369,23 @@ bool is_array(PyObject* x) {
                         : way != &kBufferWay && way != &kNumPyScalarWay && way != &kCapsuleWay;
 }
 
-PyObject* is_tensor_in_python(PyObject* /*module*/, PyObject* x) {
-  return guarded([&] { return PyBool_FromLong(way_into(x) != nullptr ? 1 : 0); });
+Ref is_tensor_in_python(PyObject* x) {
+  return Ref(PyBool_FromLong(way_into(x) != nullptr ? 1 : 0));
 }
 
-PyObject* is_array_in_python(PyObject* /*module*/, PyObject* x) {
-  return guarded([&] { return PyBool_FromLong(is_array(x) ? 1 : 0); });
+Ref is_array_in_python(PyObject* x) {
+  return Ref(PyBool_FromLong(is_array(x) ? 1 : 0));
 }
 
-PyObject* map_tree_in_python(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
-  return guarded([&] {
-    require_two(count, "map_tree");
-    Ref mapped = map_tree(arguments[0], calling(arguments[1]));
-    return mapped ? mapped.release() : Py_NewRef(Py_None);
-  });
+Ref map_tree_in_python(PyObject* const* arguments, Py_ssize_t count) {
+  require_two(count, "map_tree");
+  Ref mapped = map_tree(arguments[0], calling(arguments[1]));
+  return mapped ? std::move(mapped) : Ref::borrow(Py_None);
 }
 
-PyObject* map_leaves_in_python(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
-  return guarded([&] {
-    require_two(count, "map_leaves");
-    return map_leaves(arguments[0], calling(arguments[1])).release();
-  });
+Ref map_leaves_in_python(PyObject* const* arguments, Py_ssize_t count) {
+  require_two(count, "map_leaves");
+  return map_leaves(arguments[0], calling(arguments[1]));
 }
 
 }  // namespace dlbridge::python

@@ -25,9 +25,9 @@ namespace dlbridge::python {
 [[nodiscard]] bool is_array(PyObject* x);
 
 /// Functions of the module: see _core.pyi.
-PyObject* is_tensor_in_python(PyObject* module, PyObject* x);
-PyObject* is_array_in_python(PyObject* module, PyObject* x);
-PyObject* map_tree_in_python(PyObject* module, PyObject* const* arguments, Py_ssize_t count);
-PyObject* map_leaves_in_python(PyObject* module, PyObject* const* arguments, Py_ssize_t count);
+Ref is_tensor_in_python(PyObject* x);
+Ref is_array_in_python(PyObject* x);
+Ref map_tree_in_python(PyObject* const* arguments, Py_ssize_t count);
+Ref map_leaves_in_python(PyObject* const* arguments, Py_ssize_t count);
 
 }  // namespace dlbridge::python

@@ -225,49 +225,33 @@ ManagedTensor until_done_on(ManagedTensor tensor, Stream stream) {
   return ManagedTensor::own(described, flags, {held.release(), give_back_in_order});
 }
 
-PyObject* register_device_runtime(PyObject* /*module*/, PyObject* arguments) noexcept {
-  return guarded([&]() -> PyObject* {
-    int type = 0;
-    PyObject* companion = nullptr;
-    if (PyArg_ParseTuple(arguments, "iO:register_device_runtime", &type, &companion) == 0) {
-      throw PythonError();
-    }
-    set_device_runtime(type, companion == Py_None ? nullptr : opened(companion));
-    Py_RETURN_NONE;
-  });
+Ref register_device_runtime(ArgumentTuple arguments) {
+  int type = 0;
+  PyObject* companion = nullptr;
+  arguments.read("iO:register_device_runtime", &type, &companion);
+  set_device_runtime(type, companion == Py_None ? nullptr : opened(companion));
+  return Ref::borrow(Py_None);
 }
 
-PyObject* release_pinned(PyObject* /*module*/, PyObject* /*unused*/) noexcept {
-  return guarded([]() -> PyObject* {
-    for (std::int32_t type = 0; type < 32; ++type) {
-      if (DeviceRuntime* runtime = device_runtime(type)) {
-        const WithoutGil without_gil;
-        release_pinned_memory(*runtime);
-      }
+Ref release_pinned() {
+  for (std::int32_t type = 0; type < 32; ++type) {
+    if (DeviceRuntime* runtime = device_runtime(type)) {
+      const WithoutGil without_gil;
+      release_pinned_memory(*runtime);
     }
-    Py_RETURN_NONE;
-  });
+  }
+  return Ref::borrow(Py_None);
 }
 
-PyObject* new_pinned(PyObject* /*module*/, PyObject* arguments) noexcept {
-  return guarded([&]() -> PyObject* {
-    PyObject* dtype = nullptr;
-    PyObject* shape = nullptr;
-    int device_type = kDLCUDA;
-    if (PyArg_ParseTuple(arguments, "OO!i:pinned", &dtype, &PyTuple_Type, &shape, &device_type) ==
-        0) {
-      throw PythonError();
-    }
-    std::vector<std::int64_t> sizes;
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(shape); ++i) {
-      sizes.push_back(integer_of(PyTuple_GET_ITEM(shape, i)));
-    }
-    DeviceRuntime* runtime = runtime_for(device_type);
-    if (runtime == nullptr) {
-      Py_RETURN_NONE;
-    }
-    return wrap(allocate_pinned(*runtime, dtype_argument(dtype), sizes)).release();
-  });
+Ref new_pinned(ArgumentTuple arguments) {
+  PyObject* dtype = nullptr;
+  PyObject* shape = nullptr;
+  int device_type = kDLCUDA;
+  arguments.read("OO!i:pinned", &dtype, &PyTuple_Type, &shape, &device_type);
+  const std::vector<std::int64_t> sizes = sizes_in(shape);
+  DeviceRuntime* runtime = runtime_for(device_type);
+  return runtime == nullptr ? Ref::borrow(Py_None)
+                            : wrap(allocate_pinned(*runtime, dtype_argument(dtype), sizes));
 }
 
 }  // namespace dlbridge::python

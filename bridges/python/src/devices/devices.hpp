@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "dlbridge/device_runtime.hpp"
-#include "errors.hpp"
+#include "module_functions.hpp"
 
 namespace dlbridge::python {
 
@@ -43,8 +43,8 @@ void wait_without_runtime(Device device);
 /// For the module: register_device_runtime(device_type, companion), where the companion is the
 /// capsule of an extension, or None to take the runtime away; release_pinned_memory();
 /// pinned(dtype, shape) -> ManagedTensor.
-PyObject* register_device_runtime(PyObject* module, PyObject* arguments) noexcept;
-PyObject* release_pinned(PyObject* module, PyObject* unused) noexcept;
-PyObject* new_pinned(PyObject* module, PyObject* arguments) noexcept;
+Ref register_device_runtime(ArgumentTuple arguments);
+Ref release_pinned();
+Ref new_pinned(ArgumentTuple arguments);
 
 }  // namespace dlbridge::python

@@ -22,7 +22,7 @@ namespace {
   PyObject* traceback = nullptr;
   PyErr_Fetch(&type, &value, &traceback);
   PyErr_NormalizeException(&type, &value, &traceback);
-  const Ref told(PyObject_CallFunctionObjArgs(row.refusal, object, value, nullptr));
+  const Ref told(PyObject_CallFunctionObjArgs(row.refusal.get(), object, value, nullptr));
   if (told && PyExceptionInstance_Check(told.get())) {
     PyException_SetTraceback(value, traceback == nullptr ? Py_None : traceback);
     PyException_SetCause(told.get(), Py_NewRef(value));
@@ -50,8 +50,8 @@ void describe_by_registry(Door& door) {
   Conditions found;
   if (row != nullptr) {
     found = conditions_by(*row, door.object);
-    if (row->read != nullptr) {
-      door.held = checked(PyObject_CallOneArg(row->read, door.object));
+    if (row->read) {
+      door.held = checked(PyObject_CallOneArg(row->read.get(), door.object));
       door.readable = door.held.get();
       way = door.readable == door.object ? way : way_into(door.readable);
     }
@@ -62,16 +62,15 @@ void describe_by_registry(Door& door) {
   try {
     way->take(door);
   } catch (const PythonError&) {
-    if (row == nullptr || row->refusal == nullptr) {
+    if (row == nullptr || !row->refusal) {
       throw;
     }
     tell_again(*row, door.object);
   }
   door.source.traits.conditions |= found;
   constexpr Conditions kNoNumbers{Condition::kInexpressibleDType, Condition::kNulls};
-  if (row != nullptr && row->fix_for != nullptr &&
-      door.source.traits.conditions.meets(kNoNumbers)) {
-    const Ref call(PyObject_CallOneArg(row->fix_for, door.object));
+  if (row != nullptr && row->fix_for && door.source.traits.conditions.meets(kNoNumbers)) {
+    const Ref call(PyObject_CallOneArg(row->fix_for.get(), door.object));
     forget_error();  // without it the refusal is the same, and names no call
     if (call && PyUnicode_Check(call.get())) {
       door.source.fix = text_of(call.get());

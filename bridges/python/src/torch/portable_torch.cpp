@@ -250,41 +250,38 @@ class PortableRoad final : public TorchRoad {
   [[nodiscard]] std::string_view name() const noexcept override { return "portable"; }
 
   bool describe(PyObject* tensor, Source& source) const noexcept override {
-    return guarded([&] {
-             const WithoutTorchFunction scope(tensor);
-             if (!describe_ordinary(tensor, source)) {
-               const Ref described = checked(PyObject_CallOneArg(describe_tensor.get(), tensor));
-               fill(described, source);
-             }
-             source.traits.conditions.add_if(answers_true(tools().is_tracing), Condition::kTraced);
-             return Py_None;
-           }) != nullptr;
+    return succeeds([&] {
+      const WithoutTorchFunction scope(tensor);
+      if (!describe_ordinary(tensor, source)) {
+        const Ref described = checked(PyObject_CallOneArg(describe_tensor.get(), tensor));
+        fill(described, source);
+      }
+      source.traits.conditions.add_if(answers_true(tools().is_tracing), Condition::kTraced);
+    });
   }
 
   bool lease(PyObject* tensor, Source& source, Lease& lease) const noexcept override {
-    return guarded([&]() -> PyObject* {
-             if (source.tensor.data == nullptr) {
-               return Py_None;
-             }
-             const WithoutTorchFunction scope(tensor);
-             if (source.tensor.device.device_type != kDLCPU) {
-               lease =
-                   python_lease(checked(PyObject_CallMethod(tensor, "detach", nullptr)).release());
-               return Py_None;
-             }
-             const Tools& torch = tools();
-             CountedView view = view_of_storage(torch, tensor);
-             // Only now: a copy-on-write storage gets memory of its own when a pointer is asked
-             // for.
-             const Ref address = torch.data_ptr
-                                     ? torch.data_ptr(tensor)
-                                     : checked(PyObject_CallMethod(tensor, "data_ptr", nullptr));
-             source.tensor.data = PyLong_AsVoidPtr(address.get());
-             check_error();
-             lease = {view.release(),
-                      [](void* context) noexcept { run_with_gil(context, let_go_of_view); }};
-             return Py_None;
-           }) != nullptr;
+    return succeeds([&] {
+      if (source.tensor.data == nullptr) {
+        return;
+      }
+      const WithoutTorchFunction scope(tensor);
+      if (source.tensor.device.device_type != kDLCPU) {
+        lease = python_lease(checked(PyObject_CallMethod(tensor, "detach", nullptr)).release());
+        return;
+      }
+      const Tools& torch = tools();
+      CountedView view = view_of_storage(torch, tensor);
+      // Only now: a copy-on-write storage gets memory of its own when a pointer is asked
+      // for.
+      const Ref address = torch.data_ptr
+                              ? torch.data_ptr(tensor)
+                              : checked(PyObject_CallMethod(tensor, "data_ptr", nullptr));
+      source.tensor.data = PyLong_AsVoidPtr(address.get());
+      check_error();
+      lease = {view.release(),
+               [](void* context) noexcept { run_with_gil(context, let_go_of_view); }};
+    });
   }
 
   PyObject* prepare(PyObject* tensor, const Leg& leg) const noexcept override {
@@ -304,33 +301,31 @@ class PortableRoad final : public TorchRoad {
       if (tensor.device().host_accessible()) {
         tensor.relabel(Device{});  // torch 2.15 refuses kDLCUDAHost and kDLCUDAManaged
       }
-      return lifted(by_torch(std::move(tensor))).release();
+      return lifted(by_torch(std::move(tensor)));
     });
   }
 
   bool warn_of_trace() const noexcept override {
-    return guarded([] {
-             const Ref tensor = checked(PyObject_CallNoArgs(tools().host_tensor.get()));
-             checked(PyObject_CallMethod(tensor.get(), "numpy", nullptr));
-             return Py_None;
-           }) != nullptr;
+    return succeeds([] {
+      const Ref tensor = checked(PyObject_CallNoArgs(tools().host_tensor.get()));
+      checked(PyObject_CallMethod(tensor.get(), "numpy", nullptr));
+    });
   }
 
   // Asks torch for the types that it has. False, with Python's error set, when that failed.
   bool learn_types() noexcept {
-    return guarded([&]() -> PyObject* {
-             const Ref names = checked(PySequence_Tuple(known_dtypes.get()));
-             for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names.get()); ++i) {
-               const char* name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(names.get(), i));
-               if (name == nullptr) {
-                 throw PythonError();
-               }
-               if (dtype_named(name)) {
-                 capabilities_.dtypes = capabilities_.dtypes | DTypeSet::of_name(name);
-               }
-             }
-             return Py_None;
-           }) != nullptr;
+    return succeeds([&] {
+      const Ref names = checked(PySequence_Tuple(known_dtypes.get()));
+      for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(names.get()); ++i) {
+        const char* name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(names.get(), i));
+        if (name == nullptr) {
+          throw PythonError();
+        }
+        if (dtype_named(name)) {
+          capabilities_.dtypes = capabilities_.dtypes | DTypeSet::of_name(name);
+        }
+      }
+    });
   }
 
  private:

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "dlbridge/python_lease.hpp"
+#include "module_functions.hpp"
 #include "torch/portable_torch.hpp"
 #include "types/capsule.hpp"
 
@@ -99,46 +100,37 @@ void describe_by_road(const TorchRoad* road, PyObject* tensor, Source& source) {
   }
 }
 
-PyObject* companion_agrees(PyObject* /*module*/, PyObject* arguments) noexcept {
-  return guarded([&]() -> PyObject* {
-    PyObject* capsule = nullptr;
-    PyObject* tensors = nullptr;
-    if (PyArg_ParseTuple(arguments, "OO!:companion_agrees", &capsule, &PyTuple_Type, &tensors) ==
-        0) {
-      throw PythonError();
-    }
-    const TorchRoad* road = road_in(capsule);
-    bool agrees = road != nullptr && delivers(*road);
-    for (Py_ssize_t i = 0; agrees && i < PyTuple_GET_SIZE(tensors); ++i) {
-      agrees = describes_as(*road, *portable_or_error(), PyTuple_GET_ITEM(tensors, i));
-    }
-    return PyBool_FromLong(agrees ? 1 : 0);
-  });
+Ref companion_agrees(ArgumentTuple arguments) {
+  PyObject* capsule = nullptr;
+  PyObject* tensors = nullptr;
+  arguments.read("OO!:companion_agrees", &capsule, &PyTuple_Type, &tensors);
+  const TorchRoad* road = road_in(capsule);
+  bool agrees = road != nullptr && delivers(*road);
+  for (Py_ssize_t i = 0; agrees && i < PyTuple_GET_SIZE(tensors); ++i) {
+    agrees = describes_as(*road, *portable_or_error(), PyTuple_GET_ITEM(tensors, i));
+  }
+  return Ref(PyBool_FromLong(agrees ? 1 : 0));
 }
 
-PyObject* choose_torch_road(PyObject* /*module*/, PyObject* arguments) noexcept {
-  return guarded([&]() -> PyObject* {
-    const char* name = nullptr;
-    if (PyArg_ParseTuple(arguments, "|s:torch_road", &name) == 0) {
-      throw PythonError();
-    }
-    if (name != nullptr) {
-      const std::string_view wanted(name);
-      if (wanted == "portable") {
-        in_use = portable_or_error();
-      } else if (wanted == "linked") {
-        const TorchRoad* road = linked_road();
-        if (road == nullptr) {
-          raise(PyExc_RuntimeError, "there is no companion extension for this torch");
-        }
-        in_use = road;
-      } else {
-        raise(PyExc_ValueError, "the roads to torch are \"linked\" and \"portable\"");
+Ref choose_torch_road(ArgumentTuple arguments) {
+  const char* name = nullptr;
+  arguments.read("|s:torch_road", &name);
+  if (name != nullptr) {
+    const std::string_view wanted(name);
+    if (wanted == "portable") {
+      in_use = portable_or_error();
+    } else if (wanted == "linked") {
+      const TorchRoad* road = linked_road();
+      if (road == nullptr) {
+        raise(PyExc_RuntimeError, "there is no companion extension for this torch");
       }
+      in_use = road;
+    } else {
+      raise(PyExc_ValueError, "the roads to torch are \"linked\" and \"portable\"");
     }
-    const auto road = chosen_road()->name();
-    return PyUnicode_FromStringAndSize(road.data(), static_cast<Py_ssize_t>(road.size()));
-  });
+  }
+  const auto road = chosen_road()->name();
+  return checked(PyUnicode_FromStringAndSize(road.data(), static_cast<Py_ssize_t>(road.size())));
 }
 
 }  // namespace dlbridge::python

@@ -8,7 +8,13 @@
 #include "dlbridge/plan.hpp"
 #include "dlbridge/source.hpp"
 
+namespace dlbridge::cpython {
+class Ref;
+}
+
 namespace dlbridge::python {
+
+class ArgumentTuple;
 
 /// A way to torch's tensors from Python. Two obey the same policy: the linked road, a companion
 /// extension built for the torch that is running, and the portable one, on torch's Python surface.
@@ -67,10 +73,10 @@ const TorchRoad* torch_road() noexcept;
 void describe_by_road(const TorchRoad* road, PyObject* tensor, Source& source);
 
 /// dlbridge._core.torch_road([name]): the road in use, after a change to that one.
-PyObject* choose_torch_road(PyObject* module, PyObject* arguments) noexcept;
+cpython::Ref choose_torch_road(ArgumentTuple arguments);
 
 /// dlbridge._core.companion_agrees(companion, tensors): whether its road says of each tensor what
 /// the portable one says, and makes tensors that are where they should be.
-PyObject* companion_agrees(PyObject* module, PyObject* arguments) noexcept;
+cpython::Ref companion_agrees(ArgumentTuple arguments);
 
 }  // namespace dlbridge::python

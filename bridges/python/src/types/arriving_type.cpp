@@ -35,7 +35,7 @@ void fill(PyObject* out, const ManagedTensor& tensor) {
 }
 
 PyObject* take(PyObject* self, PyObject* /*unused*/) {
-  return guarded([&]() -> PyObject* {
+  return guarded([&] {
     ArrivingObject& object = arriving_of(self);
     {
       const WithoutGil without_gil;
@@ -43,12 +43,12 @@ PyObject* take(PyObject* self, PyObject* /*unused*/) {
     }
     ManagedTensor tensor = object.arriving.take();
     if (object.out == nullptr) {
-      return array_over(std::move(tensor)).release();
+      return array_over(std::move(tensor));
     }
     if (object.fill_out) {
       fill(object.out, tensor);
     }
-    return Py_NewRef(object.out);
+    return Ref::borrow(object.out);
   });
 }
 

@@ -5,27 +5,46 @@
 namespace dlbridge::python {
 namespace {
 
-constexpr const char* kVersionedName = "dltensor_versioned";
-constexpr const char* kLegacyName = "dltensor";
-constexpr const char* kUsedVersionedName = "used_dltensor_versioned";
-constexpr const char* kUsedLegacyName = "used_dltensor";
+template <typename Managed>
+constexpr const char* kName = "dltensor_versioned";
+template <>
+constexpr const char* kName<DLManagedTensor> = "dltensor";
+template <typename Managed>
+constexpr const char* kUsedName = "used_dltensor_versioned";
+template <>
+constexpr const char* kUsedName<DLManagedTensor> = "used_dltensor";
 
 template <typename Managed>
-void destroy(PyObject* capsule, const char* name) {
-  if (PyCapsule_IsValid(capsule, name) == 0) {
+Managed* pointer_in(PyObject* capsule) {
+  return static_cast<Managed*>(PyCapsule_GetPointer(capsule, kName<Managed>));
+}
+
+template <typename Managed>
+void destroy(PyObject* capsule) {
+  if (PyCapsule_IsValid(capsule, kName<Managed>) == 0) {
     return;  // somebody took it
   }
   const KeepError keep;  // capsules also die while an error is being raised
-  auto* managed = static_cast<Managed*>(PyCapsule_GetPointer(capsule, name));
+  auto* managed = pointer_in<Managed>(capsule);
   const GivesBack scope(managed->dl_tensor);
   managed->deleter(managed);
 }
 
-void destroy_versioned(PyObject* capsule) {
-  destroy<DLManagedTensorVersioned>(capsule, kVersionedName);
+template <typename Managed>
+Ref new_capsule(Managed* managed) {
+  PyObject* capsule = PyCapsule_New(managed, kName<Managed>, destroy<Managed>);
+  if (capsule == nullptr) {
+    managed->deleter(managed);
+  }
+  return checked(capsule);
 }
-void destroy_legacy(PyObject* capsule) {
-  destroy<DLManagedTensor>(capsule, kLegacyName);
+
+// The capsule's tensor, which nobody else can take any more.
+template <typename Managed>
+Managed* taken_out(PyObject* capsule) {
+  auto* managed = pointer_in<Managed>(capsule);
+  checked(PyCapsule_SetName(capsule, kUsedName<Managed>));
+  return managed;
 }
 
 [[noreturn]] void refuse_capsule(PyObject* capsule, CapsuleKind kind) {
@@ -42,11 +61,6 @@ void destroy_legacy(PyObject* capsule) {
   throw ConversionRefused("cannot take a tensor out of this capsule: " + fault, {fault});
 }
 
-template <typename Managed>
-Managed* pointer_in(PyObject* capsule, const char* name) {
-  return static_cast<Managed*>(PyCapsule_GetPointer(capsule, name));
-}
-
 }  // namespace
 
 CapsuleKind capsule_kind(PyObject* capsule) noexcept {
@@ -54,10 +68,10 @@ CapsuleKind capsule_kind(PyObject* capsule) noexcept {
   if (name == nullptr) {  // it may have none
     return CapsuleKind::kNone;
   }
-  if (std::strcmp(name, kVersionedName) == 0) {
+  if (std::strcmp(name, kName<DLManagedTensorVersioned>) == 0) {
     return CapsuleKind::kVersioned;
   }
-  if (std::strcmp(name, kLegacyName) == 0) {
+  if (std::strcmp(name, kName<DLManagedTensor>) == 0) {
     return CapsuleKind::kLegacy;
   }
   return std::strncmp(name, "used_dltensor", 13) == 0 ? CapsuleKind::kUsed : CapsuleKind::kNone;
@@ -66,14 +80,11 @@ CapsuleKind capsule_kind(PyObject* capsule) noexcept {
 ManagedTensor take_capsule(PyObject* capsule, bool legacy_writable) {
   const CapsuleKind kind = capsule_kind(capsule);
   if (kind == CapsuleKind::kVersioned) {
-    auto* managed = pointer_in<DLManagedTensorVersioned>(capsule, kVersionedName);
-    checked(PyCapsule_SetName(capsule, kUsedVersionedName));
-    return ManagedTensor::adopt(managed, run_foreign_deleter);
+    return ManagedTensor::adopt(taken_out<DLManagedTensorVersioned>(capsule), run_foreign_deleter);
   }
   if (kind == CapsuleKind::kLegacy) {
-    auto* managed = pointer_in<DLManagedTensor>(capsule, kLegacyName);
-    checked(PyCapsule_SetName(capsule, kUsedLegacyName));
-    return ManagedTensor::adopt(managed, legacy_writable, run_foreign_legacy_deleter);
+    return ManagedTensor::adopt(taken_out<DLManagedTensor>(capsule), legacy_writable,
+                                run_foreign_legacy_deleter);
   }
   refuse_capsule(capsule, kind);
 }
@@ -82,7 +93,7 @@ void peek_capsule(PyObject* capsule, const Library& library, Source& source) {
   const CapsuleKind kind = capsule_kind(capsule);
   bool readonly = true;
   if (kind == CapsuleKind::kVersioned) {
-    const auto* managed = pointer_in<DLManagedTensorVersioned>(capsule, kVersionedName);
+    const auto* managed = pointer_in<DLManagedTensorVersioned>(capsule);
     if (managed->version.major != DLPACK_MAJOR_VERSION) {
       throw MalformedTensor("it is of DLPack version " + std::to_string(managed->version.major) +
                             "." + std::to_string(managed->version.minor) +
@@ -91,7 +102,7 @@ void peek_capsule(PyObject* capsule, const Library& library, Source& source) {
     readonly = (managed->flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0;
     source.tensor = managed->dl_tensor;
   } else if (kind == CapsuleKind::kLegacy) {
-    source.tensor = pointer_in<DLManagedTensor>(capsule, kLegacyName)->dl_tensor;
+    source.tensor = pointer_in<DLManagedTensor>(capsule)->dl_tensor;
   } else {
     refuse_capsule(capsule, kind);
   }
@@ -109,20 +120,7 @@ void peek_capsule(PyObject* capsule, const Library& library, Source& source) {
 
 Ref make_capsule(ManagedTensor tensor, bool versioned) {
   tensor.drop_address_if_empty();
-  if (versioned) {
-    DLManagedTensorVersioned* managed = tensor.release();
-    PyObject* capsule = PyCapsule_New(managed, kVersionedName, destroy_versioned);
-    if (capsule == nullptr) {
-      managed->deleter(managed);
-    }
-    return checked(capsule);
-  }
-  DLManagedTensor* managed = tensor.release_legacy();
-  PyObject* capsule = PyCapsule_New(managed, kLegacyName, destroy_legacy);
-  if (capsule == nullptr) {
-    managed->deleter(managed);
-  }
-  return checked(capsule);
+  return versioned ? new_capsule(tensor.release()) : new_capsule(tensor.release_legacy());
 }
 
 }  // namespace dlbridge::python

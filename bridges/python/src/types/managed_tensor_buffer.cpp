@@ -44,7 +44,7 @@ const char* missing_layout(const DLTensor& tensor, int flags) {
 
 int get_buffer(PyObject* self, Py_buffer* view, int flags) {
   view->obj = nullptr;
-  PyObject* done = guarded([&]() -> PyObject* {
+  const bool done = succeeds([&] {
     const ManagedTensor& managed = managed_of(self);
     const DLTensor& tensor = managed.tensor();
     const DType dtype = managed.dtype();
@@ -89,9 +89,8 @@ int get_buffer(PyObject* self, Py_buffer* view, int flags) {
     view->strides = strides;
     view->suboffsets = nullptr;
     view->internal = strides;
-    return Py_None;
   });
-  return done == nullptr ? -1 : 0;
+  return done ? 0 : -1;
 }
 
 void release_buffer(PyObject* /*self*/, Py_buffer* view) {

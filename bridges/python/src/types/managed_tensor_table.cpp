@@ -1,7 +1,7 @@
 // DLPack's C exchange table of dlbridge.ManagedTensor: other libraries call it straight from C.
 // No C++ exception leaves a slot, and an error is set exactly when one fails (rules 30 and 31).
 
-#include <array>
+#include <utility>
 
 #include "devices/devices.hpp"
 #include "dlbridge/python_lease.hpp"
@@ -14,12 +14,7 @@ constexpr const char* kTableCapsule = "dlpack_exchange_api";
 
 template <typename Action>
 int slot(Action&& action) noexcept {
-  return guarded([&] {
-           action();
-           return Py_None;
-         }) == nullptr
-             ? -1
-             : 0;
+  return succeeds(std::forward<Action>(action)) ? 0 : -1;
 }
 
 void require_managed(PyObject* object) {

@@ -26,16 +26,12 @@ PackageAttribute reduce_managed("dlbridge.processes.pickling", "reduce_managed")
 class Spares {
  public:
   void* take() noexcept { return count_ == 0 ? nullptr : memory_[--count_]; }
-  bool keep([[maybe_unused]] void* memory) noexcept {
-    if constexpr (kRoom == 0) {
+  bool keep(void* memory) noexcept {
+    if (count_ == kRoom) {
       return false;
-    } else {
-      if (count_ == memory_.size()) {
-        return false;
-      }
-      memory_[count_++] = memory;
-      return true;
     }
+    memory_[count_++] = memory;
+    return true;
   }
 
  private:
@@ -63,36 +59,38 @@ void deallocate(PyObject* self) {
   }
 }
 
-PyObject* get_shape(PyObject* self, void* /*closure*/) {
-  return guarded([&] { return integer_tuple(managed_of(self).shape()).release(); });
+// An attribute that is computed of the tensor.
+template <Ref (*kValue)(const ManagedTensor& tensor)>
+PyGetSetDef attribute(const char* name, const char* says) {
+  return {
+      name,
+      [](PyObject* self, void*) { return guarded([self] { return kValue(managed_of(self)); }); },
+      nullptr, says, nullptr};
 }
 
-PyObject* get_strides(PyObject* self, void* /*closure*/) {
-  return guarded([&] { return integer_tuple(managed_of(self).strides()).release(); });
+Ref shape_of(const ManagedTensor& tensor) {
+  return integer_tuple(tensor.shape());
 }
-
-PyObject* get_dtype(PyObject* self, void* /*closure*/) {
-  return guarded([&] { return dtype_object(managed_of(self).dtype()).release(); });
+Ref strides_of(const ManagedTensor& tensor) {
+  return integer_tuple(tensor.strides());
 }
-
-PyObject* get_device(PyObject* self, void* /*closure*/) {
-  return guarded([&] { return device_object(managed_of(self).device()).release(); });
+Ref dtype_of(const ManagedTensor& tensor) {
+  return dtype_object(tensor.dtype());
 }
-
-PyObject* get_readonly(PyObject* self, void* /*closure*/) {
-  return PyBool_FromLong(managed_of(self).readonly() ? 1 : 0);
+Ref device_of(const ManagedTensor& tensor) {
+  return device_object(tensor.device());
 }
-
-PyObject* get_data_ptr(PyObject* self, void* /*closure*/) {
-  return PyLong_FromVoidPtr(managed_of(self).data());
+Ref readonly_of(const ManagedTensor& tensor) {
+  return Ref(PyBool_FromLong(tensor.readonly() ? 1 : 0));
 }
-
-PyObject* get_ndim(PyObject* self, void* /*closure*/) {
-  return PyLong_FromLong(managed_of(self).ndim());
+Ref address_of(const ManagedTensor& tensor) {
+  return checked(PyLong_FromVoidPtr(tensor.data()));
 }
-
-PyObject* get_nbytes(PyObject* self, void* /*closure*/) {
-  return PyLong_FromLongLong(byte_count(managed_of(self).tensor()));
+Ref ndim_of(const ManagedTensor& tensor) {
+  return checked(PyLong_FromLong(tensor.ndim()));
+}
+Ref nbytes_of(const ManagedTensor& tensor) {
+  return checked(PyLong_FromLongLong(byte_count(tensor.tensor())));
 }
 
 PyObject* represent(PyObject* self) {
@@ -148,7 +146,7 @@ ManagedTensor exported(PyObject* self, CopyRule copy, Device to, std::optional<S
 
 PyObject* export_dlpack(PyObject* self, PyObject* const* arguments, Py_ssize_t count,
                         PyObject* names) {
-  return guarded([&]() -> PyObject* {
+  return guarded([&] {
     Arguments<4> parsed("__dlpack__", {"stream", "max_version", "dl_device", "copy"});
     parsed.parse(0, arguments, count, names);
     const ManagedTensor& tensor = managed_of(self);
@@ -173,7 +171,7 @@ PyObject* export_dlpack(PyObject* self, PyObject* const* arguments, Py_ssize_t c
       }
       to = here ? device : wanted;
     }
-    return make_capsule(exported(self, copy, to, stream), versioned).release();
+    return make_capsule(exported(self, copy, to, stream), versioned);
   });
 }
 
@@ -184,12 +182,11 @@ PyObject* export_device(PyObject* self, PyObject* /*unused*/) {
 
 PyObject* export_array(PyObject* self, PyObject* const* arguments, Py_ssize_t count,
                        PyObject* names) {
-  return guarded([&]() -> PyObject* {
+  return guarded([&] {
     const Watch watch;
     Arguments<2> parsed("__array__", {"dtype", "copy"});
     parsed.parse(2, arguments, count, names);
-    return cross(self, kToNumPy, read_call({.dtype = parsed.get(0), .copy = parsed.get(1)}))
-        .release();
+    return cross(self, kToNumPy, read_call({.dtype = parsed.get(0), .copy = parsed.get(1)}));
   });
 }
 
@@ -210,7 +207,7 @@ PyObject* to_bytes(PyObject* self, PyObject* /*unused*/) {
       const Door::Copying scope(door, view.len, false);
       carry_out_into(Leg{Who::kEngine, 0, into.dtype, Device{}}, door.source, into);
     }
-    return bytes.release();
+    return bytes;
   });
 }
 
@@ -220,14 +217,14 @@ PyObject* reduce(PyObject* self, PyObject* protocol) {
 }
 
 PyGetSetDef attributes[] = {
-    {"shape", get_shape, nullptr, "The size of each dimension.", nullptr},
-    {"strides", get_strides, nullptr, "The step along each dimension, in elements.", nullptr},
-    {"dtype", get_dtype, nullptr, "The type: code, bits, lanes, and a name as str.", nullptr},
-    {"device", get_device, nullptr, "The device: a pair of its type and id.", nullptr},
-    {"readonly", get_readonly, nullptr, "Whether nobody may write to the memory.", nullptr},
-    {"data_ptr", get_data_ptr, nullptr, "The address of the first element.", nullptr},
-    {"ndim", get_ndim, nullptr, "The number of dimensions.", nullptr},
-    {"nbytes", get_nbytes, nullptr, "The bytes of the elements, packed.", nullptr},
+    attribute<shape_of>("shape", "The size of each dimension."),
+    attribute<strides_of>("strides", "The step along each dimension, in elements."),
+    attribute<dtype_of>("dtype", "The type: code, bits, lanes, and a name as str."),
+    attribute<device_of>("device", "The device: a pair of its type and id."),
+    attribute<readonly_of>("readonly", "Whether nobody may write to the memory."),
+    attribute<address_of>("data_ptr", "The address of the first element."),
+    attribute<ndim_of>("ndim", "The number of dimensions."),
+    attribute<nbytes_of>("nbytes", "The bytes of the elements, packed."),
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
 PyMethodDef methods[] = {
@@ -303,16 +300,13 @@ Ref dtype_object(DType dtype) {
       PyObject_CallFunction(dtype_type.get(), "iii", dtype.code, dtype.bits, dtype.lanes));
 }
 
-PyObject* hold(PyObject* /*module*/, PyObject* const* arguments, Py_ssize_t count) {
-  return guarded([&]() -> PyObject* {
-    if (count != 2 || !is_managed_tensor(arguments[0])) {
-      raise(PyExc_TypeError, "hold() takes a ManagedTensor and what it is to keep");
-    }
-    const ManagedTensor& managed = managed_of(arguments[0]);
-    PyObject* both = checked(PyTuple_Pack(2, arguments[0], arguments[1])).release();
-    return wrap(ManagedTensor::own(managed.tensor(), managed.flags(), python_lease(both)))
-        .release();
-  });
+Ref hold(PyObject* const* arguments, Py_ssize_t count) {
+  if (count != 2 || !is_managed_tensor(arguments[0])) {
+    raise(PyExc_TypeError, "hold() takes a ManagedTensor and what it is to keep");
+  }
+  const ManagedTensor& managed = managed_of(arguments[0]);
+  PyObject* both = checked(PyTuple_Pack(2, arguments[0], arguments[1])).release();
+  return wrap(ManagedTensor::own(managed.tensor(), managed.flags(), python_lease(both)));
 }
 
 }  // namespace dlbridge::python

@@ -26,7 +26,7 @@ extern PyTypeObject managed_tensor_type;
 
 /// hold(managed, other), a function of the module: the same tensor, which keeps another object
 /// alive for as long as it lives.
-PyObject* hold(PyObject* module, PyObject* const* arguments, Py_ssize_t count);
+Ref hold(PyObject* const* arguments, Py_ssize_t count);
 
 /// Readies the type and adds it to the module, with the exchange table on it.
 void add_managed_tensor_type(PyObject* module);
