@@ -64,7 +64,7 @@ Ref plan_of_kept(PyObject* object, const Call& call) {
   const LibraryRow* row = library_known_of(Py_TYPE(object));
   source.traits.conditions.add_if(row != nullptr && row->immutable, Condition::kReadOnly);
   const Capabilities capabilities;
-  const Plan kept = plan(source, capabilities, call.policy, call.request, device_runtimes());
+  const Plan kept = plan(source, capabilities, call.policy, call.request);
   return plan_object(kept, source, capabilities, call.policy, call.request, {});
 }
 
@@ -75,10 +75,8 @@ Ref plan_of_opened(PyObject* object, const Way& way, const Target& target, const
              .stream = call.stream ? &*call.stream : nullptr,
              .only_look = true,
              .never_copies = call.policy.copy() == CopyRule::kNever});
-  std::optional<Capabilities> changed;
-  const Capabilities& capabilities = met(door, target, call, changed);
-  const Plan decided =
-      plan(door.source, capabilities, call.policy, call.request, device_runtimes());
+  const Capabilities& capabilities = met(door, target, call);
+  const Plan decided = plan(door.source, capabilities, call.policy, call.request);
   if (kept && !decided.itself) {
     return plan_of_kept(object, call);
   }

@@ -15,13 +15,13 @@ namespace dlbridge::python {
 
 /// What the target can take of what was opened.
 template <typename AnyTarget>
-[[nodiscard]] inline const Capabilities& met(Door& door, const AnyTarget& target, const Call& call,
-                                             std::optional<Capabilities>& changed) {
+[[nodiscard]] inline const Capabilities& met(Door& door, const AnyTarget& target,
+                                             const Call& call) {
   if (call.request.device) [[unlikely]] {
     (void)runtime_for(call.request.device->type);
   }
   door.source.traits.of_target = target.owns(door);
-  const Capabilities& capabilities = target.capabilities(door, call, changed);
+  const Capabilities& capabilities = target.capabilities(door, call);
   door.adapt(capabilities);
   return capabilities;
 }
@@ -46,10 +46,8 @@ template <bool kRecorded = true, typename AnyTarget>
             {.reader = target.reader,
              .stream = call.stream ? &*call.stream : nullptr,
              .never_copies = call.policy.copy() == CopyRule::kNever});
-  std::optional<Capabilities> changed;
-  const Capabilities& capabilities = met(door, target, call, changed);
-  const Plan decided =
-      plan(door.source, capabilities, call.policy, call.request, device_runtimes());
+  const Capabilities& capabilities = met(door, target, call);
+  const Plan decided = plan(door.source, capabilities, call.policy, call.request);
   if constexpr (requires { target.leaves_to_another(door, decided); }) {
     if (target.leaves_to_another(door, decided)) {
       return target.itself(door, decided);

@@ -51,10 +51,9 @@ ManagedTensor argument(PyObject* object, const Parameter& parameter, Matching ma
   if (&way == &kCapsuleWay && matching != Matching::kAlone) [[unlikely]] {
     // Another overload could not take it any more.
     Door door(object, way, {.reader = target.reader, .only_look = true});
-    std::optional<Capabilities> changed;
-    const Capabilities& capabilities = met(door, target, call, changed);
-    if (target.leaves_to_another(
-            door, plan(door.source, capabilities, call.policy, call.request, device_runtimes()))) {
+    const Capabilities& capabilities = met(door, target, call);
+    if (target.leaves_to_another(door,
+                                 plan(door.source, capabilities, call.policy, call.request))) {
       return {};
     }
   }

@@ -109,9 +109,7 @@ Ref shared_bytes(ArgumentTuple arguments) {
   std::size_t bytes = 0;
   const auto add = [&](PyObject* object) {
     Door door(object, way_into_tensor(object), {.only_look = true});
-    std::optional<Capabilities> changed;
-    const Capabilities& can = met(door, target, call, changed);
-    const Plan decided = plan(door.source, can, call.policy, call.request, device_runtimes());
+    const Plan decided = plan(door.source, met(door, target, call), call.policy, call.request);
     bytes += SharedArena::room_for(static_cast<std::size_t>(decided.bytes_copied));
     return Ref::borrow(object);
   };

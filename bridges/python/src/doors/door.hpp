@@ -76,11 +76,12 @@ class Door {
   const Way* way;
   const Look look;
   Source source;
-  ManagedTensor taken;              // for the ways whose memory comes as a managed tensor
-  Ref held;                         // `readable`, where it is not the object
-  const LibraryRow* row = nullptr;  // of the registry, if its library is there
-  std::optional<Library> library;   // of an object that no bridge knows by name
-  std::string object_name;          // what `library` borrows its texts from
+  ManagedTensor taken;                       // for the ways whose memory comes as a managed tensor
+  Ref held;                                  // `readable`, where it is not the object
+  const LibraryRow* row = nullptr;           // of the registry, if its library is there
+  std::optional<Library> library;            // of an object that no bridge knows by name
+  std::string object_name;                   // what `library` borrows its texts from
+  std::optional<Capabilities> capabilities;  // of the target, where its own table is not to count
 
  private:
   void meet_device();

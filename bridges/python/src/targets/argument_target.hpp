@@ -14,8 +14,7 @@ struct ArgumentTarget {
   static constexpr Stream (*reader)(Device) = stream_of_managed;
 
   [[nodiscard]] bool owns(const Door& /*door*/) const { return false; }
-  [[nodiscard]] const Capabilities& capabilities(const Door& /*door*/, const Call& /*call*/,
-                                                 std::optional<Capabilities>& /*changed*/) const {
+  [[nodiscard]] const Capabilities& capabilities(const Door& /*door*/, const Call& /*call*/) const {
     return parameter.loadable ? view_capabilities() : managed_tensor_capabilities();
   }
   [[nodiscard]] bool leaves_to_another(const Door& door, const Plan& plan) const {

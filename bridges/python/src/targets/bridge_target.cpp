@@ -10,8 +10,7 @@ PackageAttribute add_compiled("dlbridge._registry", "add_compiled");
 
 }  // namespace
 
-const Capabilities& BridgeTarget::capabilities(Door& door, const Call& /*call*/,
-                                               std::optional<Capabilities>& /*changed*/) const {
+const Capabilities& BridgeTarget::capabilities(Door& door, const Call& /*call*/) const {
   const Capabilities* can = bridge_.capabilities(door.source);
   if (can == nullptr) {
     throw PythonError();

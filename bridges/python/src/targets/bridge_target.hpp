@@ -13,8 +13,7 @@ class BridgeTarget final : public Target {
       : Target(Towards::kOther), bridge_(bridge), way_(way) {}
 
   [[nodiscard]] bool owns(const Door& door) const override { return door.way == way_; }
-  [[nodiscard]] const Capabilities& capabilities(
-      Door& door, const Call& call, std::optional<Capabilities>& changed) const override;
+  [[nodiscard]] const Capabilities& capabilities(Door& door, const Call& call) const override;
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 
  private:

@@ -24,15 +24,14 @@ bool LibraryTarget::owns(const Door& door) const {
 }
 
 // What the library cannot read where it lies is brought to the host, if it reads that.
-const Capabilities& LibraryTarget::capabilities(Door& door, const Call& /*call*/,
-                                                std::optional<Capabilities>& changed) const {
+const Capabilities& LibraryTarget::capabilities(Door& door, const Call& /*call*/) const {
   (void)runtime_for(row_.capabilities.own_device);
-  changed = row_.capabilities;
-  changed->name = row_.name;
-  changed->result = row_.result;
-  changed->wants_host = changed->devices.contains(kDLCPU) &&
-                        !changed->devices.contains(door.source.tensor.device.device_type);
-  return *changed;
+  Capabilities& can = door.capabilities.emplace(row_.capabilities);
+  can.name = row_.name;
+  can.result = row_.result;
+  can.wants_host =
+      can.devices.contains(kDLCPU) && !can.devices.contains(door.source.tensor.device.device_type);
+  return can;
 }
 
 Ref LibraryTarget::deliver(Door& door, const Plan& plan, const Call& call) const {

@@ -13,8 +13,7 @@ class LibraryTarget final : public Target {
 
   [[nodiscard]] bool keeps(PyObject* object, const Way& way, const Call& call) const override;
   [[nodiscard]] bool owns(const Door& door) const override;
-  [[nodiscard]] const Capabilities& capabilities(
-      Door& door, const Call& call, std::optional<Capabilities>& changed) const override;
+  [[nodiscard]] const Capabilities& capabilities(Door& door, const Call& call) const override;
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
   [[nodiscard]] std::vector<std::string> notes(const Plan& plan) const override;
 

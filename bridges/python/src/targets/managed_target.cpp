@@ -43,8 +43,7 @@ Ref ManagedTarget::deliver(Door& door, const Plan& plan, const Call& /*call*/) c
   return wrap(ordered(detail::carry(door, plan), reader));
 }
 
-const Capabilities& CapsuleTarget::capabilities(Door& /*door*/, const Call& /*call*/,
-                                                std::optional<Capabilities>& /*changed*/) const {
+const Capabilities& CapsuleTarget::capabilities(Door& /*door*/, const Call& /*call*/) const {
   return versioned_ ? managed_tensor_capabilities() : legacy_capabilities();
 }
 

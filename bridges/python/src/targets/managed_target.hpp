@@ -12,9 +12,8 @@ class ManagedTarget final : public Target {
   [[nodiscard]] bool owns(const Door& door) const override {
     return door.way == &kManagedTensorWay;
   }
-  [[nodiscard]] const Capabilities& capabilities(
-      Door& /*door*/, const Call& /*call*/,
-      std::optional<Capabilities>& /*changed*/) const override {
+  [[nodiscard]] const Capabilities& capabilities(Door& /*door*/,
+                                                 const Call& /*call*/) const override {
     return managed_tensor_capabilities();
   }
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
@@ -23,25 +22,6 @@ class ManagedTarget final : public Target {
 /// What a managed tensor can carry to whose processor loads its elements by their type.
 [[nodiscard]] const Capabilities& view_capabilities();
 
-/// A managed tensor without a Python object around it.
-struct BareTarget {
-  static constexpr Towards towards = Towards::kManaged;
-  static constexpr Dialect dialect = Dialect::kPython;
-  static constexpr Stream (*reader)(Device) = stream_of_managed;
-
-  [[nodiscard]] bool owns(const Door& /*door*/) const { return false; }
-  [[nodiscard]] const Capabilities& capabilities(Door& /*door*/, const Call& /*call*/,
-                                                 std::optional<Capabilities>& /*changed*/) const {
-    return managed_tensor_capabilities();
-  }
-  [[nodiscard]] ManagedTensor itself(const Door& /*door*/, const Plan& /*plan*/) const {
-    return {};
-  }
-  [[nodiscard]] ManagedTensor deliver(Door& door, const Plan& plan, const Call& /*call*/) const {
-    return ordered(detail::carry(door, plan), reader);
-  }
-};
-
 /// A raw capsule: "dltensor_versioned", or "dltensor", the legacy one. Whoever takes it knows no
 /// stream, so its memory is ordered on the default one, as DLPack has it for stream=None.
 class CapsuleTarget final : public Target {
@@ -49,8 +29,7 @@ class CapsuleTarget final : public Target {
   explicit CapsuleTarget(bool versioned) : Target(Towards::kCapsule), versioned_(versioned) {}
 
   [[nodiscard]] bool owns(const Door& /*door*/) const override { return false; }
-  [[nodiscard]] const Capabilities& capabilities(
-      Door& door, const Call& call, std::optional<Capabilities>& changed) const override;
+  [[nodiscard]] const Capabilities& capabilities(Door& door, const Call& call) const override;
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 
  private:

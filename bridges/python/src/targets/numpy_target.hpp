@@ -19,8 +19,7 @@ class NumPyTarget final : public Target {
     const bool makes_one = door.way == &kNumPyScalarWay || door.way == &kArrayMethodWay;
     return makes_one && traits.own_copy_bytes >= 0;
   }
-  [[nodiscard]] const Capabilities& capabilities(
-      Door& door, const Call& call, std::optional<Capabilities>& /*changed*/) const override {
+  [[nodiscard]] const Capabilities& capabilities(Door& door, const Call& call) const override {
     return NumPy::capabilities(door.source, call.request);
   }
   [[nodiscard]] Ref itself(const Door& door, const Plan& plan) const override;

@@ -19,8 +19,7 @@ class PendingTarget final : public Target {
   [[nodiscard]] bool owns(const Door& door) const override {
     return out_ == Py_None && kToNumPy.owns(door);
   }
-  [[nodiscard]] const Capabilities& capabilities(
-      Door& door, const Call& call, std::optional<Capabilities>& /*changed*/) const override {
+  [[nodiscard]] const Capabilities& capabilities(Door& door, const Call& call) const override {
     return NumPy::capabilities(door.source, call.request);
   }
   [[nodiscard]] Ref itself(const Door& door, const Plan& plan) const override;

@@ -20,8 +20,7 @@ Capabilities shared_capabilities(bool writable) {
 
 }  // namespace
 
-const Capabilities& SharedTarget::capabilities(Door& door, const Call& /*call*/,
-                                               std::optional<Capabilities>& /*changed*/) const {
+const Capabilities& SharedTarget::capabilities(Door& door, const Call& /*call*/) const {
   Traits& traits = door.source.traits;
   const bool writes = mode_ != SharedMode::kRead;
   traits.conditions.add_if(!can_share(door.source.tensor, mode_) ||

@@ -18,8 +18,7 @@ class SharedTarget final : public Target {
       : Target(Towards::kProcess), mode_(mode), arena_(std::in_place, mode, bytes) {}
 
   [[nodiscard]] bool owns(const Door& /*door*/) const override { return false; }
-  [[nodiscard]] const Capabilities& capabilities(
-      Door& door, const Call& call, std::optional<Capabilities>& changed) const override;
+  [[nodiscard]] const Capabilities& capabilities(Door& door, const Call& call) const override;
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 
  private:

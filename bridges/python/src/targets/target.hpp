@@ -32,9 +32,9 @@ class Target {
   }
   /// Whether the object is of the target's library.
   [[nodiscard]] virtual bool owns(const Door& door) const = 0;
-  /// What it can take of what was opened: its own table, or `changed`, which is filled then.
-  [[nodiscard]] virtual const Capabilities& capabilities(
-      Door& door, const Call& call, std::optional<Capabilities>& changed) const = 0;
+  /// What it can take of what was opened: its own table, or the door's `capabilities`, which it
+  /// fills then.
+  [[nodiscard]] virtual const Capabilities& capabilities(Door& door, const Call& call) const = 0;
   /// The object itself, of which nothing was asked; or its own library's copy of it, where that is
   /// the plan.
   [[nodiscard]] virtual Ref itself(const Door& door, const Plan& /*plan*/) const {

@@ -42,15 +42,15 @@ Stream TorchTarget::torch_or_managed_stream(Device device) {
 
 // Torch's table of capabilities, with the devices of this machine.
 const Capabilities& TorchTarget::on_this_machine(const Capabilities& torch, Device device,
-                                                 std::optional<Capabilities>& changed) {
+                                                 Door& door) {
   const Ref there = checked(PyObject_CallFunction(torch_has_device.get(), "i", device.type));
   if (there.get() == Py_True) {
     return torch;
   }
-  changed = torch;
-  changed->devices = DeviceSet::host();
-  changed->wants_host = true;
-  return *changed;
+  Capabilities& can = door.capabilities.emplace(torch);
+  can.devices = DeviceSet::host();
+  can.wants_host = true;
+  return can;
 }
 
 Ref TorchTarget::deliver(Door& door, const Plan& plan, const Call& /*call*/) const {

@@ -12,15 +12,14 @@ class TorchTarget final : public Target {
   TorchTarget() : Target(Towards::kTorch, torch_or_managed_stream) {}
 
   [[nodiscard]] bool owns(const Door& door) const override { return door.way == &kTorchWay; }
-  [[nodiscard]] const Capabilities& capabilities(
-      Door& door, const Call& call, std::optional<Capabilities>& changed) const override {
+  [[nodiscard]] const Capabilities& capabilities(Door& door, const Call& call) const override {
     const TorchRoad* road = torch_road();
     if (road == nullptr) {
       throw PythonError();
     }
     const Device device = call.request.device.value_or(door.source.tensor.device);
     return device.host_accessible() ? road->capabilities()
-                                    : on_this_machine(road->capabilities(), device, changed);
+                                    : on_this_machine(road->capabilities(), device, door);
   }
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 
@@ -28,7 +27,7 @@ class TorchTarget final : public Target {
   // torch's stream, where a runtime of ours can order it; otherwise its producer's own affair.
   [[nodiscard]] static Stream torch_or_managed_stream(Device device);
   [[nodiscard]] static const Capabilities& on_this_machine(const Capabilities& torch, Device device,
-                                                           std::optional<Capabilities>& changed);
+                                                           Door& door);
 };
 
 extern const TorchTarget kToTorch;

@@ -134,9 +134,13 @@ std::optional<Stream> export_stream(PyObject* stream, Device device) {
 ManagedTensor exported(PyObject* self, CopyRule copy, Device to, std::optional<Stream> stream) {
   const ManagedTensor& tensor = managed_of(self);
   const Call copying{.policy = Policy::snapshot(), .request = {.dtype = {}, .device = to}};
-  ManagedTensor leaving = copy == CopyRule::kAlways || to != tensor.device()
-                              ? cross<false>(self, kManagedTensorWay, BareTarget{}, copying)
-                              : tensor.share();
+  ManagedTensor leaving;
+  if (copy == CopyRule::kAlways || to != tensor.device()) {
+    leaving =
+        std::move(managed_of(cross<false>(self, kManagedTensorWay, kToManaged, copying).get()));
+  } else {
+    leaving = tensor.share();
+  }
   if (stream && !to.host_accessible()) {
     order_streams(to, stream_of_managed(to), *stream);
     leaving = until_done_on(std::move(leaving), *stream);
