@@ -7,7 +7,9 @@
 
 #include <cstddef>
 #include <span>
+#include <string>
 #include <type_traits>
+#include <vector>
 
 #include "dlbridge/error.hpp"
 #include "dlbridge/managed_tensor.hpp"

@@ -17,11 +17,18 @@ PackageAttribute copies_forbidden("dlbridge.ledger.blocks", "copies_forbidden");
 
 thread_local Watch* current_watch = nullptr;
 
-// What the ContextVar holds here.
-Ref value_of(PackageAttribute& variable) {
-  PyObject* value = nullptr;
-  checked(PyContextVar_Get(variable.get(), nullptr, &value));
-  return Ref(value);
+// What the innermost block here holds, of those that have not ended; None where there is none.
+Ref held_in(PackageAttribute& variable) {
+  PyObject* blocks = nullptr;
+  checked(PyContextVar_Get(variable.get(), nullptr, &blocks));
+  const Ref owner(blocks);
+  for (Py_ssize_t i = PyTuple_GET_SIZE(blocks); i-- > 0;) {
+    PyObject* held = PyTuple_GET_ITEM(blocks, i);
+    if (PyList_GET_SIZE(held) != 0) {
+      return Ref::borrow(PyList_GET_ITEM(held, 0));
+    }
+  }
+  return Ref::borrow(Py_None);
 }
 
 // A view that nothing is said of but what and where, and its Plan.
@@ -128,7 +135,7 @@ void Watch::finish() {
 
 void report(const Plan& plan, const Source& source, const Capabilities& target,
             const Policy& policy, const Request& request) {
-  const bool forbidden = !plan.view && value_of(copies_forbidden).get() == Py_True;
+  const bool forbidden = !plan.view && held_in(copies_forbidden).get() == Py_True;
   if (open_ledgers == 0 && !forbidden) {
     return;
   }
@@ -156,7 +163,7 @@ void refused(PyObject* plan) {
 }
 
 Ref policy_of_block() {
-  return value_of(policy_of_context);
+  return held_in(policy_of_context);
 }
 
 Ref count_blocks(ArgumentTuple changes) {

@@ -2,6 +2,8 @@
 
 // Functions of the module as C++ has them: they take what Python gives, give a Ref, and throw.
 
+#include <type_traits>
+
 #include "errors.hpp"
 
 namespace dlbridge::python {

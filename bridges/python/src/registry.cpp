@@ -40,6 +40,9 @@ Condition condition_called(const std::string& name) {
 // Calls visit(text) for each of a sequence. Of another object `what` is the TypeError.
 template <typename Visit>
 void for_each_text(PyObject* sequence, const char* what, Visit&& visit) {
+  if (PyUnicode_Check(sequence)) {
+    raise(PyExc_TypeError, what);  // not its letters
+  }
   const Ref texts = checked(PySequence_Fast(sequence, what));
   for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(texts.get()); ++i) {
     visit(text_in_row(PySequence_Fast_GET_ITEM(texts.get(), i)));

@@ -451,9 +451,23 @@ def test_blocks_in_generators_end_in_any_order_and_anywhere() -> None:
         dlbridge.to_torch(np.ones(3)[::-1])
     assert len(log) == 1
 
-    elsewhere = block()
-    contextvars.Context().run(next, elsewhere)
+    elsewhere, there = block(), contextvars.Context()
+    there.run(next, elsewhere)
     elsewhere.close()
+    with dlbridge.trace():
+        there.run(dlbridge.to_torch, np.ones(3)[::-1])
+
+
+def test_a_ledger_ends_the_block_of_the_context_that_ends_it() -> None:
+    log, one, other = dlbridge.trace(), contextvars.Context(), contextvars.Context()
+    one.run(log.__enter__)
+    other.run(log.__enter__)
+    one.run(log.__exit__)
+    one.run(dlbridge.to_torch, np.ones(3))
+    assert not log.crossings
+    other.run(dlbridge.to_torch, np.ones(3))
+    assert len(log) == 1
+    other.run(log.__exit__)
 
 
 @pytest.mark.parametrize(("wrong", "error"), [("stricter", ValueError), (3, TypeError)])

@@ -309,3 +309,8 @@ def test_an_own_object_comes_back_without_a_look_and_explain_says_so() -> None:
         assert plan.view and not plan.refused and plan.steps == ()
     with pytest.raises(LookupError):
         dlbridge.to(frozen, "grid_for_tests", copy=True)
+
+
+def test_a_name_alone_is_no_tuple_of_modules() -> None:
+    with pytest.raises(TypeError, match="modules is a tuple of names"):
+        dlbridge.register(dlbridge.Library(name="some_library", modules="jax"))

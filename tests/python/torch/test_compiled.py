@@ -349,3 +349,19 @@ IMPORTS = {
 @pytest.mark.parametrize("imports", IMPORTS.values(), ids=IMPORTS)
 def test_a_compiled_function_may_be_the_first_that_meets_dlbridge(imports: str) -> None:
     assert run_child(f"import sys, numpy as np\n{imports}\n{INSIDE}").endswith("[0.0, 0.0]\n")
+
+
+@pytest.mark.parametrize("block", ["policy('host')", "no_copies()", "trace()"])
+def test_a_compiled_block_may_be_the_first_that_meets_a_tensor(block: str) -> None:
+    out = run_child(
+        f"""
+import dlbridge, torch
+def f(x):
+    with dlbridge.{block}:
+        return dlbridge.to_torch(dlbridge.to_numpy(x * 2))
+print(torch.compile(f, backend="eager")(torch.ones(2)).tolist())
+from dlbridge.ledger import blocks
+assert not blocks.open_blocks
+""",
+    )
+    assert out == "[2.0, 2.0]\n"

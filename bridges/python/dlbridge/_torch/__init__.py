@@ -50,14 +50,15 @@ def load_companion() -> Any:
     except ImportError as error:
         without_companion = f"the companion for torch {release} cannot be loaded: {error}"
     else:
-        if _agrees(companion):
+        if agrees(companion):
             return companion
         without_companion = f"the companion for torch {release} misreads tensors of this build"
     return None
 
 
 @unwatched()
-def _agrees(companion: Any) -> bool:
+def agrees(companion: Any) -> bool:
+    """Whether the companion reads tensors of all kinds as this torch made them."""
     with torch._C.DisableTorchFunction():
         numbers = torch.arange(12.0, device="cpu").reshape(3, 4)
         complex_ones = torch.ones(2, dtype=torch.complex64, device="cpu")

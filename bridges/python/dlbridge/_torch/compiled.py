@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlbridge import _core
+from dlbridge import _core, _torch
 from dlbridge._torch.devices import DTYPES
 from dlbridge.ledger.blocks import open_blocks
 
@@ -42,6 +42,9 @@ def _outside(function: Any) -> Any:
         "than copy=True or a dtype= that holds every value",
     )
 
+
+# A function that is compiled may be the first that meets a tensor.
+_torch.agrees = torch.compiler.disable(_torch.agrees)  # type: ignore[no-untyped-call,unused-ignore]
 
 _numpy_outside = _outside(_core.to_numpy)
 _torch_outside = _outside(_core.to_torch)

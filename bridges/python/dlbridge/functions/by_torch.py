@@ -35,7 +35,7 @@ def call(function: ArrayFunction, arguments: tuple[Any, ...], named: dict[str, A
             warn_not_differentiable(function)
         tensors = [tensor.detach() for tensor in tensors]
     job = _Job(function, given, places)
-    outputs = (_Forward if _transforms_active() else _Plain).apply(job, *tensors)
+    outputs = (_Forward if _transforms_active() else _NumpyFunction).apply(job, *tensors)
     return outputs if len(outputs) > 1 else outputs[0]
 
 
@@ -121,7 +121,7 @@ class _Forward(torch.autograd.Function):
         return _stacked([_Forward.apply(job, *item) for item in items])
 
 
-class _Plain(torch.autograd.Function):
+class _NumpyFunction(torch.autograd.Function):  # what torch names its node by
     """The same where no transform of torch.func's looks through. Of a function with a
     ``setup_context`` torch makes the signature anew at each call, which takes as long as the rest.
     """

@@ -23,9 +23,13 @@ _LIBRARIES = frozenset({"dlbridge", "torch", "numpy", "jax", "jaxlib", "contextl
 Told: TypeAlias = "tuple[Plan, tuple[str, int, str], int, int | None, int]"
 Record: TypeAlias = Callable[[Told], None]
 of_all_threads: list[Record] = []
-of_context: ContextVar[tuple[Record, ...]] = ContextVar("dlbridge ledgers", default=())
-copies_forbidden: ContextVar[bool] = ContextVar("dlbridge copies forbidden", default=False)
-policy_of_context: ContextVar[Policy | None] = ContextVar("dlbridge policy", default=None)
+# What the blocks of a thread, or task, hold, each in a list of its own: the innermost last. Of a
+# block that has ended the list is empty, in whatever order they end, and wherever: generators may
+# end theirs in another thread or task.
+Held: TypeAlias = "tuple[list[Any], ...]"
+of_context: ContextVar[Held] = ContextVar("dlbridge ledgers", default=())
+copies_forbidden: ContextVar[Held] = ContextVar("dlbridge copies forbidden", default=())
+policy_of_context: ContextVar[Held] = ContextVar("dlbridge policy", default=())
 
 # One item for each block that is open, in all threads: what torch compiles is guarded by it.
 open_blocks: list[None] = []
@@ -45,27 +49,32 @@ def leave_block(ledgers: int = 0) -> None:
     _core.count_blocks(-1, -ledgers)
 
 
-# Those of this thread, or task, with what each holds. Generators may end theirs in any order, and
-# elsewhere: a token of the variable's would then bring back what is long over.
-_held: ContextVar[tuple[tuple[ContextVar[Any], object], ...]] = ContextVar(
-    "dlbridge blocks", default=()
-)
+# No generator expressions below: torch's compiler may end there, and the block would not.
+
+
+def hold(variable: ContextVar[Held], held: list[Any]) -> None:
+    """From here on the variable has what is held, until it is let go of."""
+    variable.set((*[other for other in variable.get() if other], held))
+
+
+def let_go(variable: ContextVar[Held], held: list[Any]) -> None:
+    held.clear()
+    variable.set((*[other for other in variable.get() if other],))
 
 
 @contextmanager
-def _holding(variable: ContextVar[Any], value: object) -> Iterator[None]:
+def _holding(variable: ContextVar[Held], value: object) -> Iterator[None]:
     """A block in which the variable has the value, and _core asks for it."""
+    held = [value]
     enter_block()  # first: here torch's compiler leaves the block to Python, before it is open
-    block = (variable, value)
     try:
-        _held.set((*_held.get(), block))
-        variable.set(value)
+        hold(variable, held)
         yield
     finally:
-        left = tuple(other for other in _held.get() if other is not block)
-        _held.set(left)
-        variable.set(next((held for of, held in reversed(left) if of is variable), None))
-        leave_block()
+        try:
+            let_go(variable, held)
+        finally:
+            leave_block()
 
 
 @contextmanager
@@ -93,7 +102,10 @@ def _named(policy: Policy | str) -> Policy:
 
 def policy_in_force(policy: Policy | str | None) -> Policy:
     """The policy that a call with this argument follows."""
-    return (policy_of_context.get() or PRESETS["host"]) if policy is None else _named(policy)
+    if policy is not None:
+        return _named(policy)
+    held = [each[0] for each in policy_of_context.get() if each]
+    return held[-1] if held else PRESETS["host"]
 
 
 @contextmanager
@@ -152,9 +164,8 @@ def _torch_road() -> str:
 
 def crossed(plan: Plan, began: int, nanoseconds: int | None) -> None:
     """Writes a crossing down that has succeeded, or was refused, where a ledger is open here."""
-    records = of_context.get()
-    if of_all_threads:
-        records = (*records, *of_all_threads)
+    records = [held[0] for held in of_context.get() if held]
+    records += of_all_threads
     if records:
         told = (plan, caller(), began, nanoseconds, get_ident())
         for record in records:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from dlbridge.ledger.blocks import (
-    Record,
     Told,
     enter_block,
+    hold,
     leave_block,
+    let_go,
     of_all_threads,
     of_context,
 )
@@ -26,7 +27,7 @@ class Ledger:
         self._told: deque[Told] = deque()
         self._crossings: list[Crossing] = []
         self.threads = threads
-        self._open: list[Record] = []  # one for each block of it
+        self._held: list[list[Any]] = []  # by each block of it
 
     # The block.
 
@@ -34,8 +35,8 @@ class Ledger:
         if self.threads:
             of_all_threads.append(self._told.append)
         else:
-            self._open.append(self._told.append)
-            of_context.set((*of_context.get(), self._open[-1]))
+            self._held.append([self._told.append])
+            hold(of_context, self._held[-1])
         enter_block(ledgers=1)
         return self
 
@@ -44,8 +45,10 @@ class Ledger:
         if self.threads:
             of_all_threads.remove(self._told.append)
         else:
-            ended = self._open.pop()  # blocks of others may have begun or ended since
-            of_context.set(tuple(record for record in of_context.get() if record is not ended))
+            self._held = [held for held in self._held if held]
+            here = [id(held) for held in of_context.get()]
+            ours = [held for held in self._held if id(held) in here]  # other threads may have some
+            let_go(of_context, (ours or self._held)[-1])
 
     # What it holds.
 

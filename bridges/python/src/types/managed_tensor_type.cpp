@@ -136,8 +136,7 @@ ManagedTensor exported(PyObject* self, CopyRule copy, Device to, std::optional<S
   const Call copying{.policy = Policy::snapshot(), .request = {.dtype = {}, .device = to}};
   ManagedTensor leaving;
   if (copy == CopyRule::kAlways || to != tensor.device()) {
-    leaving =
-        std::move(managed_of(cross<false>(self, kManagedTensorWay, kToManaged, copying).get()));
+    leaving = managed_of(cross<false>(self, kManagedTensorWay, kToManaged, copying).get()).share();
   } else {
     leaving = tensor.share();
   }
