@@ -84,27 +84,25 @@ MANY = ("(d)", "(nested)")  # a thousand tensors
 
 
 def small() -> Iterator[Line]:
-    known = names()
-    linked = has_linked_road()
-    for ours, peer, goal, portable_goal in CROSSINGS:
-        if tvm_ffi is None and ("tvm_ffi" in peer or "(f)" in peer):
-            continue
-        if (optree is None and "optree" in peer) or (jax is None and "jax" in peer):
-            continue
-        roads = [("linked", goal)] if linked else []
-        if portable_goal is not None or not linked:
-            roads.append(("portable", portable_goal))
-        for road, wanted in roads:
-            name = ours if road == "linked" else f"{ours}, portable road"
-            calls = 20 if ours.endswith(MANY) else 2000
+    for road in ("linked", "portable") if has_linked_road() else ("portable",):
+        known = (
+            names()
+        )  # a storage that the portable road has read is not read at a glance after it
+        for ours, peer, linked_goal, portable_goal in CROSSINGS:
+            if tvm_ffi is None and ("tvm_ffi" in peer or "(f)" in peer):
+                continue
+            if (optree is None and "optree" in peer) or (jax is None and "jax" in peer):
+                continue
+            if road == "portable" and portable_goal is None and has_linked_road():
+                continue
             yield Line(
                 "from Python",
-                name,
+                ours if road == "linked" else f"{ours}, portable road",
                 "v.detach().cpu().numpy() of 1,000" if "(d)" in ours else peer,
                 ours,
                 peer,
-                wanted,
-                calls,
+                linked_goal if road == "linked" else portable_goal,
+                20 if ours.endswith(MANY) else 2000,
                 names=known,
                 before=take_road(road),
             )

@@ -164,11 +164,13 @@ def _torch_road() -> str:
 
 def crossed(plan: Plan, began: int, nanoseconds: int | None) -> None:
     """Writes a crossing down that has succeeded, or was refused, where a ledger is open here."""
-    records = [held[0] for held in of_context.get() if held]
-    records += of_all_threads
-    if records:
+    here = of_context.get()
+    if here or of_all_threads:
         told = (plan, caller(), began, nanoseconds, get_ident())
-        for record in records:
+        for held in here:
+            for record in held:
+                record(told)
+        for record in of_all_threads:
             record(told)
 
 
