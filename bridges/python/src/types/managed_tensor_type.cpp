@@ -136,7 +136,9 @@ ManagedTensor exported(PyObject* self, CopyRule copy, Device to, std::optional<S
   const Call copying{.policy = Policy::snapshot(), .request = {.dtype = {}, .device = to}};
   ManagedTensor leaving;
   if (copy == CopyRule::kAlways || to != tensor.device()) {
-    leaving = managed_of(cross<false>(self, kManagedTensorWay, kToManaged, copying).get()).share();
+    const Ref made = cross<false>(self, kManagedTensorWay, kToManaged, copying);
+    // Not shared where it is a copy: a capsule says so of what nobody else has.
+    leaving = made.get() == self ? tensor.share() : std::move(managed_of(made.get()));
   } else {
     leaving = tensor.share();
   }
