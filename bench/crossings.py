@@ -84,16 +84,17 @@ MANY = ("(d)", "(nested)")  # a thousand tensors
 
 
 def small() -> Iterator[Line]:
-    for road in ("linked", "portable") if has_linked_road() else ("portable",):
-        known = (
-            names()
-        )  # a storage that the portable road has read is not read at a glance after it
+    roads = ("linked", "portable") if has_linked_road() else ("portable",)
+    for road in roads:
+        # Of its own: a storage that the portable road has read is not read at a glance after it.
+        known = names()
         for ours, peer, linked_goal, portable_goal in CROSSINGS:
             if tvm_ffi is None and ("tvm_ffi" in peer or "(f)" in peer):
                 continue
             if (optree is None and "optree" in peer) or (jax is None and "jax" in peer):
                 continue
-            if road == "portable" and portable_goal is None and has_linked_road():
+            goal = linked_goal if road == "linked" else portable_goal
+            if road != roads[0] and goal is None:
                 continue
             yield Line(
                 "from Python",
@@ -101,7 +102,7 @@ def small() -> Iterator[Line]:
                 "v.detach().cpu().numpy() of 1,000" if "(d)" in ours else peer,
                 ours,
                 peer,
-                linked_goal if road == "linked" else portable_goal,
+                goal,
                 20 if ours.endswith(MANY) else 2000,
                 names=known,
                 before=take_road(road),

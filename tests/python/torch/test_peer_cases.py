@@ -26,13 +26,10 @@ def test_the_stride_of_a_dimension_of_one_is_kept(step: int, road: str) -> None:
 
 @pytest.mark.parametrize("make", [torch.tensor, torch.as_tensor, torch.asarray])
 def test_torch_makes_tensors_of_managed_tensors(make: Callable[[Any], torch.Tensor]) -> None:
+    if make is not torch.asarray and torch.__version__ < (2, 8):
+        pytest.skip("2.4 and 2.5 take what NumPy would take by torch.asarray() alone")
     managed = dlbridge.from_dlpack(np.arange(10, dtype="f4"))
-    try:
-        made = make(managed)
-    except RuntimeError as error:
-        if "infer dtype" not in str(error):
-            raise
-        pytest.skip("this torch takes what NumPy would take by torch.asarray() alone")
+    made = make(managed)
     assert made.dtype is torch.float32
     assert made.tolist() == list(range(10))
     assert (made.data_ptr() == managed.data_ptr) == (make is not torch.tensor)

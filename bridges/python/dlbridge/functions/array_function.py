@@ -185,8 +185,6 @@ def filled(
     values: tuple[Any, ...], places: Sequence[int], others: Iterable[Any]
 ) -> tuple[Any, ...]:
     """The values, with others at these places."""
-    if len(places) == len(values):
-        return tuple(others)
     result = list(values)
     for place, other in zip(places, others, strict=True):
         result[place] = other

@@ -24,8 +24,8 @@ Told: TypeAlias = "tuple[Plan, tuple[str, int, str], int, int | None, int]"
 Record: TypeAlias = Callable[[Told], None]
 of_all_threads: list[Record] = []
 # What the blocks of a thread, or task, hold, each in a list of its own: the innermost last. Of a
-# block that has ended the list is empty, in whatever order they end, and wherever: generators may
-# end theirs in another thread or task.
+# block that has ended the list is empty: generators may end theirs in any order, and in another
+# thread or task.
 Held: TypeAlias = "tuple[list[Any], ...]"
 of_context: ContextVar[Held] = ContextVar("dlbridge ledgers", default=())
 copies_forbidden: ContextVar[Held] = ContextVar("dlbridge copies forbidden", default=())
@@ -49,17 +49,10 @@ def leave_block(ledgers: int = 0) -> None:
     _core.count_blocks(-1, -ledgers)
 
 
-# No generator expressions below: torch's compiler may end there, and the block would not.
-
-
 def hold(variable: ContextVar[Held], held: list[Any]) -> None:
-    """From here on the variable has what is held, until it is let go of."""
+    """From here on the variable has what is held, until the list is cleared."""
+    # No generator expression: torch's compiler may end there.
     variable.set((*[other for other in variable.get() if other], held))
-
-
-def let_go(variable: ContextVar[Held], held: list[Any]) -> None:
-    held.clear()
-    variable.set((*[other for other in variable.get() if other],))
 
 
 @contextmanager
@@ -71,10 +64,8 @@ def _holding(variable: ContextVar[Held], value: object) -> Iterator[None]:
         hold(variable, held)
         yield
     finally:
-        try:
-            let_go(variable, held)
-        finally:
-            leave_block()
+        held.clear()
+        leave_block()
 
 
 @contextmanager
@@ -165,7 +156,7 @@ def _torch_road() -> str:
 def crossed(plan: Plan, began: int, nanoseconds: int | None) -> None:
     """Writes a crossing down that has succeeded, or was refused, where a ledger is open here."""
     here = of_context.get()
-    if here or of_all_threads:
+    if any(here) or of_all_threads:
         told = (plan, caller(), began, nanoseconds, get_ident())
         for held in here:
             for record in held:

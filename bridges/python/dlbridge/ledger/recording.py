@@ -11,7 +11,6 @@ from dlbridge.ledger.blocks import (
     enter_block,
     hold,
     leave_block,
-    let_go,
     of_all_threads,
     of_context,
 )
@@ -48,7 +47,7 @@ class Ledger:
             self._held = [held for held in self._held if held]
             here = [id(held) for held in of_context.get()]
             ours = [held for held in self._held if id(held) in here]  # other threads may have some
-            let_go(of_context, (ours or self._held)[-1])
+            (ours or self._held)[-1].clear()
 
     # What it holds.
 
