@@ -74,6 +74,12 @@ set_source_files_properties("${PROJECT_SOURCE_DIR}/tests/lib/copy/copy_test.cpp"
   PROPERTIES COMPILE_OPTIONS "$<$<CXX_COMPILER_ID:GNU,Clang>:-O1>")
 # Memory that ends: what our own code asks of these is asked of tests/lib/memory/failing_memory.cpp.
 target_link_options(dlbridge_lib_tests PRIVATE LINKER:--wrap=malloc,--wrap=aligned_alloc,--wrap=mmap)
+# CUDA's own mdspan, for compilers whose library has none.
+if(TARGET dlbridge_cuda)
+  list(TRANSFORM CUDAToolkit_INCLUDE_DIRS APPEND "/cccl" OUTPUT_VARIABLE cccl)
+  set_source_files_properties("${PROJECT_SOURCE_DIR}/tests/lib/tensor/mdspan_test.cpp"
+    PROPERTIES INCLUDE_DIRECTORIES "${CUDAToolkit_INCLUDE_DIRS};${cccl}")
+endif()
 dlbridge_test_program(guarded LINK dlbridge)
 dlbridge_test_program(arrow LINK dlbridge_arrow)
 

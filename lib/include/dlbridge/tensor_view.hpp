@@ -12,9 +12,6 @@
 #include <stdexcept>
 #include <string>
 #include <type_traits>
-#if defined(__has_include) && __has_include(<mdspan>)
-#include <mdspan>
-#endif
 
 #include "dlbridge/element_type.hpp"
 #include "dlbridge/error.hpp"
@@ -200,15 +197,6 @@ class TensorView : public detail::Look<T, Rank> {
     return {this->data_, static_cast<std::size_t>(this->size())};
   }
 
-#if defined(__cpp_lib_mdspan)
-  /// The same look as the standard's, for strides that are not negative.
-  [[nodiscard]] auto as_mdspan() const requires(Rank != kDynamicRank) {
-    using Extents = std::dextents<std::int64_t, Rank>;
-    const std::layout_stride::mapping<Extents> mapping(Extents(this->extents_), this->strides_);
-    return std::mdspan<T, Extents, std::layout_stride>(this->data_, mapping);
-  }
-#endif
-
   /// Goes over the elements in C order, whatever their strides are.
   class Iterator {
    public:
@@ -252,12 +240,8 @@ class TensorView : public detail::Look<T, Rank> {
   using iterator = Iterator;
   using const_iterator = Iterator;
   /// The view must outlive its iterators.
-  [[nodiscard]] Iterator begin() const noexcept {
-    return {this, 0};
-  }
-  [[nodiscard]] Iterator end() const noexcept {
-    return {this, this->size()};
-  }
+  [[nodiscard]] Iterator begin() const noexcept { return {this, 0}; }
+  [[nodiscard]] Iterator end() const noexcept { return {this, this->size()}; }
 
  private:
   template <typename, std::size_t>
