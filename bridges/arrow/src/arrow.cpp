@@ -96,6 +96,19 @@ ArrowColumns ArrowColumns::take(arrow::Schema& schema, arrow::Array& array) {
   return reader.finish();
 }
 
+ArrowColumns ArrowColumns::take(arrow::Schema& schema, arrow::DeviceArray& array) {
+  const Device device{static_cast<DLDeviceType>(array.device_type),
+                      static_cast<std::int32_t>(array.device_id)};
+  if (!device.host_accessible() || array.sync_event != nullptr) {
+    const Owned<arrow::Schema> type(schema);
+    const Owned<arrow::Array> values(array.array);
+    detail::refuse_arrow("it is on " + to_string(device) +
+                         (device.host_accessible() ? ", and work on it is under way" : "") +
+                         ", and columns are read on the host");
+  }
+  return take(schema, array.array);
+}
+
 ArrowColumns ArrowColumns::take(arrow::Stream& stream) {
   Owned<arrow::Stream> from(stream);
   if (from->release == nullptr || from->get_schema == nullptr || from->get_next == nullptr) {

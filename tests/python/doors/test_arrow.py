@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from arrow_sources import Chunked, Column, Whole
+from arrow_sources import Chunked, Column, Located, Whole
 
 import dlbridge
 
 VALUES = np.arange(5, dtype="f8")
 
 
-@pytest.mark.parametrize("kind", [Whole, Chunked])
+@pytest.mark.parametrize("kind", [Whole, Chunked, Located])
 def test_a_column_is_a_read_only_view(kind: type[Column]) -> None:
     x = kind(b"g", VALUES)
     view = dlbridge.to_numpy(x, copy=False)
@@ -78,6 +78,30 @@ def test_nulls_are_refused_and_types_are_named() -> None:
     with pytest.raises(dlbridge.ConversionRefused, match="of dtype string"):
         dlbridge.to_numpy(texts)
     assert dlbridge.to_numpy({"a": texts, "b": x})["a"] is texts
+
+
+@pytest.mark.parametrize(
+    "device, under_way, met",
+    [
+        ((2, 1), 0, "on cuda:1, and columns are read on the host"),
+        ((3, 0), 8, "on cuda_host:0, and work on it is under way"),
+        ((99, 0), 0, "on "),
+    ],
+)
+def test_a_column_that_the_host_cannot_read_is_refused(
+    device: tuple[int, int], under_way: int, met: str
+) -> None:
+    x = Located(b"g", VALUES)
+    x.device, x.under_way = device, under_way
+    with pytest.raises(dlbridge.ConversionRefused, match=met):
+        dlbridge.to_numpy(x)
+    assert sorted(x.released) == ["array", "schema"]
+
+
+def test_pinned_columns_are_views() -> None:
+    x = Located(b"g", VALUES)
+    x.device = (3, 0)
+    assert dlbridge.to_numpy(x, copy=False).tolist() == VALUES.tolist()
 
 
 class Answers:

@@ -49,6 +49,14 @@ class TestTensorAsSource(AsSource):
     make = staticmethod(pa.Tensor.from_numpy)
 
 
+def test_an_array_that_says_where_it_is_crosses_as_any() -> None:
+    class Located:
+        def __arrow_c_device_array__(self, requested_schema: Any = None) -> Any:
+            return pa.array([1.5, 2.5]).__arrow_c_device_array__(requested_schema)
+
+    assert dlbridge.to_numpy(Located(), copy=False).tolist() == [1.5, 2.5]
+
+
 def test_an_array_is_read_only() -> None:
     x = pa.array([1, 2, 3])
     view = dlbridge.to_numpy(x)

@@ -16,6 +16,10 @@ class Array(ctypes.Structure):
     pass
 
 
+class DeviceArray(ctypes.Structure):
+    pass
+
+
 class Stream(ctypes.Structure):
     pass
 
@@ -45,6 +49,13 @@ Array._fields_ = [
     ("dictionary", ctypes.c_void_p),
     ("release", RELEASE),
     ("private_data", ctypes.c_void_p),
+]
+DeviceArray._fields_ = [
+    ("array", Array),
+    ("device_id", ctypes.c_int64),
+    ("device_type", ctypes.c_int32),
+    ("sync_event", ctypes.c_void_p),
+    ("reserved", ctypes.c_int64 * 3),
 ]
 Stream._fields_ = [
     ("get_schema", NEXT),
@@ -115,6 +126,26 @@ class Whole(Column):
         return (
             self.capsule(self.schema(), b"arrow_schema"),
             self.capsule(self.array(self.chunks[0]), b"arrow_array"),
+        )
+
+
+class Located(Column):
+    device = (1, 0)
+    under_way = 0
+
+    def __arrow_c_device_array__(
+        self, requested_schema: Any = None, **later: Any
+    ) -> tuple[Any, Any]:
+        kind, number = self.device
+        located = DeviceArray(
+            array=self.array(self.chunks[0]),
+            device_id=number,
+            device_type=kind,
+            sync_event=self.under_way or None,
+        )
+        return (
+            self.capsule(self.schema(), b"arrow_schema"),
+            self.capsule(self.keep(located), b"arrow_device_array"),
         )
 
 

@@ -44,6 +44,15 @@ struct Array {
   void* private_data;
 };
 
+/// https://arrow.apache.org/docs/format/CDeviceDataInterface.html
+struct DeviceArray {
+  Array array;
+  std::int64_t device_id;
+  std::int32_t device_type;  // numbered as DLPack does
+  void* sync_event;          // to be waited for; null where nothing is under way
+  std::int64_t reserved[3];
+};
+
 struct Stream {
   int (*get_schema)(Stream*, Schema* out);
   int (*get_next)(Stream*, Array* out);
@@ -72,6 +81,10 @@ class ArrowColumns {
   /// array when the last user of its memory ends, or before this throws. Throws ConversionRefused
   /// for what contradicts itself, std::bad_alloc.
   [[nodiscard]] static ArrowColumns take(arrow::Schema& schema, arrow::Array& array);
+
+  /// The same of an array that says where it is. Of what the processor cannot read, or not yet,
+  /// ConversionRefused, after both were released.
+  [[nodiscard]] static ArrowColumns take(arrow::Schema& schema, arrow::DeviceArray& array);
 
   /// The same of a stream, which is read to its end and released. Its own errors come as
   /// ConversionRefused, in its own words.

@@ -10,6 +10,7 @@ namespace {
 constexpr const char* kColumns = "dlbridge columns";
 
 Name array_method("__arrow_c_array__");
+Name device_array_method("__arrow_c_device_array__");
 Name stream_method("__arrow_c_stream__");
 
 template <class Struct>
@@ -20,14 +21,23 @@ Struct& in_capsule(PyObject* capsule, const char* name, const Door& door) {
   return *static_cast<Struct*>(PyCapsule_GetPointer(capsule, name));
 }
 
-ArrowColumns columns_of_array(const Door& door) {
-  const Ref pair = checked(PyObject_CallMethodNoArgs(door.readable, array_method.get()));
+template <class Struct>
+ArrowColumns columns_of_pair(const Door& door, Name& method, const char* name) {
+  const Ref pair = checked(PyObject_CallMethodNoArgs(door.readable, method.get()));
   if (!PyTuple_Check(pair.get()) || PyTuple_GET_SIZE(pair.get()) != 2) {
-    refuse(door, "its __arrow_c_array__() returned no pair of capsules");
+    refuse(door, "its " + text_of(method.get()) + "() returned no pair of capsules");
   }
   return ArrowColumns::take(
       in_capsule<arrow::Schema>(PyTuple_GET_ITEM(pair.get(), 0), "arrow_schema", door),
-      in_capsule<arrow::Array>(PyTuple_GET_ITEM(pair.get(), 1), "arrow_array", door));
+      in_capsule<Struct>(PyTuple_GET_ITEM(pair.get(), 1), name, door));
+}
+
+ArrowColumns columns_of_array(const Door& door) {
+  return columns_of_pair<arrow::Array>(door, array_method, "arrow_array");
+}
+
+ArrowColumns columns_of_device_array(const Door& door) {
+  return columns_of_pair<arrow::DeviceArray>(door, device_array_method, "arrow_device_array");
 }
 
 ArrowColumns columns_of_stream(const Door& door) {
@@ -83,6 +93,8 @@ ManagedTensor gather(Door& door, const Leg& /*leg*/, Source& made) {
 
 const Way kArrowArrayWay{describe_by_registry, give_taken, gather,
                          take<kArrowArrayWay, columns_of_array>};
+const Way kArrowDeviceArrayWay{describe_by_registry, give_taken, gather,
+                               take<kArrowDeviceArrayWay, columns_of_device_array>};
 const Way kArrowStreamWay{describe_by_registry, give_taken, gather,
                           take<kArrowStreamWay, columns_of_stream>};
 

@@ -35,6 +35,7 @@ extern const Way kArrayInterfaceWay;
 extern const Way kBufferWay;
 extern const Way kArrowArrayWay;
 extern const Way kArrowStreamWay;
+extern const Way kArrowDeviceArrayWay;
 extern const Way kArrayMethodWay;
 /// Of objects without a protocol, whose library says in the registry how they are read.
 extern const Way kRegisteredWay;
