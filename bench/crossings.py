@@ -66,7 +66,7 @@ def names() -> dict[str, Any]:
 
 #: ours, the peer, the goal by the linked road, the goal by the portable one
 CROSSINGS: list[tuple[str, str, float | None, float | None]] = [
-    ("dlbridge.to_numpy(t)", "t.numpy()", 0.2, 1.5),
+    ("dlbridge.to_numpy(t)", "t.numpy()", 0.2, 0.7),
     ("dlbridge.to_numpy(t)", "np.from_dlpack(t)", 0.08, None),
     ("dlbridge.to_numpy(g)", "g.detach().cpu().numpy()", 0.12, None),
     ("dlbridge.to_torch(a)", "torch.from_numpy(a)", 0.65, 0.75),
@@ -119,7 +119,7 @@ def arguments() -> Iterator[Line]:
         return
     before = take_road("linked") if has_linked_road() else None
     known = names() | {"nb": nb, "pb": pb}
-    for x, library, goal in (("t", "torch", 0.1), ("a", "NumPy", 1.0)):
+    for x, library, goal, most in (("t", "torch", None, 100e-9), ("a", "NumPy", 0.7, None)):
         for function, kind in (("rows", "ManagedTensor"), ("rows_of_view", "TensorView")):
             for module, binder in (("nb", "nanobind"), ("pb", "pybind11")):
                 yield Line(
@@ -131,6 +131,7 @@ def arguments() -> Iterator[Line]:
                     goal,
                     names=known,
                     before=before,
+                    most=most,
                 )
     yield from eight_arguments(known, before)
     if importlib.util.find_spec("scaling"):  # where examples/abi3-extension was installed

@@ -50,7 +50,15 @@ def ledger() -> list[Line]:
             1.5,
             20,
         ),
-        pair("stats()", "to_torch(a)", dlbridge.stats, lambda: to_torch(array)),
+        Line(
+            "features",
+            "stats()",
+            "to_torch(a)",
+            dlbridge.stats,
+            lambda: to_torch(array),
+            calls=200,
+            most=1e-6,
+        ),
     ]
 
 
