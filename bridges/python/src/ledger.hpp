@@ -95,8 +95,8 @@ void refused(PyObject* plan);
 /// The policy that the innermost block sets, or None. Only asked while a block is open.
 [[nodiscard]] Ref policy_of_block();
 
-/// For the module: opens blocks and ledgers, or closes them (-1); the tallies as a dict.
+/// For the module: opens blocks and ledgers, or closes them (-1); the tallies as a Stats.
 Ref count_blocks(ArgumentTuple changes);
-Ref tallies_by_target();
+Ref stats(PyObject* road);
 
 }  // namespace dlbridge::python

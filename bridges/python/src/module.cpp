@@ -277,8 +277,7 @@ PyMethodDef functions[] = {
     {"count_blocks", called<count_blocks>(), METH_VARARGS,
      "count_blocks(blocks, ledgers, /)\n--\n\n"
      "Opens blocks that crossings have to ask, and ledgers among them; or closes them (-1)."},
-    {"tallies", called<tallies_by_target>(), METH_NOARGS,
-     "tallies()\n--\n\nViews, copies and bytes copied by target, and the refusals, since start."},
+    {"stats", called<stats>(), METH_O, "stats(road, /)\n--\n\nThe counts since start."},
     {"register_device_runtime", called<register_device_runtime>(), METH_VARARGS,
      "register_device_runtime(device_type, companion, /)\n--\n\n"
      "Makes an extension's runtime the one for a DLPack device type; None takes it away."},

@@ -29,7 +29,8 @@ FAILURES = {
         "PyDict_SetDefault", "PyImport_GetModule",
         "PyImport_ImportModule", "PyList_GetSlice", "PyList_New", "PyLong_AsVoidPtr",
         "PyLong_FromLong",
-        "PyLong_FromLongLong", "PyLong_FromSize_t", "PyLong_FromVoidPtr",
+        "PyLong_FromLongLong", "PyLong_FromSize_t", "PyLong_FromUnsignedLongLong",
+        "PyLong_FromVoidPtr",
         "PyMemoryView_FromObject", "PyNumber_Index",
         "PyNumber_Long", "PyObject_Call", "PyObject_CallFunction",
         "PyObject_CallFunctionObjArgs", "PyObject_CallMethod",
@@ -312,6 +313,7 @@ CASES: dict[str, Case] = {
     "array into out": Case(lambda: np.arange(6.0), lambda x: to_numpy(x, out=np.zeros(6))),
     "array to managed": Case(lambda: np.arange(6.0), from_dlpack),
     "scalar": Case(lambda: np.float32(4), from_dlpack, values=4.0),
+    "counts": Case(object, lambda _: len(dlbridge.stats().by_target), values=6),
     "array to tensor": Case(lambda: np.arange(6.0), to_torch, torch=True),
     "array cast to tensor": Case(
         lambda: np.arange(6.0), asking(to_torch, dtype="int32"), torch=True

@@ -131,15 +131,7 @@ class Stats(NamedTuple):
 
 def stats() -> Stats:
     """The counts since start. They are always kept."""
-    rows, refusals = _core.tallies()
-    views = copies = copied = 0
-    for row in rows.values():
-        views += row[0]
-        copies += row[1]
-        copied += row[2]
-    by_target = {name: Tally._make(row) for name, row in rows.items()}
-    alive = _core.live_managed_tensors()
-    return Stats(views + copies, views, copies, refusals, copied, by_target, alive, _torch_road())
+    return _core.stats(_torch_road())
 
 
 def _torch_road() -> str:
