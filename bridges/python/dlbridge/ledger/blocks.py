@@ -18,9 +18,10 @@ from dlbridge._policy import PRESETS, Policy
 # A crossing belongs to the line of the innermost frame outside these: the user's own.
 _LIBRARIES = frozenset({"dlbridge", "torch", "numpy", "jax", "jaxlib", "contextlib", "functools"})
 
-# A crossing as a ledger is told it: its Plan, whose line it is, when it began, how long it took, in
-# nanoseconds, and on which thread.
-Told: TypeAlias = "tuple[Plan, tuple[str, int, str], int, int | None, int]"
+# A crossing as a ledger is told it: its Plan, whose line it is (file, line, function), when it
+# began, how long it took, in nanoseconds, and on which thread. One object: what is kept has Python
+# collect garbage.
+Told: TypeAlias = "tuple[Plan, str, int, str, int, int | None, int]"
 Record: TypeAlias = Callable[[Told], None]
 of_all_threads: list[Record] = []
 # What the blocks of a thread, or task, hold, each in a list of its own: the innermost last. Of a
@@ -148,8 +149,9 @@ def _torch_road() -> str:
 def crossed(plan: Plan, began: int, nanoseconds: int | None) -> None:
     """Writes a crossing down that has succeeded, or was refused, where a ledger is open here."""
     here = of_context.get()
-    if any(here) or of_all_threads:
-        told = (plan, caller(), began, nanoseconds, get_ident())
+    if here or of_all_threads:
+        file, line, function = caller()
+        told = (plan, file, line, function, began, nanoseconds, get_ident())
         for held in here:
             for record in held:
                 record(told)

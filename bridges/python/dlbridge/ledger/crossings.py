@@ -68,14 +68,18 @@ class Totals(NamedTuple):
 
 def crossing_of(
     plan: Plan,
-    caller: tuple[str, int, str],
+    file: str,
+    line: int,
+    function: str,
     began: int,
     nanoseconds: int | None,
     thread: int,
 ) -> Crossing:
     elements = 0 if plan.shape is None else math.prod(plan.shape)
     return Crossing(
-        *caller,
+        file,
+        line,
+        function,
         source=plan.source,
         target=plan.result,
         shape=plan.shape or (),
