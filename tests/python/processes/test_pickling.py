@@ -200,10 +200,10 @@ def test_the_policy_decides_what_may_be_sent() -> None:
         dlbridge.dumps(pending)
     with pytest.raises(ValueError, match="no preset"):
         dlbridge.dumps(pending, policy="generous")
-    tensor = torch.ones(2)
-    _, (buffer,) = dlbridge.dumps(tensor, policy="snapshot")
-    tensor.zero_()
-    assert np.frombuffer(buffer, "f4").tolist() == [1, 1]
+    for x in (torch.ones(2), np.ones(2, "f4"), np.ones((2, 1), ">f4")):
+        data, buffers = dlbridge.dumps(x, policy="snapshot")
+        x[:] = 0
+        assert dlbridge.loads(data, buffers).ravel().tolist() == [1, 1]
 
 
 def test_the_policy_decides_what_is_made_of_read_only_memory(road: str) -> None:
@@ -298,6 +298,7 @@ def test_a_registered_reducer_is_still_asked() -> None:
     class Thing:
         pass
 
+    dlbridge.dumps(None)  # what is remembered of it is older
     copyreg.pickle(Thing, lambda thing: (int, ("7",)))
     try:
         assert there_and_back([Thing()]) == [7]
@@ -315,12 +316,34 @@ def test_the_source_may_die_before_the_buffers(road: str) -> None:
     assert np.asarray(arrived).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("x", [torch.ones(4, 4).T, np.ones((4, 4)).T[::-1], torch.ones(16)])
-def test_too_little_memory_is_an_error(x: Any) -> None:
+OF_ANY_KIND = [
+    torch.ones(4, 4).T,
+    torch.ones(16),
+    np.ones((4, 4)).T[::-1],
+    np.ones(16),
+    dlbridge.from_dlpack(np.ones(16)),
+]
+
+
+@pytest.mark.parametrize("x", OF_ANY_KIND, ids=range(len(OF_ANY_KIND)))
+def test_too_little_or_too_much_memory_is_an_error(x: Any) -> None:
     data, buffers = dlbridge.dumps(x)
-    for wrong in ([], [b""], [copied(buffers)[0][:-1]], [copied(buffers)[0][:8]]):
+    (whole,) = copied(buffers)
+    for wrong in ([], [b""], [None], [whole[:-1]], [whole[:8]], [whole + whole]):
         with pytest.raises((pickle.UnpicklingError, TypeError, ValueError, RuntimeError)):
             dlbridge.loads(data, wrong)
+
+
+@pytest.mark.parametrize("x", OF_ANY_KIND, ids=range(len(OF_ANY_KIND)))
+def test_a_buffer_in_use_cannot_be_taken_away(x: Any) -> None:
+    data, buffers = dlbridge.dumps(x)
+    memory = bytearray(buffers[0])
+    arrived = dlbridge.loads(data, [memory])
+    with pytest.raises(BufferError):
+        memory.clear()
+    del arrived
+    settle()
+    memory.clear()
 
 
 ELSEWHERE = """

@@ -97,26 +97,20 @@ class Unpickler(pickle.Unpickler):
         return found
 
 
-class _Reducers(dict[type, Callable[[Any], Any]]):
+class _Reducers:
     """What pickle asks for an object's parts, by its type."""
 
-    def __init__(self, policy: Policy, torch: Any) -> None:
-        super().__init__()
+    def __init__(self, policy: Policy, torch: Any, jax: Any) -> None:
         self._policy = policy
-        self[np.ndarray] = self._reduce_array
+        self._copies = policy.copy is True
+        self.by_type: dict[type, Callable[[Any], Any]] = {np.ndarray: self._reduce_array}
         if torch is not None:
-            for exact in (torch.Tensor, torch.nn.Parameter):
-                self[exact] = self._reduce_tensor
+            self.by_type |= dict.fromkeys((torch.Tensor, torch.nn.Parameter), self._reduce_tensor)
             # Not every torch has named tensors.
             self._has_names = getattr(torch.Tensor, "has_names", lambda x: False)
             self._own_way = policy.replace(dtype="bits")
-
-    def __missing__(self, kind: type) -> Callable[[Any], Any]:
-        jax = sys.modules.get("jax")
-        if jax is None or not issubclass(kind, getattr(jax, "Array", ())):
-            return copyreg.dispatch_table[kind]  # or a KeyError, as pickle waits for
-        self[kind] = self._reduce_jax
-        return self._reduce_jax
+        if jax is not None:
+            self.by_type |= dict.fromkeys(jax.Array.__subclasses__(), self._reduce_jax)
 
     def _reduce_tensor(self, x: torch.Tensor) -> Any:
         torch = sys.modules["torch"]
@@ -136,11 +130,14 @@ class _Reducers(dict[type, Callable[[Any], Any]]):
         return _jax_array, _parts(to_numpy(x, policy=self._policy), self._policy)
 
     def _reduce_array(self, x: _Array) -> Any:
-        # NumPy's own way where that is out of band, and where there is no memory to show.
-        known = x.dtype.kind in "biufc" and x.dtype.isnative
-        if x.dtype.isbuiltin != 2 and (x.flags.forc or not known):
-            return x.__reduce_ex__(5)
-        return _array, _parts(x, self._policy)
+        if self._copies:
+            x = to_numpy(x, policy=self._policy)
+        # NumPy's own way where no memory can be shown, and in Fortran's order, where it shows it.
+        dtype = x.dtype
+        known = dtype.isbuiltin == 1 and dtype.kind != "O" and not x.flags.fnc
+        if known or dtype.isbuiltin == 2:
+            return _array, _parts(x, self._policy)
+        return x.__reduce_ex__(5)
 
 
 def _has_whole_bytes(dtype: Any) -> bool:
@@ -151,10 +148,15 @@ def _has_whole_bytes(dtype: Any) -> bool:
 _remembered = functools.lru_cache(_Reducers)
 
 
-def _reducers(policy: Policy | str | None) -> _Reducers:
-    torch = sys.modules.get("torch")
-    imported = torch if hasattr(torch, "nn") else None  # to its end
-    return _remembered(policy_in_force(policy), imported)
+def _reducers(policy: Policy | str | None) -> dict[type, Callable[[Any], Any]]:
+    """Ours, with those that anybody has registered by now."""
+    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
+    ours = _remembered(  # of libraries that are imported to their end
+        policy_in_force(policy),
+        torch if hasattr(torch, "nn") else None,
+        jax if hasattr(jax, "Array") else None,
+    )
+    return copyreg.dispatch_table | ours.by_type
 
 
 def _parts(x: _Array, policy: Policy) -> tuple[Any, ...]:
@@ -170,10 +172,17 @@ def _sent(x: _Array, policy: Policy) -> tuple[pickle.PickleBuffer, _Parts]:
         first, extent = _extent(x.shape, x.strides, x.itemsize)
         if x.size and extent <= x.nbytes:
             memory: Buffer = _bytes_from(x, extent)
-            return pickle.PickleBuffer(memory), (x.dtype.str, x.shape, x.strides, first)
+            return pickle.PickleBuffer(memory), (_letters(x.dtype), x.shape, x.strides, first)
         x = to_numpy(x, order="C", policy=policy)
     packed: Buffer = x
-    return pickle.PickleBuffer(packed), (x.dtype.str, x.shape, None, 0)
+    return pickle.PickleBuffer(packed), (_letters(x.dtype), x.shape, None, 0)
+
+
+@functools.cache
+def _letters(dtype: Any) -> str:
+    """One text for each, which a pickle then has once."""
+    letters: str = dtype.str
+    return letters
 
 
 def _extent(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> tuple[int, int]:
@@ -191,18 +200,25 @@ def _bytes_from(x: _Array, extent: int) -> _Array:
     )
 
 
+def _memory(buffer: Buffer, parts: _Parts) -> _Array:
+    """The bytes of what is not packed. NumPy 2.4 does not ask whether there are any."""
+    kind, shape, strides, first = parts
+    memory = np.frombuffer(buffer, np.uint8)
+    extent = _extent(shape, strides or (), np.dtype(kind).itemsize)
+    if extent != (first, memory.nbytes):
+        raise ValueError(f"a buffer has {memory.nbytes} bytes where its array has {extent[1]}")
+    return memory
+
+
 def _array(buffer: Buffer, parts: _Parts, dtype: Any = None) -> _Array:
     kind, shape, strides, first = parts
     made: _Array
     if strides is None:
-        made = np.ndarray(shape, kind, buffer)
+        made = np.frombuffer(buffer, kind).reshape(shape)
     else:
-        there = memoryview(buffer).nbytes
-        extent = _extent(shape, strides, np.dtype(kind).itemsize)
-        if extent != (first, there):  # which NumPy 2.4 does not ask where nothing is there
-            raise ValueError(f"a buffer has {there} bytes where its array has {extent[1]}")
-        made = np.ndarray(shape, kind, buffer, first, strides)
-        if there < made.nbytes:  # its elements share memory: read-only, as what it was made of
+        memory = _memory(buffer, parts)
+        made = np.ndarray(shape, kind, memory, first, strides)
+        if memory.nbytes < made.nbytes:  # its elements share memory: read-only, as what was sent
             made.flags.writeable = False
     return made if dtype is None else made.view(dtype)
 
@@ -219,7 +235,7 @@ def _torch_tensor(
     if strides is None:
         made = to_torch(_array(buffer, parts), policy=policy)
     else:  # first the memory: of what is expanded that is less than the elements
-        memory = np.frombuffer(buffer, kind)
+        memory = _memory(buffer, parts).view(kind)
         steps = [step // memory.itemsize for step in strides]
         made = to_torch(memory, policy=policy).as_strided(shape, steps)
     if dtype is not None:
