@@ -46,8 +46,10 @@ class OwnedDescriptor {
 };
 
 /// Room for the tensors of one message, one behind the other, each aligned to 64 bytes. Blocks that
-/// nobody uses any more are kept for the next arena, since their pages are there already: see
-/// set_shared_pool_limit(). The tensors keep their block; the arena may end before them.
+/// nobody uses any more are kept for the next arena, since their pages are there already: 1 GiB of
+/// them, or DLBRIDGE_SHARED_POOL_BYTES, and as many again of received blocks, whose mappings are
+/// kept. release_pool() gives all of them back. The tensors keep their block; the arena may end
+/// before them.
 class SharedArena {
  public:
   /// `bytes`: of all tensors, each rounded up by room_for(). What does not fit gets a block of its
@@ -122,11 +124,6 @@ void send(int socket, const Message& message, const Waiting& waiting = {});
 /// The next message; nothing where the sender has closed the socket. One thread at a time. Throws
 /// as unpack() does, and for a sender of another user.
 [[nodiscard]] std::optional<Received> receive(int socket, const Waiting& waiting = {});
-
-/// Bytes of blocks without a user that a process keeps for the next ones; as many again of received
-/// blocks, whose mappings it keeps. At first 1 GiB, or DLBRIDGE_SHARED_POOL_BYTES. release_pool()
-/// gives all of them back. Returns the limit until now.
-std::size_t set_shared_pool_limit(std::size_t bytes) noexcept;
 
 /// Blocks that this process maps now, those without a user included: for tests of lifetime.
 [[nodiscard]] std::size_t mapped_blocks() noexcept;

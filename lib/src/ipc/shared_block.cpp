@@ -21,7 +21,7 @@ namespace {
 constexpr std::size_t kDefaultLimit = std::size_t{1} << 30;
 constexpr std::size_t kMostKept = 32;  // each keeps a descriptor
 
-std::size_t initial_limit() noexcept {
+std::size_t limit_in_bytes() noexcept {
   return bytes_in_environment("DLBRIDGE_SHARED_POOL_BYTES", kDefaultLimit);
 }
 
@@ -31,7 +31,6 @@ struct Registry {
   std::vector<SharedBlock*> blocks;  // all of them, by address
   std::vector<SharedBlock*> kept;    // those without a user, the one kept longest first
   std::uint64_t forks = 0;
-  std::size_t limit = SIZE_MAX;  // as initial_limit() has it
 };
 
 // Never destroyed: what outlives the end of main may still give memory back.
@@ -91,8 +90,9 @@ void end_all(const std::vector<SharedBlock*>& gone) noexcept {
   }
 }
 
-// Takes out of what is kept, oldest first, until the limit holds for each kind.
-std::vector<SharedBlock*> shrink(Registry& here, std::size_t limit, std::size_t count) {
+// Takes out of what is kept, oldest first, until the limits hold for each kind.
+std::vector<SharedBlock*> shrink(Registry& here) {
+  const auto limit = static_cast<std::size_t>(found<limit_in_bytes>());
   std::vector<SharedBlock*> gone;
   for (const bool made_here : {true, false}) {
     std::size_t bytes = 0;
@@ -100,7 +100,7 @@ std::vector<SharedBlock*> shrink(Registry& here, std::size_t limit, std::size_t 
     for (auto each = here.kept.rbegin(); each != here.kept.rend(); ++each) {
       if ((*each)->made_here == made_here) {
         bytes += (*each)->size();
-        if (bytes > limit || ++kept > count) {
+        if (bytes > limit || ++kept > kMostKept) {
           gone.push_back(*each);
         }
       }
@@ -111,10 +111,6 @@ std::vector<SharedBlock*> shrink(Registry& here, std::size_t limit, std::size_t 
     remove(here, block);
   }
   return gone;
-}
-
-std::size_t limit_of(Registry& here) noexcept {
-  return here.limit == SIZE_MAX ? static_cast<std::size_t>(found<initial_limit>()) : here.limit;
 }
 
 // Some sizes more than asked for, so that a block serves for more than one: an eighth at most.
@@ -225,7 +221,7 @@ Hold::~Hold() {
     try {
       if (reusable) {
         here.kept.push_back(&block_);
-        gone = shrink(here, limit_of(here), kMostKept);
+        gone = shrink(here);
       } else {
         gone.push_back(&block_);
         remove(here, &block_);
@@ -370,21 +366,6 @@ ManagedTensor tensor_in_block(const std::shared_ptr<Hold>& hold, const DLTensor&
 }
 
 }  // namespace detail
-
-std::size_t set_shared_pool_limit(std::size_t bytes) noexcept {
-  detail::Registry& here = detail::registry();
-  std::vector<detail::SharedBlock*> gone;
-  std::size_t before = 0;
-  try {
-    const detail::Lock lock(here.mutex);
-    before = detail::limit_of(here);
-    here.limit = std::min(bytes, SIZE_MAX - 1);
-    gone = detail::shrink(here, here.limit, detail::kMostKept);
-  } catch (const std::bad_alloc&) {  // what is too much goes with the next that is kept
-  }
-  detail::end_all(gone);
-  return before;
-}
 
 std::size_t mapped_blocks() noexcept {
   return detail::any_blocks.load(std::memory_order_acquire);

@@ -269,23 +269,6 @@ TEST_F(SharedMemory, keeps_a_mapping_for_the_next_message) {
   EXPECT_EQ(mapped_blocks(), 2U);
 }
 
-TEST_F(SharedMemory, keeps_no_more_than_its_limit) {
-  const std::size_t before = set_shared_pool_limit(1 << 20);
-  {
-    std::vector<ManagedTensor> many;
-    for (int i = 0; i < 6; ++i) {
-      many.push_back(floats_in_block(1 << 16));  // a quarter of the limit
-    }
-  }
-  EXPECT_LE(mapped_blocks(), 4U);
-  EXPECT_GE(mapped_blocks(), 3U);
-  set_shared_pool_limit(0);
-  EXPECT_EQ(mapped_blocks(), 0U);
-  (void)floats_in_block(4);
-  EXPECT_EQ(mapped_blocks(), 0U);
-  EXPECT_EQ(set_shared_pool_limit(before), 0U);
-}
-
 TEST_F(SharedMemory, without_descriptors_is_an_error_with_advice) {
   rlimit limit{};
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);

@@ -596,6 +596,21 @@ def test_few_descriptors_are_an_error_with_advice() -> None:
     )
 
 
+def test_what_is_kept_has_a_limit() -> None:
+    kept = dedent("""
+        import os, sys
+        os.environ["DLBRIDGE_SHARED_POOL_BYTES"] = sys.argv[1]
+        import numpy as np, dlbridge
+        blocks = [dlbridge.share(np.zeros(1 << 15)) for _ in range(6)]  # a quarter of a MiB each
+        del blocks
+        files = [os.path.realpath(f"/proc/self/fd/{file}") for file in os.listdir("/proc/self/fd")]
+        print(sum("memfd:dlbridge" in file for file in files), dlbridge.release_pool())
+    """)
+    for limit, found in ((1 << 20, (3, 4)), (0, (0,))):
+        count, size = map(int, run_child(kept, str(limit)).split())
+        assert count in found and size <= limit
+
+
 def test_messages_that_nobody_reads_leave_nothing() -> None:
     dlbridge.share(np.zeros(1))  # the first makes what all share
     dlbridge.release_pool()
