@@ -239,6 +239,7 @@ std::optional<Received> receive(int socket, const Waiting& waiting) {
     }
   }
   if (!arrived) {  // told when the message was read to its end: the next one can be received
+    (void)detail::release_blocks();  // whose descriptors it may have room for
     throw ConversionRefused(
         "cannot take a message in: not all of its descriptors arrived, for which this process has "
         "no room; raise `ulimit -n`, or keep fewer trees, and have it sent again",

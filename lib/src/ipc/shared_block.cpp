@@ -132,6 +132,19 @@ SharedBlock* new_block_of(std::size_t size) {
   return block.release();
 }
 
+// What blocks without a user take, memory and descriptors, stands in nobody's way.
+template <typename Make>
+auto with_room(Make&& make) {
+  try {
+    return make();
+  } catch (const std::exception&) {
+    if (release_blocks() == 0) {
+      throw;
+    }
+  }
+  return make();
+}
+
 bool fits(const SharedBlock& block, std::size_t bytes, SharedMode mode) noexcept {
   return block.made_here && block.size() >= bytes &&
          block.size() - bytes <= std::max(8 * kPage, block.size() / 4) &&
@@ -237,16 +250,7 @@ std::shared_ptr<Hold> take_block(std::size_t bytes, SharedMode mode) {
     return held(kept);
   }
   const std::size_t capacity = capacity_for(bytes);
-  SharedBlock* block = nullptr;
-  try {
-    block = new_block_of(capacity);
-  } catch (const std::bad_alloc&) {
-    if (release_blocks() == 0) {
-      throw;
-    }
-    block = new_block_of(capacity);
-  }
-  return enter(block);
+  return enter(with_room([&] { return new_block_of(capacity); }));
 }
 
 std::shared_ptr<Hold> map_block(OwnedDescriptor locked, const BlockFile& said, SharedMode mode) {
@@ -268,7 +272,7 @@ std::shared_ptr<Hold> map_block(OwnedDescriptor locked, const BlockFile& said, S
     block->file = said;
     block->writable = write;
     block->lent = mode == SharedMode::kWrite ? Lent::kWrites : Lent::kNothing;
-    block->descriptor = reopened(locked, write);
+    block->descriptor = with_room([&] { return reopened(locked, write); });
     block->memory =
         map_file(block->descriptor, block->size(), write ? Mapping::kWrite : Mapping::kRead);
     return enter(block.release(), std::exchange(lock, nullptr));
@@ -295,7 +299,7 @@ bool can_lend(SharedBlock& block, SharedMode mode) noexcept {
 
 OwnedDescriptor locked_descriptor(SharedBlock& block, SharedMode mode) {
   const bool read = mode == SharedMode::kRead;
-  OwnedDescriptor locked = reopened(block.descriptor, !read);
+  OwnedDescriptor locked = with_room([&] { return reopened(block.descriptor, !read); });
   const Lock one_at_a_time(registry().mutex);
   if (!can_lend(block, mode)) {
     throw ConversionRefused(

@@ -596,6 +596,35 @@ def test_few_descriptors_are_an_error_with_advice() -> None:
     )
 
 
+def test_descriptors_of_what_is_kept_are_there_when_they_are_needed() -> None:
+    run_child(
+        dedent("""
+        import resource, socket
+        import numpy as np, dlbridge
+        here, there = socket.socketpair()
+        shared = dlbridge.share(np.zeros(3))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+        def full():
+            for size in range(1, 16):  # of each its block and its mapping are kept
+                dlbridge.send(here, np.zeros(10000 * size)); dlbridge.recv(there)
+            files = []
+            try:
+                while True:
+                    files.append(open("/dev/null"))
+            except OSError:
+                return files
+
+        files = full()
+        dlbridge.send(here, shared)
+        assert dlbridge.recv(there).tree.shape == (3,)
+        del files
+        files = full()
+        dlbridge.share(np.zeros(1000000))
+        """)
+    )
+
+
 def test_what_is_kept_has_a_limit() -> None:
     kept = dedent("""
         import os, sys
