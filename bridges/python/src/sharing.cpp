@@ -159,13 +159,18 @@ Ref pack_shared(ArgumentTuple arguments) {
 // unpack_shared(bytes, descriptors) -> (mode, tensors, note). The descriptors are its own from the
 // call on, whatever comes of it.
 Ref unpack_shared(ArgumentTuple arguments) {
-  Buffer bytes;
+  PyObject* message = nullptr;
   PyObject* numbers = nullptr;
-  arguments.read("y*O!", static_cast<Py_buffer*>(&bytes), &PyList_Type, &numbers);
+  arguments.read("OO!", &message, &PyList_Type, &numbers);
   std::vector<OwnedDescriptor> descriptors;
+  descriptors.reserve(static_cast<std::size_t>(PyList_GET_SIZE(numbers)));
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(numbers); ++i) {
-    descriptors.emplace_back(static_cast<int>(integer_of(PyList_GET_ITEM(numbers, i))));
+    // One that is no number is an error when the others have their owner.
+    descriptors.emplace_back(static_cast<int>(PyLong_AsLong(PyList_GET_ITEM(numbers, i))));
   }
+  check_error();
+  Buffer bytes;
+  checked(PyObject_GetBuffer(message, &bytes, PyBUF_SIMPLE));
   return received_object(unpack(bytes.bytes(), std::move(descriptors)));
 }
 

@@ -640,6 +640,17 @@ def test_what_is_kept_has_a_limit() -> None:
         assert count in found and size <= limit
 
 
+def test_a_message_that_is_none_takes_its_descriptors_along() -> None:
+    shared = dlbridge.share(np.zeros(3))
+    for message, more in (("no bytes", []), (b"no message", []), (None, ["no number"])):
+        packed, descriptors = dlbridge._core.pack_shared(shared._tensors, "read", b"")
+        with pytest.raises((TypeError, ConversionRefused)):
+            dlbridge._core.unpack_shared(message or packed, [*more, *descriptors])  # type: ignore
+        for descriptor in descriptors:
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(descriptor)
+
+
 def test_messages_that_nobody_reads_leave_nothing() -> None:
     dlbridge.share(np.zeros(1))  # the first makes what all share
     dlbridge.release_pool()
