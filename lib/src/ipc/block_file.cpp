@@ -166,7 +166,7 @@ bool is_sealed(const OwnedDescriptor& file) noexcept {
 
 void seal(const OwnedDescriptor& file) {
   const int seals = kSealFutureWrite | F_SEAL_SEAL;
-  if (fcntl(file.get(), F_ADD_SEALS, seals) != 0 && !is_sealed(file)) {
+  if (!is_sealed(file) && fcntl(file.get(), F_ADD_SEALS, seals) != 0) {
     fail(errno, "cannot seal a shared block against others' writes");
   }
 }
