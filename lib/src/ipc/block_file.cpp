@@ -171,17 +171,21 @@ void seal(const OwnedDescriptor& file) {
   }
 }
 
-void lock(const OwnedDescriptor& file) {
+void lock_shared(const OwnedDescriptor& file) {
   if (flock(file.get(), LOCK_SH | LOCK_NB) != 0) {
     fail(errno, "cannot lock a shared block");
   }
+}
+
+void unlock(const OwnedDescriptor& file) noexcept {
+  (void)flock(file.get(), LOCK_UN);
 }
 
 bool is_unlocked(const OwnedDescriptor& file) noexcept {
   if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
     return false;
   }
-  (void)flock(file.get(), LOCK_UN);
+  unlock(file);
   return true;
 }
 
@@ -216,9 +220,10 @@ bool is_sealed(const OwnedDescriptor& /*file*/) noexcept {
 void seal(const OwnedDescriptor& /*file*/) {
   not_here();
 }
-void lock(const OwnedDescriptor& /*file*/) {
+void lock_shared(const OwnedDescriptor& /*file*/) {
   not_here();
 }
+void unlock(const OwnedDescriptor& /*file*/) noexcept {}
 bool is_unlocked(const OwnedDescriptor& /*file*/) noexcept {
   return false;
 }

@@ -42,9 +42,10 @@ void unmap_file(void* memory, std::size_t size) noexcept;
 [[nodiscard]] bool is_sealed(const OwnedDescriptor& file) noexcept;
 void seal(const OwnedDescriptor& file);
 
-/// Locks the description, until its last descriptor and its last mapping have ended, in whichever
-/// process.
-void lock(const OwnedDescriptor& file);
+/// Locks the description, until it is unlocked, or its last descriptor and its last mapping have
+/// ended, in whichever process.
+void lock_shared(const OwnedDescriptor& file);
+void unlock(const OwnedDescriptor& file) noexcept;
 /// Whether no other description of the file is locked.
 [[nodiscard]] bool is_unlocked(const OwnedDescriptor& file) noexcept;
 

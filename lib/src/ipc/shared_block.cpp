@@ -166,23 +166,17 @@ SharedBlock* take_kept(Registry& here, std::size_t bytes, SharedMode mode) {
   return nullptr;
 }
 
-std::shared_ptr<Hold> held(SharedBlock* block, void* lock = nullptr) {
-  auto* hold = new (std::nothrow) Hold(*block, lock);
+std::shared_ptr<Hold> held(SharedBlock* block) {
+  auto* hold = new (std::nothrow) Hold(*block);
   if (hold == nullptr) {
-    const Hold ended(*block, lock);
+    const Hold ended(*block);
     throw std::bad_alloc();
   }
   return std::shared_ptr<Hold>(hold);
 }
 
-void unlock(void* lock) noexcept {
-  if (lock != nullptr) {
-    unmap_file(lock, kPage);
-  }
-}
-
 // Makes the block known, with its first user. Both are ended where there is no memory for that.
-std::shared_ptr<Hold> enter(SharedBlock* block, void* lock = nullptr) {
+std::shared_ptr<Hold> enter(SharedBlock* block) {
   Registry& here = registry();
   try {
     const Lock locked(here.mutex);
@@ -191,10 +185,9 @@ std::shared_ptr<Hold> enter(SharedBlock* block, void* lock = nullptr) {
     block->forks = here.forks;
   } catch (...) {
     end(block);
-    unlock(lock);
     throw;
   }
-  return held(block, lock);
+  return held(block);
 }
 
 // A mapping that is there already of that file and kind.
@@ -204,11 +197,13 @@ SharedBlock* mapped_already(const BlockFile& file, SharedMode mode) {
   const Lock lock(here.mutex);
   for (SharedBlock* block : here.blocks) {
     if (block->file == file && block->writable == write && !block->made_here) {
-      if (block->users++ == 0) {
+      if (block->users == 0) {
+        lock_shared(block->descriptor);
         std::erase(here.kept, block);
         block->forks = here.forks;
         block->lent = Lent::kNothing;
       }
+      ++block->users;
       if (mode == SharedMode::kWrite) {
         block->lent = Lent::kWrites;
       }
@@ -221,7 +216,6 @@ SharedBlock* mapped_already(const BlockFile& file, SharedMode mode) {
 }  // namespace
 
 Hold::~Hold() {
-  unlock(lock_);
   Registry& here = registry();
   std::vector<SharedBlock*> gone;
   {
@@ -229,10 +223,13 @@ Hold::~Hold() {
     if (--block_.users != 0) {
       return;
     }
-    // A child that was forked meanwhile may go on using what was made here: nobody would know.
-    const bool reusable = !block_.made_here || block_.forks == here.forks;
+    // A child that was forked meanwhile may go on using it, by the same description and its lock.
+    const bool reusable = block_.forks == here.forks;
     try {
       if (reusable) {
+        if (!block_.made_here) {
+          unlock(block_.descriptor);
+        }
         here.kept.push_back(&block_);
         gone = shrink(here);
       } else {
@@ -263,23 +260,19 @@ std::shared_ptr<Hold> map_block(OwnedDescriptor locked, const BlockFile& said, S
     throw ConversionRefused("cannot take a shared block in: its size is not sealed",
                             {"whoever shrinks it would end its readers"});
   }
-  void* lock = map_file(locked, kPage, Mapping::kRead);  // it needs no descriptor from here on
-  try {
-    if (SharedBlock* known = mapped_already(said, mode)) {
-      return held(known, std::exchange(lock, nullptr));
-    }
-    auto block = std::make_unique<SharedBlock>();
-    block->file = said;
-    block->writable = write;
-    block->lent = mode == SharedMode::kWrite ? Lent::kWrites : Lent::kNothing;
-    block->descriptor = with_room([&] { return reopened(locked, write); });
-    block->memory =
-        map_file(block->descriptor, block->size(), write ? Mapping::kWrite : Mapping::kRead);
-    return enter(block.release(), std::exchange(lock, nullptr));
-  } catch (...) {
-    unlock(lock);
-    throw;
+  if (SharedBlock* known = mapped_already(said, mode)) {
+    return held(known);
   }
+  auto block = std::make_unique<SharedBlock>();
+  block->file = said;
+  block->writable = write;
+  block->lent = mode == SharedMode::kWrite ? Lent::kWrites : Lent::kNothing;
+  // A description of its own: others may have that of the message.
+  block->descriptor = with_room([&] { return reopened(locked, write); });
+  lock_shared(block->descriptor);
+  block->memory =
+      map_file(block->descriptor, block->size(), write ? Mapping::kWrite : Mapping::kRead);
+  return enter(block.release());
 }
 
 bool can_lend(SharedBlock& block, SharedMode mode) noexcept {
@@ -312,7 +305,7 @@ OwnedDescriptor locked_descriptor(SharedBlock& block, SharedMode mode) {
   } else {
     block.lent = mode == SharedMode::kWrite ? Lent::kWrites : Lent::kItself;
   }
-  lock(locked);
+  lock_shared(locked);
   return locked;
 }
 

@@ -20,7 +20,7 @@ enum class Lent : std::uint8_t { kNothing, kWrites, kItself };
 struct SharedBlock {
   std::byte* memory = nullptr;
   BlockFile file;
-  OwnedDescriptor descriptor;  // without a lock: a kept mapping would keep that too
+  OwnedDescriptor descriptor;  // of what was received locked while it has users, and no longer
   bool made_here = false;
   bool writable = false;
   std::atomic<Lent> lent{Lent::kNothing};
@@ -33,7 +33,7 @@ struct SharedBlock {
 /// A user of a block in this process.
 class Hold {
  public:
-  explicit Hold(SharedBlock& block, void* lock = nullptr) noexcept : block_(block), lock_(lock) {}
+  explicit Hold(SharedBlock& block) noexcept : block_(block) {}
   ~Hold();
   Hold(const Hold&) = delete;
   Hold& operator=(const Hold&) = delete;
@@ -42,7 +42,6 @@ class Hold {
 
  private:
   SharedBlock& block_;
-  void* lock_;  // a mapping through the description that has the sender's lock, or null
 };
 
 /// A block of at least so many bytes that nobody else uses, for tensors to be shared in that mode.

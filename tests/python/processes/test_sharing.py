@@ -625,6 +625,32 @@ def test_descriptors_of_what_is_kept_are_there_when_they_are_needed() -> None:
     )
 
 
+def test_what_a_receivers_child_inherited_is_not_used_again() -> None:
+    run_child(
+        dedent("""
+        import os, socket
+        import numpy as np, dlbridge
+        here, there = socket.socketpair()
+        go, went = os.pipe()
+        receiver = os.fork()
+        if receiver == 0:
+            x = dlbridge.recv(there)
+            child = os.fork()
+            if child == 0:
+                os.read(go, 1)
+                os._exit(0 if x.tolist() == list(range(1000)) else 1)
+            del x
+            there.send(b"x")
+            os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        dlbridge.send(here, np.arange(1000))
+        here.recv(1)
+        later = [dlbridge.share(np.zeros(1000)) for _ in range(3)]
+        os.write(went, b"x")
+        assert os.waitstatus_to_exitcode(os.waitpid(receiver, 0)[1]) == 0
+        """)
+    )
+
+
 def test_what_is_kept_has_a_limit() -> None:
     kept = dedent("""
         import os, sys
