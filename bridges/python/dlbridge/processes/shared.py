@@ -42,14 +42,16 @@ class Shared:
         mode: Mode,
         note: bytes | None = None,
     ) -> Shared:
-        from dlbridge.processes.notes import written  # here: most programs share nothing
+        if note is None:
+            from dlbridge.processes.notes import written  # here: most programs share nothing
 
+            # Now, so that what cannot be sent is an error of the call that was given it.
+            note = written((tree, libraries), tensors)
         made = object.__new__(cls)
         made._tree = tree
         made._tensors = tensors
         made._libraries = libraries
-        # Written now, so that what cannot be sent is an error of the call that was given it.
-        made._note = note or written((tree, libraries), tensors)
+        made._note = note
         made.mode = mode
         return made
 
