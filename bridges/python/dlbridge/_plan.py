@@ -61,9 +61,9 @@ class Plan(NamedTuple):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from dlbridge._notebook import page_of
 
-        return f"<pre>{escape(str(self))}</pre>"
+        return page_of(self)
 
     def __repr__(self) -> str:
         outcome = "refused" if self.refused else "view" if self.view else "copy"

@@ -100,6 +100,15 @@ def test_its_text_says_what_it_is() -> None:
     assert "2, 3" in text and "float32" in text
 
 
+def test_it_shows_itself_in_a_notebook() -> None:
+    x = dlbridge.from_dlpack(np.zeros((2, 3), "f4").T)
+    assert x._repr_html_() == (
+        "<pre>dlbridge.ManagedTensor float32 (3, 2) on cpu: writable, 24 bytes\n"
+        "  strides: (1, 3)</pre>"
+    )
+    assert "cpu: read-only" in dlbridge.from_dlpack(b"abc")._repr_html_()
+
+
 def test_it_may_be_exported_many_times_and_is_released_once() -> None:
     tensor, token = managed()
     arrays = [np.from_dlpack(tensor) for _ in range(3)]

@@ -19,6 +19,7 @@ namespace {
 
 PackageAttribute device_type("dlbridge._types", "Device");
 PackageAttribute dtype_type("dlbridge._types", "DType");
+PackageAttribute managed_tensor_page("dlbridge._notebook", "managed_tensor_page");
 PackageAttribute reduce_managed("dlbridge.processes.pickling", "reduce_managed");
 
 // Memory of objects that died, for the next ones: the base of an array is made and dropped with
@@ -216,6 +217,10 @@ PyObject* to_bytes(PyObject* self, PyObject* /*unused*/) {
   });
 }
 
+PyObject* show_in_notebook(PyObject* self, PyObject* /*unused*/) {
+  return guarded([&] { return PyObject_CallOneArg(managed_tensor_page.get(), self); });
+}
+
 PyObject* reduce(PyObject* self, PyObject* protocol) {
   return guarded(
       [&] { return PyObject_CallFunctionObjArgs(reduce_managed.get(), self, protocol, nullptr); });
@@ -243,6 +248,8 @@ PyMethodDef methods[] = {
      METH_FASTCALL | METH_KEYWORDS,
      "__array__(dtype=None, *, copy=None)\n--\n\nThe tensor as to_numpy() gives it."},
     {"__bytes__", to_bytes, METH_NOARGS, "__bytes__()\n--\n\nThe elements in C order."},
+    {"_repr_html_", show_in_notebook, METH_NOARGS,
+     "_repr_html_()\n--\n\nWhat a notebook shows: a line, and the strides."},
     {"__reduce_ex__", reduce, METH_O,
      "__reduce_ex__(protocol, /)\n--\n\nFrom protocol 5 on the memory is a buffer out of band."},
     {nullptr, nullptr, 0, nullptr}};
