@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "devices/devices.hpp"
+
 namespace dlbridge::python {
 namespace {
 
@@ -211,7 +213,7 @@ Ref stats(PyObject* road) {
   const auto alive = static_cast<std::uint64_t>(live_managed_tensors());
   return named_tuple(stats_type, count_of(all.views + all.copies), count_of(all.views),
                      count_of(all.copies), count_of(refusals), count_of(all.bytes_copied),
-                     std::move(by_target), count_of(alive), Ref::borrow(road));
+                     std::move(by_target), count_of(alive), Ref::borrow(road), runtimes_in_words());
 }
 
 }  // namespace dlbridge::python

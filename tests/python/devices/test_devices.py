@@ -82,6 +82,12 @@ def without_runtime() -> None:
     dlbridge._core.register_device_runtime(TYPE, None)
 
 
+def test_stats_tell_the_runtimes() -> None:
+    assert dlbridge.stats().runtimes["ext_dev"] == "2 devices"
+    without_runtime()
+    assert "ext_dev" not in dlbridge.stats().runtimes
+
+
 def test_without_a_runtime_the_producer_is_asked() -> None:
     without_runtime()
     x = CopiesToHost(VALUES)

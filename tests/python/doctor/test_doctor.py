@@ -99,6 +99,7 @@ def test_every_finding_says_what_to_do() -> None:
         _advice.findings(
             {
                 "torch_road": "portable: there is no companion for torch 9",
+                "runtimes": {"cuda": "there is no NVIDIA driver here", "ext_dev": "2 devices"},
                 "libraries": [
                     {"name": "a", "version": "1", "fault": "hung for 180 s", "rules": []},
                     {"name": "b", "version": "2", "fault": None, "rules": [rule]},
@@ -112,19 +113,25 @@ def test_every_finding_says_what_to_do() -> None:
             }
         )
     )
-    assert [where for where, _, _ in found] == ["a to b", "torch", "a 1", *3 * ["a to b"], "b 2"]
+    assert [where for where, _, _ in found] == [
+        *("a to b", "torch", "cuda", "a 1"),
+        *3 * ["a to b"],
+        "b 2",
+    ]
     advice = [advice for _, _, advice in found]
     for said, words in zip(
         advice,
-        ("report", "companion", "without dlbridge", "x.to_dense()", "another", "share", "b's"),
+        ("report", "companion", "nvcc", "without dlbridge", "x.to", "another", "share", "b's"),
         strict=True,
     ):
         assert words in said
 
 
-def test_the_settings_and_the_road_are_told(report: Any) -> None:
+def test_the_settings_the_runtimes_and_the_road_are_told(report: Any) -> None:
     assert any(name.startswith("torch_") for name in report["companions"])
-    assert "the road to torch is linked; A=1" in _pages.title(report | {"settings": {"A": "1"}})
+    assert report["runtimes"]["cuda"]  # that of the package: its devices, or why it has none
+    told = _pages.title(report | {"settings": {"A": "1"}, "runtimes": {"cuda": "1 device"}})
+    assert "cuda: 1 device; the road to torch is linked; A=1" in told
 
 
 def test_how_far_it_is_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,10 @@ _ROAD = (
     "answers are the same, crossings slower: install a wheel of dlbridge with a companion for this "
     "torch, or build one by pip install --no-build-isolation . in dlbridge's sources"
 )
+_NO_RUNTIME = (
+    "none where there is no such device; otherwise mend that, or build dlbridge where nvcc is: "
+    "until then its memory goes to the host by its own library, where that copies"
+)
 
 
 def findings(report: dict[str, Any]) -> Iterator[Finding]:
@@ -22,6 +26,9 @@ def findings(report: dict[str, Any]) -> Iterator[Finding]:
     road = report["torch_road"]
     if road and road != "linked":
         yield "torch", f"the road to it is {road}", _ROAD
+    for device, said in report["runtimes"].items():
+        if not said[0].isdigit():
+            yield device, f"no runtime: {said}", _NO_RUNTIME
     for row in report["libraries"]:
         if row["fault"] is not None:
             advice = "import it without dlbridge: if that works, " + _REPORT

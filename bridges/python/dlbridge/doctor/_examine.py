@@ -113,6 +113,7 @@ def examine(names: list[str] | None, say: Say) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}",
         "torch_road": _torch_road() if "torch" in found else "",
         "companions": _companions(),
+        "runtimes": _runtimes(),
         "settings": {k: v for k, v in os.environ.items() if k.startswith("DLBRIDGE_")},
         "libraries": [],
         "crossings": [],
@@ -129,11 +130,23 @@ def examine(names: list[str] | None, say: Say) -> dict[str, Any]:
     return report
 
 
+def _told(code: str) -> str:
+    """What a child process prints that runs this; nothing where it fails."""
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    return child.stdout.strip() if child.returncode == 0 else ""
+
+
 def _torch_road() -> str:
     """The road that tensors of the torch here take, and why if it is the slower one."""
     ask = "import torch, dlbridge as d; d.to_numpy(torch.zeros(1)); print(d.stats().torch_road)"
-    child = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
-    return child.stdout.strip() or "none: torch cannot be imported"
+    return _told(ask) or "none: torch cannot be imported"
+
+
+def _runtimes() -> dict[str, str]:
+    """What reaches the devices that the package has a runtime for, or why nothing does."""
+    ask = "import json, dlbridge as d; d.pinned_empty(1); print(json.dumps(d.stats().runtimes))"
+    found: dict[str, str] = json.loads(_told(ask) or '{"cuda": "its runtime ends the process"}')
+    return found
 
 
 def _companions() -> list[str]:

@@ -87,6 +87,7 @@ def title(report: Row) -> str:
         f"dlbridge {report['dlbridge']}, Python {report['python']}, NumPy {report['numpy']}, "
         f"{report['machine']}",
         f"companions: {', '.join(report['companions']) or 'none'}",
+        *(f"{device}: {said}" for device, said in report["runtimes"].items()),
     ]
     if report["torch_road"]:
         parts.append(f"the road to torch is {report['torch_road']}")

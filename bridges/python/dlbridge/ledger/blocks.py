@@ -128,6 +128,8 @@ class Stats(NamedTuple):
     by_target: dict[str, Tally]
     alive: int  # managed tensors: each is a view that somebody holds, or a copy
     torch_road: str  # "linked", "portable" with the reason, or "" before a tensor of torch came by
+    # By type of device, once one was met: how many its runtime reaches, or why there is no runtime.
+    runtimes: dict[str, str]
 
 
 def stats() -> Stats:

@@ -243,6 +243,23 @@ Ref release_pinned() {
   return Ref::borrow(Py_None);
 }
 
+Ref runtimes_in_words() {
+  Ref words = checked(PyDict_New());
+  for (std::int32_t type = 0; type < 32; ++type) {
+    DeviceRuntime* runtime = device_runtime(type);
+    std::string said(runtime_absence(type));
+    if (runtime != nullptr) {
+      const int count = runtime->device_count();
+      said = std::to_string(count) + (count == 1 ? " device" : " devices");
+    }
+    if (!said.empty() && !Device(type, 0).host_accessible()) {
+      const Ref text = checked(PyUnicode_FromString(said.c_str()));
+      checked(PyDict_SetItemString(words.get(), device_type_name(type).c_str(), text.get()));
+    }
+  }
+  return words;
+}
+
 Ref new_pinned(ArgumentTuple arguments) {
   PyObject* dtype = nullptr;
   PyObject* shape = nullptr;

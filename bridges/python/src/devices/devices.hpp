@@ -47,4 +47,8 @@ Ref register_device_runtime(ArgumentTuple arguments);
 Ref release_pinned();
 Ref new_pinned(ArgumentTuple arguments);
 
+/// By name of a device type that was asked for: how many devices its runtime reaches, or why there
+/// is none.
+Ref runtimes_in_words();
+
 }  // namespace dlbridge::python
