@@ -61,10 +61,10 @@ endef
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-# Without the tests, which are most of a build.
+# Without the tests, which are most of a build, and without the runtime for CUDA, which it does not use.
 demo: build/build.ninja ## Train on handwritten digits across NumPy, SciPy and torch; leaves a picture
 	@ready=$$(date +%s)
-	$(PY) cmake/progress.py cmake --build build -j $(JOBS) --target dlbridge_package
+	$(PY) cmake/progress.py cmake --build build -j $(JOBS) --target dlbridge_python dlbridge_torch_companions
 	built=$$(date +%s)
 	PYTHONPATH=build/python $(PY) examples/digits.py
 	echo "time:     $$((ready - $(STARTED))) s to set up, $$((built - ready)) s to build"

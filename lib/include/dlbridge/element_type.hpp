@@ -1,6 +1,5 @@
 #pragma once
 
-#include <complex>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -26,6 +25,15 @@ struct ElementOf {
   static constexpr DType kDType{kCode, kBits};
 };
 
+/// std::complex of float and double, and what is like it. Told by what it has, since its header
+/// takes as long to compile as half of dlbridge's.
+template <typename T>
+concept ComplexNumber = requires(const T& number) {
+  number.imag();
+  requires std::same_as<typename T::value_type, float> ||
+      std::same_as<typename T::value_type, double>;
+};
+
 template <std::integral T>
 struct ElementType<T> : ElementOf<std::is_signed_v<T> ? kDLInt : kDLUInt, 8 * sizeof(T)> {};
 template <>
@@ -42,10 +50,8 @@ struct ElementType<double> : ElementOf<kDLFloat, 64> {};
 template <>
 struct ElementType<_Float16> : ElementOf<kDLFloat, 16> {};
 #endif
-template <typename T>
-requires std::same_as<T, float> || std::same_as<T, double>
-struct ElementType<std::complex<T>> : ElementOf<kDLComplex, 16 * sizeof(T)> {
-};
+template <ComplexNumber T>
+struct ElementType<T> : ElementOf<kDLComplex, 16 * sizeof(typename T::value_type)> {};
 
 /// A C++ type that elements can be read as.
 template <typename T>

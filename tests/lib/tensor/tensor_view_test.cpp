@@ -52,6 +52,7 @@ static_assert(dtype_of<const float>() == DType(kDLFloat, 32));
 static_assert(dtype_of<double>() == DType(kDLFloat, 64));
 static_assert(dtype_of<std::complex<float>>() == DType(kDLComplex, 64));
 static_assert(dtype_of<std::complex<double>>() == DType(kDLComplex, 128));
+static_assert(!Element<std::complex<long double>> && !Element<std::vector<float>>);
 
 class View : public ::testing::Test {
  protected:
