@@ -73,7 +73,8 @@ struct Writer {
              " device here" + absence(type);
     }
     const bool nobody = to_host ? !source.traits.copies_to_host
-                                : !target.copies_to_device && target.own_device == 0;
+                                : plan.device.host_accessible() ||
+                                      (!target.copies_to_device && target.own_device == 0);
     if (!nobody || !(to_host || here.host_accessible())) {
       return {};
     }

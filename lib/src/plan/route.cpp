@@ -55,6 +55,9 @@ std::optional<Who> mover(const Source& source, const Capabilities& target, Devic
   if (to_host) {
     return source.traits.copies_to_host ? std::optional(Who::kProducer) : std::nullopt;
   }
+  if (there.host_accessible()) {
+    return std::nullopt;  // pinned or managed memory is no device that a library moves to
+  }
   const bool takes_home = target.own_device != 0 && here.host_accessible();
   const bool moves = target.copies_to_device || takes_home;
   return moves ? std::optional(Who::kConsumer) : std::nullopt;

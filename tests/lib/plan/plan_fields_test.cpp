@@ -476,6 +476,18 @@ TEST(Request, a_device_that_nobody_can_reach_is_refused_under_every_preset) {
   }
 }
 
+TEST(Request, no_library_moves_to_memory_of_the_host_that_a_device_reads) {
+  for (const int type : {kDLCUDAHost, kDLROCMHost, kDLCUDAManaged}) {
+    for (const int from : {kDLCPU, kDLCUDA}) {
+      Spec spec;
+      spec.device = Device(from, 0);
+      const Request there = on_device(Device(type, 0));
+      EXPECT_EQ(plan_of(spec, kTorchLike, Policy::host(), there).refused,
+                Conditions{Condition::kNoWayToDevice});
+    }
+  }
+}
+
 TEST(Request, pinned_and_managed_memory_is_on_the_host_already) {
   for (const int type : {kDLCUDAHost, kDLROCMHost, kDLCUDAManaged}) {
     Spec spec;

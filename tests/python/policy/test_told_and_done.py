@@ -150,6 +150,15 @@ def test_it_does_what_it_says(road: str, library: str, tmp_path: Path) -> None:
     assert found == {}
 
 
+@pytest.mark.parametrize("device", ["cuda_host", "cuda_managed", "rocm_host"])
+@pytest.mark.parametrize("x", [np.ones(2), torch.ones(2)])
+def test_memory_that_torch_does_not_name_is_not_asked_of_it(road: str, x: Any, device: str) -> None:
+    plan = dlbridge.explain(x, "torch", device=device)
+    assert plan.refused and f"no runtime for {device} devices" in plan.reasons[0]
+    with pytest.raises(dlbridge.ConversionRefused, match="moves nothing there"):
+        dlbridge.to_torch(x, device=device)
+
+
 def test_a_layout_without_strides_is_asked_for_none(road: str) -> None:
     for make in (torch.Tensor.to_sparse, torch.Tensor.to_sparse_csr, torch.Tensor.to_mkldnn):
         x = make(torch.ones(2, 3))
