@@ -33,6 +33,15 @@ constexpr std::array<std::pair<char, const char*>, 8> kFixesByKind = {{
     {'O', "x.astype(\"float64\") (if its items are numbers)"},
 }};
 
+// The same of the types of others than NumPy, such as ml_dtypes' int4: the first that holds all
+// that they hold.
+constexpr std::array<std::pair<int, const char*>, 4> kFixesByHolder = {{
+    {NPY_UINT8, "x.astype(\"uint8\")"},
+    {NPY_INT8, "x.astype(\"int8\")"},
+    {NPY_FLOAT32, "x.astype(\"float32\")"},
+    {NPY_COMPLEX64, "x.astype(\"complex64\")"},
+}};
+
 }  // namespace
 
 void describe_inexpressible(PyObject* object, Source& source) {
@@ -52,6 +61,13 @@ void describe_inexpressible(PyObject* object, Source& source) {
   }
   for (const auto& [kind, fix] : kFixesByKind) {
     if (descriptor->kind == kind) {
+      source.fix = fix;
+      return;
+    }
+  }
+  for (const auto& [holder, fix] : kFixesByHolder) {
+    if (descriptor->type_num >= NPY_USERDEF &&
+        PyArray_CanCastSafely(descriptor->type_num, holder) != 0) {
       source.fix = fix;
       return;
     }

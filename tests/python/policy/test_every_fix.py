@@ -152,8 +152,6 @@ WITHOUT_FIX = {
     },
     "torch bits8": "DLPack has no such type",
     "numpy void": "DLPack has no such type",
-    "numpy ml_dtypes int4": "padded to whole bytes",
-    "numpy ml_dtypes uint4": "padded to whole bytes",
 }
 
 
