@@ -212,6 +212,8 @@ def _memory(buffer: Buffer, parts: _Parts) -> _Array:
 
 def _array(buffer: Buffer, parts: _Parts, dtype: Any = None) -> _Array:
     kind, shape, strides, first = parts
+    if buffer is None:  # for which NumPy would make memory with whatever is in it
+        raise TypeError("None is in the place of a buffer that was sent beside the pickle")
     made: _Array
     if strides is None:
         made = np.frombuffer(buffer, kind).reshape(shape)
