@@ -72,6 +72,4 @@ def pinned_empty(
     if any(size < 0 for size in sizes):
         raise ValueError(f"pinned_empty() needs sizes of 0 or more, not {sizes}")
     pinned = _core.pinned(dtype, sizes, _core.device_type(device))
-    if pinned is None:
-        return np.empty(sizes, np.dtype(dtype))
-    return _core.to_numpy(pinned)
+    return _core.to_numpy(pinned, policy="host")  # a block's policy might copy it elsewhere

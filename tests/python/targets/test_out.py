@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -121,6 +122,9 @@ def test_pinned_memory_is_ordinary_where_nothing_pins() -> None:
     array = dlbridge.pinned_empty((2, 3), "i4")
     assert array.shape == (2, 3) and array.dtype == np.int32 and array.flags.writeable
     assert dlbridge.pinned_empty(5).shape == (5,)
+    assert dlbridge.pinned_empty(5, torch.bfloat16).dtype == ml_dtypes.bfloat16
+    with dlbridge.no_copies(), dlbridge.policy("snapshot"):
+        assert dlbridge.pinned_empty(5).shape == (5,)
     with pytest.raises(ValueError, match="sizes of 0 or more"):
         dlbridge.pinned_empty(-1)
     with pytest.raises(ValueError, match="device"):

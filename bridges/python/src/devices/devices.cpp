@@ -266,9 +266,10 @@ Ref new_pinned(ArgumentTuple arguments) {
   int device_type = kDLCUDA;
   arguments.read("OO!i:pinned", &dtype, &PyTuple_Type, &shape, &device_type);
   const std::vector<std::int64_t> sizes = sizes_in(shape);
+  const DType type = dtype_argument(dtype);
   DeviceRuntime* runtime = runtime_for(device_type);
-  return runtime == nullptr ? Ref::borrow(Py_None)
-                            : wrap(allocate_pinned(*runtime, dtype_argument(dtype), sizes));
+  return wrap(runtime == nullptr ? ManagedTensor::allocate(type, sizes)
+                                 : allocate_pinned(*runtime, type, sizes));
 }
 
 }  // namespace dlbridge::python
