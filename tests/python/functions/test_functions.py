@@ -185,6 +185,13 @@ def test_a_function_that_gives_its_answer_later_has_no_gradient() -> None:
         dlbridge.torch_function(each).with_gradient(np.ones(2))
 
 
+@pytest.mark.parametrize("nothing", [(), [], None])
+def test_a_function_that_gives_nothing_is_told_so(nothing: Any) -> None:
+    silent = dlbridge.numpy_function(lambda x: nothing)
+    with pytest.raises(TypeError, match="gives an array, or a tuple of them"):
+        silent(torch.ones(2))
+
+
 def test_arguments_that_autograd_cannot_follow_are_refused() -> None:
     with pytest.raises(TypeError, match="argument of its own"):
         sine([torch.ones(2, requires_grad=True)])

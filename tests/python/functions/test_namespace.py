@@ -154,6 +154,32 @@ def test_an_array_that_occurs_twice_crosses_once() -> None:
     assert len(log) == 1
 
 
+@pytest.mark.parametrize("decorate", [dlbridge.accepts("numpy"), dlbridge.numpy_function])
+def test_a_static_method_is_one_below_it_too(decorate: Any) -> None:
+    class Model:
+        @decorate
+        @staticmethod
+        def double(x: Any) -> Any:
+            return x * 2
+
+    for owner in (Model, Model()):
+        assert owner.double(torch.ones(2)).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "decorate", [dlbridge.accepts("numpy"), dlbridge.numpy_function, dlbridge.torch_function]
+)
+def test_what_is_no_function_is_told_so_at_once(decorate: Any) -> None:
+    for wrong in (3, classmethod(np.sin)):
+        with pytest.raises(TypeError, match="a function, not"):
+            decorate(wrong)
+
+
+def test_accepts_without_a_target_says_how_it_goes() -> None:
+    with pytest.raises(TypeError, match=r'@dlbridge.accepts\("numpy"\)'):
+        dlbridge.accepts(np.sin)  # type: ignore[arg-type]
+
+
 def test_accepts_keeps_name_and_words() -> None:
     assert blur.__name__ == "blur"
     other = dlbridge.accepts("torch", policy="strict")(lambda x: x + 1)

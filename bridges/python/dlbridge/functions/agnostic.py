@@ -81,6 +81,11 @@ def _dtype_in(name: str, answer: Any) -> Any:
 def accepts(
     target: str | ModuleType, /, *, policy: Policy | str | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    if not isinstance(target, str | ModuleType):
+        raise TypeError(
+            f"accepts() takes a library's name or its module, not {type(target).__name__}: "
+            '@dlbridge.accepts("numpy")'
+        )
     return functools.partial(_Accepting, target, policy)
 
 

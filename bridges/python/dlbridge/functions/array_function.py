@@ -107,7 +107,7 @@ class ArrayFunction(Wrapped):
     def run(self, inputs: tuple[Any, ...]) -> tuple[_Array, ...]:
         """The outputs on arrays. A tuple of one is one output."""
         found = self._called(self.function, inputs)
-        several = found if isinstance(found, (tuple, list)) else (found,)
+        several = found if isinstance(found, (tuple, list)) and found else (found,)
         return tuple(_output(self, each, inputs) for each in several)
 
     def run_gradient(

@@ -25,6 +25,8 @@ class Wrapped:
     __wrapped__: Callable[..., Any]
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        if not callable(function):  # as no classmethod is: that goes above
+            raise TypeError(f"expected a function, not {type(function).__name__}")
         self.__name__ = self.__qualname__ = type(function).__name__  # functools.partial has none
         functools.update_wrapper(cast(Callable[..., Any], self), function)
         self._remade: Callable[[], Any] | None = None
@@ -61,7 +63,9 @@ class Wrapped:
         return self
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
-        return self if instance is None else types.MethodType(self, instance)  # type: ignore[arg-type]
+        if instance is None or isinstance(self.__wrapped__, staticmethod):
+            return self
+        return types.MethodType(self, instance)  # type: ignore[arg-type]
 
 
 def _by_name(function: Wrapped) -> Any:
