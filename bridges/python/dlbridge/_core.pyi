@@ -83,6 +83,20 @@ def to_numpy(
     stream: Any = None,
     async_: Literal[True],
 ) -> PendingArray: ...
+@overload
+def to_numpy(
+    x: Any,
+    /,
+    *,
+    policy: _Policy = None,
+    dtype: Any = None,
+    copy: bool | None = None,
+    order: Literal["C"] | None = None,
+    writable: bool | None = None,
+    out: np.ndarray[Any, Any] | None = None,
+    stream: Any = None,
+    async_: bool,
+) -> np.ndarray[Any, Any] | PendingArray: ...
 def to_torch(
     x: Any,
     /,
