@@ -92,9 +92,10 @@ TensorLine line_of(const ManagedTensor& tensor, Blocks& blocks) {
   if (element_count(tensor.tensor()) != 0) {
     detail::SharedBlock* block = detail::block_of(tensor.tensor());
     if (block == nullptr) {
-      throw ConversionRefused("cannot send a tensor that lies in no shared block",
-                              {"other processes cannot map its memory"},
-                              "SharedArena::allocate() for the memory");
+      throw ConversionRefused(
+          "cannot send a tensor that lies in no shared block (other processes "
+          "cannot map its memory); use SharedArena::allocate() for the memory",
+          {"other processes cannot map its memory"}, "SharedArena::allocate() for the memory");
     }
     line.block = blocks.place_of(*block);
     line.offset =
@@ -176,10 +177,13 @@ Message pack(std::span<const ManagedTensor> tensors, SharedMode mode,
     lines.add(tensor.strides().data(), tensor.strides().size());
   }
   if (used.blocks.size() > detail::kMostBlocks) {
-    throw ConversionRefused(
-        "cannot send tensors that lie in " + std::to_string(used.blocks.size()) + " blocks",
-        {"a message carries at most " + std::to_string(detail::kMostBlocks) + " descriptors"},
-        "policy=\"snapshot\" to copy them into one block");
+    const std::string why =
+        "a message carries at most " + std::to_string(detail::kMostBlocks) + " descriptors";
+    const std::string fix = "policy=\"snapshot\" to copy them into one block";
+    throw ConversionRefused("cannot send tensors that lie in " +
+                                std::to_string(used.blocks.size()) + " blocks (" + why + "); use " +
+                                fix,
+                            {why}, fix);
   }
   MessageHead head{};
   head.magic = detail::kMagic;

@@ -295,9 +295,11 @@ OwnedDescriptor locked_descriptor(SharedBlock& block, SharedMode mode) {
   OwnedDescriptor locked = with_room([&] { return reopened(block.descriptor, !read); });
   const Lock one_at_a_time(registry().mutex);
   if (!can_lend(block, mode)) {
-    throw ConversionRefused(
+    const std::string met =
         read ? "cannot share memory for reading that others may still write to"
-             : "cannot share memory for writing that was shared for reading, or given away",
+             : "cannot share memory for writing that was shared for reading, or given away";
+    throw ConversionRefused(
+        met + " (whoever has it now was promised something else); use a copy of it",
         {"whoever has it now was promised something else"}, "a copy of it");
   }
   if (read) {

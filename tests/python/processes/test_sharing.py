@@ -503,6 +503,20 @@ def test_a_block_that_was_sent_is_used_again_for_what_will_be_read() -> None:
     assert len(places) == 1
 
 
+def test_what_send_refuses_is_sent_as_its_fix_says(pair: Any) -> None:
+    """Of more blocks than a message carries; and of what a policy does not copy."""
+    scattered = [dlbridge.to_numpy(dlbridge.shared_empty(1, "u1")) for _ in range(254)]
+    for wanted, sent, policy in (("snapshot", scattered, None), ("host", np.ones(2), "strict")):
+        with pytest.raises(ConversionRefused) as refused:
+            dlbridge.send(pair[0], sent, policy=policy)
+        assert f'use policy="{wanted}" to copy' in str(refused.value)
+        assert refused.value.reasons[0] in str(refused.value)
+        dlbridge.send(pair[0], sent, policy=wanted)
+        assert len(dlbridge.recv(pair[1])) == len(sent)
+    with pytest.raises(ValueError, match=r"give it to share\(\)"):
+        dlbridge.send(pair[0], dlbridge.share(np.ones(2)), policy="host")
+
+
 def test_a_policy_of_a_block_does_not_lose_a_message(pair: Any) -> None:
     dlbridge.send(pair[0], torch.ones(2))
     with dlbridge.policy("strict"):

@@ -60,15 +60,17 @@ def shared_empty(
     return _known_to_children(Shared._of(made, [made], [None], mode or "read"))
 
 
-def send(sock: socket.socket, obj: Any) -> None:
+def send(sock: socket.socket, obj: Any, *, policy: Policy | str | None = None) -> None:
     """Sends a tree of arrays, or a ``Shared``, to whoever reads the other end with ``recv``.
 
     ``sock`` is a connected AF_UNIX socket of the type SOCK_STREAM, used by one thread at a time.
-    What is not shared already is copied once, into a block. The tree's own classes have to be known
-    to the receiver.
+    What is not shared already is copied once, into a block, as ``share`` does under ``policy``. The
+    tree's own classes have to be known to the receiver.
     """
     number, patience = _number_and_patience(sock)
-    shared = obj if isinstance(obj, Shared) else share(obj)
+    if isinstance(obj, Shared) and policy is not None:
+        raise ValueError("a Shared was shared under a policy already; give it to share() instead")
+    shared = obj if isinstance(obj, Shared) else share(obj, policy=policy)
     tensors, tree = shared._tensors, shared.tree
     note = (SHARED if obj is shared else TREE) + shared._note
     shared._give_away()
