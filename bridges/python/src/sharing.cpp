@@ -92,10 +92,9 @@ auto without_gil(Call&& call) {
 // shared_target(mode, bytes): where share() crosses to.
 Ref shared_target(ArgumentTuple arguments) {
   PyObject* mode = nullptr;
-  Py_ssize_t bytes = 0;
-  arguments.read("On", &mode, &bytes);
-  return target_capsule(
-      std::make_unique<SharedTarget>(mode_named(mode), static_cast<std::size_t>(bytes)));
+  PyObject* bytes = nullptr;
+  arguments.read("OO", &mode, &bytes);
+  return target_capsule(std::make_unique<SharedTarget>(mode_named(mode), size_of(bytes)));
 }
 
 // shared_bytes(x, mode, policy): how much of a tree, or of a tensor, will be copied into its block.

@@ -83,7 +83,7 @@ std::string tensor_fault(const DLTensor& tensor) {
   if (__builtin_sub_overflow(highest, lowest, &span) || __builtin_add_overflow(span, 1, &span) ||
       __builtin_mul_overflow(span, element_bits, &bits) ||
       __builtin_mul_overflow(count, element_bits, &bits)) {
-    return "its size in bytes overflows 64 bits";
+    return "its size in bits overflows 64 bits";
   }
   if (tensor.data == nullptr) {
     return "its data is NULL though it has " + std::to_string(count) +

@@ -49,7 +49,7 @@ TEST(ManagedTensor, allocates_nothing_that_is_malformed) {
         (void)ManagedTensor::allocate({kDLFloat, 32}, huge);
       },
       ThrowsMessage<MalformedTensor>(
-          StrEq("cannot take this DLPack tensor in: its size in bytes overflows 64 bits")));
+          StrEq("cannot take this DLPack tensor in: its size in bits overflows 64 bits")));
   const std::vector<std::int64_t> many(65, 1);
   EXPECT_THROW((void)ManagedTensor::allocate({kDLFloat, 32}, many), MalformedTensor);
   const std::vector<std::int64_t> fine{1};

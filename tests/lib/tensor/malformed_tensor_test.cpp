@@ -100,21 +100,21 @@ std::vector<Fault> faults() {
          t.strides[0] = kLeast;
          t.strides[1] = kMost;
        },
-       "its size in bytes overflows 64 bits"},
+       "its size in bits overflows 64 bits"},
       {"bytes_overflow",
        [](DLTensor& t) {
          t.shape[0] = kHuge;
          t.shape[1] = 1;
          t.strides[0] = t.strides[1] = 1;
        },
-       "its size in bytes overflows 64 bits"},
+       "its size in bits overflows 64 bits"},
       {"bytes_of_a_broadcast_overflow",
        [](DLTensor& t) {
          t.shape[0] = kHuge;
          t.shape[1] = 1;
          t.strides[0] = t.strides[1] = 0;
        },
-       "its size in bytes overflows 64 bits"},
+       "its size in bits overflows 64 bits"},
       {"byte_offset_leaves_the_address_space",
        [](DLTensor& t) { t.byte_offset = std::numeric_limits<std::uint64_t>::max(); },
        "its byte offset of 18446744073709551615 leaves the address space"},

@@ -503,6 +503,14 @@ def test_a_block_that_was_sent_is_used_again_for_what_will_be_read() -> None:
     assert len(places) == 1
 
 
+def test_what_no_memory_could_hold_is_refused_as_anywhere() -> None:
+    """Small memory that is shown often: what a block would take is more than 63 bits count."""
+    vast = torch.zeros(1).expand(1 << 41, 1 << 21)
+    for x in (vast, [vast, vast]):
+        with pytest.raises(ConversionRefused, match="overflows 64 bits"):
+            dlbridge.share(x)
+
+
 def test_what_send_refuses_is_sent_as_its_fix_says(pair: Any) -> None:
     """Of more blocks than a message carries; and of what a policy does not copy."""
     scattered = [dlbridge.to_numpy(dlbridge.shared_empty(1, "u1")) for _ in range(254)]
