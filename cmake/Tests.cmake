@@ -73,12 +73,34 @@ dlbridge_test_program(lib LINK dlbridge)
 set_source_files_properties("${PROJECT_SOURCE_DIR}/tests/lib/copy/copy_test.cpp"
   PROPERTIES COMPILE_OPTIONS "$<$<CXX_COMPILER_ID:GNU,Clang>:-O1>")
 # Memory that ends: what our own code asks of these is asked of tests/lib/memory/failing_memory.cpp.
-target_link_options(dlbridge_lib_tests PRIVATE LINKER:--wrap=malloc,--wrap=aligned_alloc,--wrap=mmap)
 # CUDA's own mdspan, for compilers whose library has none.
 if(TARGET dlbridge_cuda)
   list(TRANSFORM CUDAToolkit_INCLUDE_DIRS APPEND "/cccl" OUTPUT_VARIABLE cccl)
   set_source_files_properties("${PROJECT_SOURCE_DIR}/tests/lib/tensor/mdspan_test.cpp"
     PROPERTIES INCLUDE_DIRECTORIES "${CUDAToolkit_INCLUDE_DIRS};${cccl}")
+endif()
+set(memory_that_ends LINKER:--wrap=malloc,--wrap=aligned_alloc,--wrap=mmap)
+target_link_options(dlbridge_lib_tests PRIVATE ${memory_that_ends})
+# The core as any system but Linux has it: what asks for __linux__ is compiled without that word, and
+# tests/lib asks it what memory and threads are to do.
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux" AND NOT "thread" IN_LIST DLBRIDGE_SANITIZE)
+  foreach(source IN LISTS core_sources)
+    file(STRINGS "${PROJECT_SOURCE_DIR}/${source}" of_linux REGEX "__linux__")
+    if(of_linux)
+      list(APPEND sources_of_linux "${PROJECT_SOURCE_DIR}/${source}")
+    endif()
+  endforeach()
+  add_library(dlbridge_without_linux OBJECT ${sources_of_linux})
+  target_compile_options(dlbridge_without_linux PRIVATE -U__linux__)
+  target_include_directories(dlbridge_without_linux PRIVATE "${PROJECT_SOURCE_DIR}/lib/src")
+  target_link_libraries(dlbridge_without_linux PRIVATE dlbridge dlbridge_build_flags)
+  set(tests OtherSystems MemoryPool MemoryThatEnds ManagedTensor HelpersOfACopy Threads)
+  list(TRANSFORM tests APPEND ".*")
+  list(JOIN tests ":" tests)
+  dlbridge_test_program(other_systems LINK dlbridge dlbridge_without_linux
+    ENVIRONMENT "GTEST_FILTER=${tests}" DLBRIDGE_NUM_THREADS= OMP_NUM_THREADS=)
+  target_sources(dlbridge_other_systems_tests PRIVATE $<TARGET_OBJECTS:dlbridge_lib_tests>)
+  target_link_options(dlbridge_other_systems_tests PRIVATE ${memory_that_ends})
 endif()
 dlbridge_test_program(guarded LINK dlbridge)
 dlbridge_test_program(arrow LINK dlbridge_arrow)
