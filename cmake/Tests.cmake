@@ -72,13 +72,13 @@ dlbridge_test_program(lib LINK dlbridge)
 # It compares millions of elements, one by one.
 set_source_files_properties("${PROJECT_SOURCE_DIR}/tests/lib/copy/copy_test.cpp"
   PROPERTIES COMPILE_OPTIONS "$<$<CXX_COMPILER_ID:GNU,Clang>:-O1>")
-# Memory that ends: what our own code asks of these is asked of tests/lib/memory/failing_memory.cpp.
 # CUDA's own mdspan, for compilers whose library has none.
 if(TARGET dlbridge_cuda)
   list(TRANSFORM CUDAToolkit_INCLUDE_DIRS APPEND "/cccl" OUTPUT_VARIABLE cccl)
   set_source_files_properties("${PROJECT_SOURCE_DIR}/tests/lib/tensor/mdspan_test.cpp"
     PROPERTIES INCLUDE_DIRECTORIES "${CUDAToolkit_INCLUDE_DIRS};${cccl}")
 endif()
+# Memory that ends: what our own code asks of these is asked of tests/lib/memory/failing_memory.cpp.
 set(memory_that_ends LINKER:--wrap=malloc,--wrap=aligned_alloc,--wrap=mmap)
 target_link_options(dlbridge_lib_tests PRIVATE ${memory_that_ends})
 # The core as any system but Linux has it: what asks for __linux__ is compiled without that word, and

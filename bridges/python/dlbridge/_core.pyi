@@ -12,7 +12,7 @@ from dlbridge._plan import Plan
 from dlbridge._policy import Policy
 from dlbridge._registry import Library
 from dlbridge._types import Device, DType
-from dlbridge.ledger.blocks import Stats
+from dlbridge.ledger.counts import Stats
 
 _Policy: TypeAlias = Policy | str | None
 _Device: TypeAlias = str | tuple[int, int] | torch.device | None

@@ -17,8 +17,8 @@ PackageAttribute crossed("dlbridge.ledger.blocks", "crossed");
 PackageAttribute forbid("dlbridge.ledger.blocks", "forbid");
 PackageAttribute policy_of_context("dlbridge.ledger.blocks", "policy_of_context");
 PackageAttribute copies_forbidden("dlbridge.ledger.blocks", "copies_forbidden");
-PackageAttribute tally_type("dlbridge.ledger.blocks", "Tally");
-PackageAttribute stats_type("dlbridge.ledger.blocks", "Stats");
+PackageAttribute tally_type("dlbridge.ledger.counts", "Tally");
+PackageAttribute stats_type("dlbridge.ledger.counts", "Stats");
 
 thread_local Watch* current_watch = nullptr;
 

@@ -1,6 +1,4 @@
-"""The blocks that are open, and what _core asks of them; the counts since start."""
-
-# Annotations are evaluated here: those of a NamedTuple that are texts take longer to import.
+"""The blocks that are open, and what _core asks of them."""
 
 import sys
 import time
@@ -8,12 +6,15 @@ from _thread import get_ident  # importing threading takes longer
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from dlbridge import _core
 from dlbridge._errors import ConversionRefused
 from dlbridge._plan import Plan
 from dlbridge._policy import PRESETS, Policy
+
+if TYPE_CHECKING:
+    from dlbridge.ledger.counts import Stats
 
 # A crossing belongs to the line of the innermost frame outside these: the user's own.
 _LIBRARIES = frozenset({"dlbridge", "torch", "numpy", "jax", "jaxlib", "contextlib", "functools"})
@@ -111,28 +112,7 @@ def policy(default: Policy | str) -> Iterator[Policy]:
         yield chosen
 
 
-class Tally(NamedTuple):
-    views: int
-    copies: int
-    bytes_copied: int
-
-
-class Stats(NamedTuple):
-    """What crossed since dlbridge was imported, in all threads; what is ``alive`` is so now."""
-
-    crossings: int
-    views: int
-    copies: int
-    refusals: int
-    bytes_copied: int
-    by_target: dict[str, Tally]
-    alive: int  # managed tensors: each is a view that somebody holds, or a copy
-    torch_road: str  # "linked", "portable" with the reason, or "" before a tensor of torch came by
-    # By type of device, once one was met: how many its runtime reaches, or why there is no runtime.
-    runtimes: dict[str, str]
-
-
-def stats() -> Stats:
+def stats() -> "Stats":
     """The counts since start. They are always kept."""
     return _core.stats(_torch_road())
 
