@@ -29,7 +29,7 @@ struct ElementOf {
 /// takes as long to compile as half of dlbridge's.
 template <typename T>
 concept ComplexNumber = requires(const T& number) {
-  number.imag();
+  { number.imag() } -> std::same_as<typename T::value_type>;
   requires std::same_as<typename T::value_type, float> ||
       std::same_as<typename T::value_type, double>;
 };

@@ -54,6 +54,13 @@ static_assert(dtype_of<std::complex<float>>() == DType(kDLComplex, 64));
 static_assert(dtype_of<std::complex<double>>() == DType(kDLComplex, 128));
 static_assert(!Element<std::complex<long double>> && !Element<std::vector<float>>);
 
+// As Eigen's matrices are.
+struct NumbersWithParts {
+  using value_type = float;
+  [[nodiscard]] std::vector<float> imag() const;
+};
+static_assert(!Element<NumbersWithParts>);
+
 class View : public ::testing::Test {
  protected:
   Versioned producer{{2, 3}};
