@@ -32,16 +32,11 @@ struct TensorLine {
 constexpr std::uint64_t kFlags =
     DLPACK_FLAG_BITMASK_READ_ONLY | DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED;
 
-class Writer {
- public:
-  template <typename Value>
-  void add(const Value* values, std::size_t count) {
-    const auto* first = reinterpret_cast<const std::byte*>(values);
-    bytes.insert(bytes.end(), first, first + count * sizeof(Value));
-  }
-
-  std::vector<std::byte> bytes;
-};
+template <typename Value>
+void add(std::vector<std::byte>& bytes, const Value* values, std::size_t count) {
+  const auto* first = reinterpret_cast<const std::byte*>(values);
+  bytes.insert(bytes.end(), first, first + count * sizeof(Value));
+}
 
 [[noreturn]] void refuse_message(const std::string& fault) {
   throw ConversionRefused("cannot take a message in: " + fault, {fault});
@@ -69,19 +64,7 @@ class Reader {
 };
 
 // The blocks of a message that is being packed, in the order of its descriptors.
-class Blocks {
- public:
-  std::uint32_t place_of(detail::SharedBlock& block) {
-    const auto found = std::find(blocks.begin(), blocks.end(), &block);
-    if (found == blocks.end()) {
-      blocks.push_back(&block);
-      return static_cast<std::uint32_t>(blocks.size() - 1);
-    }
-    return static_cast<std::uint32_t>(found - blocks.begin());
-  }
-
-  std::vector<detail::SharedBlock*> blocks;
-};
+using Blocks = std::vector<detail::SharedBlock*>;
 
 TensorLine line_of(const ManagedTensor& tensor, Blocks& blocks) {
   TensorLine line{};
@@ -97,7 +80,11 @@ TensorLine line_of(const ManagedTensor& tensor, Blocks& blocks) {
           "cannot map its memory); use SharedArena::allocate() for the memory",
           {"other processes cannot map its memory"}, "SharedArena::allocate() for the memory");
     }
-    line.block = blocks.place_of(*block);
+    const auto place = std::find(blocks.begin(), blocks.end(), block) - blocks.begin();
+    line.block = static_cast<std::uint32_t>(place);
+    if (line.block == blocks.size()) {
+      blocks.push_back(block);
+    }
     line.offset =
         static_cast<std::uint64_t>(static_cast<const std::byte*>(tensor.data()) - block->memory);
   }
@@ -168,41 +155,37 @@ MessageHead detail::head_of(std::span<const std::byte> bytes) {
 
 Message pack(std::span<const ManagedTensor> tensors, SharedMode mode,
              std::span<const std::byte> note) {
-  Blocks used;
-  Writer lines;
+  Blocks blocks;
+  std::vector<std::byte> lines;
   for (const ManagedTensor& tensor : tensors) {
-    const TensorLine line = line_of(tensor, used);
-    lines.add(&line, 1);
-    lines.add(tensor.shape().data(), tensor.shape().size());
-    lines.add(tensor.strides().data(), tensor.strides().size());
+    const TensorLine line = line_of(tensor, blocks);
+    add(lines, &line, 1);
+    add(lines, tensor.shape().data(), tensor.shape().size());
+    add(lines, tensor.strides().data(), tensor.strides().size());
   }
-  if (used.blocks.size() > detail::kMostBlocks) {
+  if (blocks.size() > detail::kMostBlocks) {
     const std::string why =
         "a message carries at most " + std::to_string(detail::kMostBlocks) + " descriptors";
     const std::string fix = "policy=\"snapshot\" to copy them into one block";
-    throw ConversionRefused("cannot send tensors that lie in " +
-                                std::to_string(used.blocks.size()) + " blocks (" + why + "); use " +
-                                fix,
+    throw ConversionRefused("cannot send tensors that lie in " + std::to_string(blocks.size()) +
+                                " blocks (" + why + "); use " + fix,
                             {why}, fix);
   }
   MessageHead head{};
   head.magic = detail::kMagic;
   head.mode = static_cast<std::uint32_t>(mode);
-  head.blocks = static_cast<std::uint32_t>(used.blocks.size());
+  head.blocks = static_cast<std::uint32_t>(blocks.size());
   head.tensors = tensors.size();
-  head.bytes =
-      sizeof head + used.blocks.size() * sizeof(BlockFile) + lines.bytes.size() + note.size();
+  head.bytes = sizeof head + blocks.size() * sizeof(BlockFile) + lines.size() + note.size();
   Message message;
-  Writer all;
-  all.bytes.reserve(head.bytes);
-  all.add(&head, 1);
-  for (detail::SharedBlock* block : used.blocks) {
-    all.add(&block->file, 1);
+  message.bytes.reserve(head.bytes);
+  add(message.bytes, &head, 1);
+  for (detail::SharedBlock* block : blocks) {
+    add(message.bytes, &block->file, 1);
     message.descriptors.push_back(detail::locked_descriptor(*block, mode));
   }
-  all.add(lines.bytes.data(), lines.bytes.size());
-  all.add(note.data(), note.size());
-  message.bytes = std::move(all.bytes);
+  add(message.bytes, lines.data(), lines.size());
+  add(message.bytes, note.data(), note.size());
   return message;
 }
 
