@@ -103,7 +103,11 @@ class _Reducers:
     def __init__(self, policy: Policy, torch: Any, jax: Any) -> None:
         self._policy = policy
         self._copies = policy.copy is True
-        self.by_type: dict[type, Callable[[Any], Any]] = {np.ndarray: self._reduce_array}
+        on_the_host = policy.replace(device="refuse")
+        self.by_type: dict[type, Callable[[Any], Any]] = {
+            np.ndarray: self._reduce_array,
+            ManagedTensor: lambda x: reduce_managed(x, 5, on_the_host),
+        }
         if torch is not None:
             self.by_type |= dict.fromkeys((torch.Tensor, torch.nn.Parameter), self._reduce_tensor)
             # Not every torch has named tensors.
@@ -255,16 +259,16 @@ def _jax_array(*parts: Any, policy: Policy | str | None = None) -> Any:
 _WITHOUT_DEVICES = host.replace(device="refuse")
 
 
-def reduce_managed(x: ManagedTensor, protocol: int) -> Any:
+def reduce_managed(x: ManagedTensor, protocol: int, policy: Policy = _WITHOUT_DEVICES) -> Any:
     """``ManagedTensor.__reduce_ex__``. Called by ``_core``."""
     try:
-        array = to_numpy(x, policy=_WITHOUT_DEVICES)
+        array = to_numpy(x, policy=policy)
     except ConversionRefused as error:
         what = f"cannot pickle a ManagedTensor of dtype {x.dtype} on {x.device}"
         away = any(f"on {x.device}" in reason for reason in error.reasons)
         fix = "dlbridge.from_dlpack(x, device='cpu')" if away else None
         raise refused(what, "; ".join(error.reasons), fix) from error
-    buffer, *parts = _parts(array, host)
+    buffer, *parts = _parts(array, policy)
     if protocol >= 5:
         return _managed, (buffer, x.readonly, *parts)
     return _managed, ((bytes if x.readonly else bytearray)(buffer), x.readonly, *parts)
