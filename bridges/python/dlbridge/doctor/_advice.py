@@ -15,7 +15,7 @@ _ROAD = (
     "torch, or build one by pip install --no-build-isolation . in dlbridge's sources"
 )
 _NO_RUNTIME = (
-    "none where there is no such device; otherwise mend that, or build dlbridge where nvcc is: "
+    "nothing where there is no such device; otherwise mend that, or build dlbridge where nvcc is: "
     "until then its memory goes to the host by its own library, where that copies"
 )
 
