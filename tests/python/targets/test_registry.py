@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 import types
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch_sources
+from dlb_support import PRESETS, shares
 
 import dlbridge
 from dlbridge import _registry
@@ -138,6 +142,48 @@ def test_pinned_memory_is_the_hosts_to_who_reads_it_there() -> None:
         dlbridge.to(testing.HandMade(device=device), "grid_for_tests")
         assert seen == [(1, 0)]
         assert dlbridge.to(testing.HandMade(device=device), "dlbridge").device == device
+
+
+def test_a_tensor_that_read_gives_meets_the_policy_as_by_itself(road: str) -> None:
+    dlbridge.register(grid())
+    for name, make in torch_sources.SOURCES.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with make() as (x, _):
+                for preset in PRESETS:
+                    told = dlbridge.explain(Grid(x), "numpy", policy=preset)
+                    alone = dlbridge.explain(x, "numpy", policy=preset)
+                    for fact in ("refused", "steps", "view", "writable", "bytes_copied"):
+                        assert getattr(told, fact) == getattr(alone, fact), (name, preset)
+
+
+@pytest.mark.parametrize("immutable", [False, True])
+def test_a_tensor_that_read_gives_keeps_its_values_and_its_memory(
+    road: str, immutable: bool
+) -> None:
+    dlbridge.register(grid(immutable=immutable))
+    conj = torch.tensor([1 + 2j, 3 - 4j]).conj()
+    assert dlbridge.to_numpy(Grid(conj.imag)).tolist() == [-2, 4]
+    assert dlbridge.to_numpy(Grid(conj)).tolist() == [1 - 2j, 3 + 4j]
+    x = torch.arange(6.0)
+    view = dlbridge.to_numpy(Grid(x))
+    assert view.flags.writeable is not immutable and shares(x, view)
+    with pytest.raises(RuntimeError, match="not resizable"):
+        x.resize_(1000)
+    assert not dlbridge.to_numpy(Grid(x[:6].requires_grad_())).flags.writeable
+    dense = dlbridge.host.replace(layout="densify")
+    if not immutable:
+        assert dlbridge.to_torch(Grid(x)) is x
+        assert dlbridge.to_numpy(Grid(torch.eye(2).to_sparse()), policy=dense).tolist() == [
+            [1, 0],
+            [0, 1],
+        ]
+
+
+def test_a_number_of_numpys_that_read_gives_is_an_array_of_it() -> None:
+    dlbridge.register(grid())
+    assert dlbridge.to_numpy(Grid(np.float32(3))).shape == ()
+    assert dlbridge.to_torch([Grid(np.int16(3))])[0].dtype is torch.int16
 
 
 def test_what_read_raises_reaches_the_caller() -> None:

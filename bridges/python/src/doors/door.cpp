@@ -141,7 +141,8 @@ Door::Copying::Copying(Door& door, std::int64_t bytes, bool waits)
   source_.byte_strides = kept(byte_strides_, described_.ndim, room + 2 * kMaxDimensions);
   // A map could be closed, a buffer resized, a tensor given other memory.
   if (door.way == &kNumPyWay ||
-      (door.way == &kTorchWay && !door.held && described_.data != nullptr)) {
+      (door.way == &kTorchWay && (!door.held || door.held.get() == door.readable) &&
+       described_.data != nullptr)) {
     held_ = door.way->acquire(door);
   }
   without_gil_.emplace();

@@ -1,5 +1,7 @@
 // Objects of libraries without a bridge: what their row in the registry says of them comes first.
 
+#include <utility>
+
 #include "doors/dlpack_door.hpp"
 #include "registry.hpp"
 
@@ -38,6 +40,27 @@ namespace {
 }
 
 }  // namespace
+
+void take_by_bridge(Door& door, const Way& own) {
+  const Way* way = std::exchange(door.way, &own);
+  own.describe(door);
+  door.source.traits.library = &*door.library;
+  door.source.fix = {};  // the bridge's own words for its own objects
+  if (door.row == nullptr || !door.row->immutable) {
+    return;
+  }
+  // Nobody may write to it, which the object itself does not know.
+  door.way = way;
+  const Conditions met = door.source.traits.conditions;
+  constexpr Conditions kNotTaken{Condition::kInexpressibleDType, Condition::kFractionalStrides};
+  if (met.meets(kNotTaken | kWithoutStorage | kWithoutStrides)) {
+    take_by_dlpack(door);
+    return;
+  }
+  door.taken = own.acquire(door);
+  describe_taken(door);
+  door.source.traits.conditions |= met;
+}
 
 void describe_by_registry(Door& door) {
   name_library(door);

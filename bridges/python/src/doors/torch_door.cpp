@@ -15,25 +15,31 @@ ManagedTensor lease_by_road(PyObject* tensor, Source& source) {
 }
 
 void describe(Door& door) {
-  describe_by_road(torch_road(), door.object, door.source);
+  describe_by_road(torch_road(), door.readable, door.source);
 }
 
 ManagedTensor acquire(Door& door) {
-  return lease_by_road(door.object, door.source);
+  return lease_by_road(door.readable, door.source);
 }
 
 ManagedTensor prepare(Door& door, const Leg& leg, Source& made) {
-  door.held = checked(torch_road()->prepare(door.object, leg));
-  describe_by_road(torch_road(), door.held.get(), made);
+  const Ref tensor = checked(torch_road()->prepare(door.readable, leg));
+  describe_by_road(torch_road(), tensor.get(), made);
   if (const Device there(made.tensor.device);
       !there.host_accessible() && runtime_for(there.type) != nullptr) {
     made.stream = torch_stream(there);
   }
-  return lease_by_road(door.held.get(), made);
+  // What is read may be held as well, and is described by what lies in it.
+  door.held = checked(PyTuple_Pack(2, tensor.get(), door.readable));
+  return lease_by_road(tensor.get(), made);
+}
+
+void take(Door& door) {
+  take_by_bridge(door, kTorchWay);
 }
 
 }  // namespace
 
-const Way kTorchWay{describe, acquire, prepare, take_by_dlpack};
+const Way kTorchWay{describe, acquire, prepare, take};
 
 }  // namespace dlbridge::python

@@ -27,7 +27,7 @@ Ref filled_by_runtime(Door& door, const Plan& plan) {
 // torch moves what it is given: its own tensor as it is, or a view or a copy of ours.
 Ref moved_by_torch(Door& door, const Plan& plan, const Leg& leg) {
   const bool own = door.way == &kTorchWay && plan.leg_count == 1;
-  const Ref here = own ? Ref::borrow(door.object)
+  const Ref here = own ? Ref::borrow(door.readable)
                        : tensor_over(ordered(detail::carry(door, plan), kToTorch.reader));
   return checked(
       PyObject_CallFunction(torch_to_device.get(), "Oii", here.get(), leg.to.type, leg.to.id));

@@ -21,6 +21,9 @@ class TorchTarget final : public Target {
     return device.host_accessible() ? road->capabilities()
                                     : on_this_machine(road->capabilities(), device, door);
   }
+  [[nodiscard]] Ref itself(const Door& door, const Plan& /*plan*/) const override {
+    return Ref::borrow(owns(door) ? door.readable : door.object);
+  }
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 
  private:
