@@ -75,9 +75,11 @@ def edge_kernels() -> Array:
 class Network(torch.nn.Module):
     """Four fixed edge filters beside learned ones, two more layers, ten scores."""
 
+    edges: torch.Tensor
+
     def __init__(self, edges: torch.Tensor) -> None:
         super().__init__()
-        self.edges = torch.nn.Buffer(edges)
+        self.register_buffer("edges", edges)
         self.first = torch.nn.Conv2d(1, 12, 5, padding=2)
         self.second = torch.nn.Conv2d(16, 32, 3, padding=1)
         self.scores = torch.nn.Linear(32 * 5 * 5, 10)
