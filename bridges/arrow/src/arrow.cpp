@@ -103,8 +103,9 @@ ArrowColumns ArrowColumns::take(arrow::Schema& schema, arrow::DeviceArray& array
     const Owned<arrow::Schema> type(schema);
     const Owned<arrow::Array> values(array.array);
     detail::refuse_arrow("it is on " + to_string(device) +
-                         (device.host_accessible() ? ", and work on it is under way" : "") +
-                         ", and columns are read on the host");
+                         (device.host_accessible()
+                              ? ", and work on it is under way, which nothing here waits for"
+                              : ", and columns are read on the host"));
   }
   return take(schema, array.array);
 }

@@ -12,9 +12,10 @@ import pytest
 import torch
 import torch_sources
 from dlb_support import PRESETS, shares
+from guarded_sources import CopiesToHost
 
 import dlbridge
-from dlbridge import _registry
+from dlbridge import _registry, testing
 
 VALUES = np.arange(6, dtype="f4").reshape(2, 3)
 
@@ -133,7 +134,6 @@ def test_an_interrupt_is_no_refusal() -> None:
 
 
 def test_pinned_memory_is_the_hosts_to_who_reads_it_there() -> None:
-    from dlbridge import testing
 
     for device in ((3, 0), (1, 7)):
         seen: list[Any] = []
@@ -172,12 +172,46 @@ def test_a_tensor_that_read_gives_keeps_its_values_and_its_memory(
         x.resize_(1000)
     assert not dlbridge.to_numpy(Grid(x[:6].requires_grad_())).flags.writeable
     dense = dlbridge.host.replace(layout="densify")
-    if not immutable:
-        assert dlbridge.to_torch(Grid(x)) is x
-        assert dlbridge.to_numpy(Grid(torch.eye(2).to_sparse()), policy=dense).tolist() == [
-            [1, 0],
-            [0, 1],
-        ]
+    sparse = Grid(torch.eye(2).to_sparse())
+    assert dlbridge.to_numpy(sparse, policy=dense).tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: VALUES.copy(),
+        lambda: torch.from_numpy(VALUES.copy()),
+        lambda: testing.HandMade(),
+        lambda: dlbridge.from_dlpack(VALUES, copy=True),
+        lambda: memoryview(VALUES.copy()),
+        lambda: np.float32(3),
+    ],
+    ids=["numpy", "torch", "dlpack", "managed", "buffer", "number"],
+)
+@pytest.mark.parametrize("fields", [{"immutable": True}, {"conditions": lambda x: ("read_only",)}])
+def test_what_a_row_knows_of_its_objects_holds_whatever_read_gives(
+    make: Any, fields: dict[str, Any], road: str
+) -> None:
+    dlbridge.register(grid(**fields))
+    assert not dlbridge.to_numpy(Grid(make())).flags.writeable
+    assert dlbridge.from_dlpack(Grid(make())).readonly
+    assert dlbridge.explain(Grid(make()), "torch").bytes_copied > 0  # torch knows no read-only
+    x = make()
+    assert dlbridge.to_torch(Grid(x)) is not x and dlbridge.from_dlpack(Grid(x)) is not x
+    dlbridge.register(grid(conditions=lambda x: ("nulls",)))
+    for target in ("numpy", "torch", "dlbridge"):
+        with pytest.raises(dlbridge.ConversionRefused):
+            dlbridge.to(Grid(make()), target)
+
+
+def test_what_read_gives_is_asked_as_what_it_is() -> None:
+    class Lazy(Grid):
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            raise AssertionError("the object itself is not read")
+
+    Lazy.__module__ = Grid.__module__
+    dlbridge.register(grid())
+    assert dlbridge.to_numpy(Lazy(CopiesToHost(VALUES))).tolist() == VALUES.tolist()
 
 
 def test_a_number_of_numpys_that_read_gives_is_an_array_of_it() -> None:

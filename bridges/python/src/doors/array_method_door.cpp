@@ -58,7 +58,6 @@ void describe_like(const Door& door, PyObject* array, Source& source) {
 }
 
 void take_by_array_method(Door& door) {
-  door.way = &kArrayMethodWay;
   const Ref like = checked(PyObject_CallOneArg(look_at.get(), door.readable));
   if (like.get() != Py_None) {
     door.held = checked(PyTuple_Pack(3, door.readable, like.get(), Py_None));

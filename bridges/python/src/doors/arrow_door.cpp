@@ -67,9 +67,8 @@ void settle(Door& door, ArrowColumns columns) {
   door.readable = door.held.get();
 }
 
-template <const Way& kWay, ArrowColumns (*kRead)(const Door&)>
+template <ArrowColumns (*kRead)(const Door&)>
 void take(Door& door) {
-  door.way = &kWay;  // also where a registered library named another object to read
   try {
     settle(door, kRead(door));
   } catch (const ConversionRefused& refused) {
@@ -91,11 +90,9 @@ ManagedTensor gather(Door& door, const Leg& /*leg*/, Source& made) {
 
 }  // namespace
 
-const Way kArrowArrayWay{describe_by_registry, give_taken, gather,
-                         take<kArrowArrayWay, columns_of_array>};
+const Way kArrowArrayWay{describe_by_registry, give_taken, gather, take<columns_of_array>};
 const Way kArrowDeviceArrayWay{describe_by_registry, give_taken, gather,
-                               take<kArrowDeviceArrayWay, columns_of_device_array>};
-const Way kArrowStreamWay{describe_by_registry, give_taken, gather,
-                          take<kArrowStreamWay, columns_of_stream>};
+                               take<columns_of_device_array>};
+const Way kArrowStreamWay{describe_by_registry, give_taken, gather, take<columns_of_stream>};
 
 }  // namespace dlbridge::python

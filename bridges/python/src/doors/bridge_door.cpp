@@ -33,15 +33,12 @@ ManagedTensor prepare(Door& door, const Leg& leg, Source& made) {
   return owned(bridge_of(door).prepare(door.readable, leg, made));
 }
 
-void take(Door& door) {
-  take_by_bridge(door, *way_into(door.readable));
-}
-
 }  // namespace
 
 const Way& way_of_bridge(const detail::BridgeRow& bridge) {
-  return (new BridgeWay{{describe, acquire, bridge.prepare == nullptr ? nullptr : prepare, take},
-                        bridge})
+  return (new BridgeWay{
+              {describe, acquire, bridge.prepare == nullptr ? nullptr : prepare, take_by_bridge},
+              bridge})
       ->way;
 }
 

@@ -26,9 +26,9 @@ void describe_export(Door& door);
 [[nodiscard]] ManagedTensor ask_for_copy(const Door& door, const Leg& leg);
 [[nodiscard]] ManagedTensor prepare_by_dlpack(Door& door, const Leg& leg, Source& made);
 
-/// Reads by its own bridge what a registered library named in its object's place. It speaks as that
-/// library does.
-void take_by_bridge(Door& door, const Way& own);
+/// Reads by its own bridge, which the door's way is, what a registered library named in its
+/// object's place. It speaks as that library does.
+void take_by_bridge(Door& door);
 
 /// Describes an object of a library without a bridge, as its row in the registry says.
 void describe_by_registry(Door& door);

@@ -105,9 +105,13 @@ void Door::adapt_float4(const Capabilities& target) {
   respelled_ = true;
 }
 
-ManagedTensor Door::respelled(ManagedTensor view) const {
+ManagedTensor Door::acquire_as_described() {
+  ManagedTensor view = way->acquire(*this);
+  if (source.traits.conditions.has(Condition::kReadOnly)) {
+    view.mark_read_only();  // a library's row may know what the memory does not
+  }
   const std::uint64_t flags = view.flags();
-  return described_as(std::move(view), source.tensor, flags);
+  return respelled_ ? described_as(std::move(view), source.tensor, flags) : std::move(view);
 }
 
 ManagedTensor Door::prepare(const Leg& leg, Source& made) {

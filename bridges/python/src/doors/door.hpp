@@ -45,8 +45,14 @@ class Door {
     }
   }
 
+  /// Whether the object is what that way leads into: no other is read in its place.
+  [[nodiscard]] bool is_of(const Way& into) const { return way == &into && readable == object; }
+
   [[nodiscard]] ManagedTensor acquire() {
-    return respelled_ ? respelled(way->acquire(*this)) : way->acquire(*this);
+    if (row != nullptr || respelled_) [[unlikely]] {
+      return acquire_as_described();
+    }
+    return way->acquire(*this);
   }
   [[nodiscard]] ManagedTensor prepare(const Leg& leg, Source& made);
 
@@ -73,7 +79,7 @@ class Door {
 
   PyObject* object;
   PyObject* readable;  // what is read in its place; the object itself, if its library says no other
-  const Way* way;
+  const Way* way;      // into what is read
   const Look look;
   Source source;
   ManagedTensor taken;                       // for the ways whose memory comes as a managed tensor
@@ -87,7 +93,7 @@ class Door {
   void meet_device();
   void find_truth();
   void adapt_float4(const Capabilities& target);
-  ManagedTensor respelled(ManagedTensor view) const;
+  ManagedTensor acquire_as_described();
 
   bool respelled_ = false;
 };

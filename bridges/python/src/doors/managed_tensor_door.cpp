@@ -16,11 +16,11 @@ constexpr Library kManagedLibrary{
 constexpr Library kCapsuleLibrary{.name = "dlpack", .object = "DLPack capsule"};
 
 void describe_managed(Door& door) {
-  dlbridge::describe(managed_of(door.object), kManagedLibrary, door.source);
+  dlbridge::describe(managed_of(door.readable), kManagedLibrary, door.source);
 }
 
 ManagedTensor share(Door& door) {
-  return managed_of(door.object).share();
+  return managed_of(door.readable).share();
 }
 
 void take_share(Door& door) {

@@ -19,17 +19,9 @@ ManagedTensor acquire(Door& door) {
   return NumPy::acquire(door.readable, door.source);
 }
 
-void take_array(Door& door) {
-  take_by_bridge(door, kNumPyWay);
-}
-
-void take_scalar(Door& door) {
-  take_by_bridge(door, kNumPyScalarWay);
-}
-
 }  // namespace
 
-const Way kNumPyWay{describe_array, acquire, nullptr, take_array};
-const Way kNumPyScalarWay{describe_scalar, acquire, nullptr, take_scalar};
+const Way kNumPyWay{describe_array, acquire, nullptr, take_by_bridge};
+const Way kNumPyScalarWay{describe_scalar, acquire, nullptr, take_by_bridge};
 
 }  // namespace dlbridge::python

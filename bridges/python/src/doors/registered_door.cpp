@@ -1,7 +1,5 @@
 // Objects of libraries without a bridge: what their row in the registry says of them comes first.
 
-#include <utility>
-
 #include "doors/dlpack_door.hpp"
 #include "registry.hpp"
 
@@ -41,25 +39,10 @@ namespace {
 
 }  // namespace
 
-void take_by_bridge(Door& door, const Way& own) {
-  const Way* way = std::exchange(door.way, &own);
-  own.describe(door);
+void take_by_bridge(Door& door) {
+  door.way->describe(door);
   door.source.traits.library = &*door.library;
   door.source.fix = {};  // the bridge's own words for its own objects
-  if (door.row == nullptr || !door.row->immutable) {
-    return;
-  }
-  // Nobody may write to it, which the object itself does not know.
-  door.way = way;
-  const Conditions met = door.source.traits.conditions;
-  constexpr Conditions kNotTaken{Condition::kInexpressibleDType, Condition::kFractionalStrides};
-  if (met.meets(kNotTaken | kWithoutStorage | kWithoutStrides)) {
-    take_by_dlpack(door);
-    return;
-  }
-  door.taken = own.acquire(door);
-  describe_taken(door);
-  door.source.traits.conditions |= met;
 }
 
 void describe_by_registry(Door& door) {
@@ -73,6 +56,7 @@ void describe_by_registry(Door& door) {
   Conditions found;
   if (row != nullptr) {
     found = conditions_by(*row, door.object);
+    found.add_if(row->immutable, Condition::kReadOnly);
     if (row->read) {
       door.held = checked(PyObject_CallOneArg(row->read.get(), door.object));
       door.readable = door.held.get();
@@ -82,6 +66,7 @@ void describe_by_registry(Door& door) {
   if (way == nullptr || way->take == nullptr) {
     raise_no_array(door.object);
   }
+  door.way = way;
   try {
     way->take(door);
   } catch (const PythonError&) {

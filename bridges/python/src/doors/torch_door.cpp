@@ -34,12 +34,8 @@ ManagedTensor prepare(Door& door, const Leg& leg, Source& made) {
   return lease_by_road(tensor.get(), made);
 }
 
-void take(Door& door) {
-  take_by_bridge(door, kTorchWay);
-}
-
 }  // namespace
 
-const Way kTorchWay{describe, acquire, prepare, take};
+const Way kTorchWay{describe, acquire, prepare, take_by_bridge};
 
 }  // namespace dlbridge::python

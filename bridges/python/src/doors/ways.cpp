@@ -94,11 +94,11 @@ const Way* probe(PyTypeObject* type) {
   if (type_has(type, "__arrow_c_stream__")) {
     return &kArrowStreamWay;
   }
-  if (type_has(type, "__arrow_c_device_array__")) {
-    return &kArrowDeviceArrayWay;
-  }
   if (type_has(type, "__array__")) {
     return &kArrayMethodWay;
+  }
+  if (type_has(type, "__arrow_c_device_array__")) {
+    return &kArrowDeviceArrayWay;
   }
   return nullptr;
 }

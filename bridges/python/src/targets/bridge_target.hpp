@@ -12,7 +12,7 @@ class BridgeTarget final : public Target {
   BridgeTarget(const detail::BridgeRow& bridge, const Way* way)
       : Target(Towards::kOther), bridge_(bridge), way_(way) {}
 
-  [[nodiscard]] bool owns(const Door& door) const override { return door.way == way_; }
+  [[nodiscard]] bool owns(const Door& door) const override { return door.is_of(*way_); }
   [[nodiscard]] const Capabilities& capabilities(Door& door, const Call& call) const override;
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 

@@ -9,9 +9,7 @@ class ManagedTarget final : public Target {
  public:
   ManagedTarget() : Target(Towards::kManaged) {}
 
-  [[nodiscard]] bool owns(const Door& door) const override {
-    return door.way == &kManagedTensorWay;
-  }
+  [[nodiscard]] bool owns(const Door& door) const override { return door.is_of(kManagedTensorWay); }
   [[nodiscard]] const Capabilities& capabilities(Door& /*door*/,
                                                  const Call& /*call*/) const override {
     return managed_tensor_capabilities();

@@ -16,7 +16,8 @@ class NumPyTarget final : public Target {
     if (door.way == &kNumPyWay) [[likely]] {
       return !door.held || (traits.no_numbers && !traits.conditions.has(Condition::kCopiesOut));
     }
-    const bool makes_one = door.way == &kNumPyScalarWay || door.way == &kArrayMethodWay;
+    const bool makes_one =
+        (door.way == &kNumPyScalarWay && door.row == nullptr) || door.way == &kArrayMethodWay;
     return makes_one && traits.own_copy_bytes >= 0;
   }
   [[nodiscard]] const Capabilities& capabilities(Door& door, const Call& call) const override {

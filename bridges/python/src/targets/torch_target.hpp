@@ -11,7 +11,7 @@ class TorchTarget final : public Target {
  public:
   TorchTarget() : Target(Towards::kTorch, torch_or_managed_stream) {}
 
-  [[nodiscard]] bool owns(const Door& door) const override { return door.way == &kTorchWay; }
+  [[nodiscard]] bool owns(const Door& door) const override { return door.is_of(kTorchWay); }
   [[nodiscard]] const Capabilities& capabilities(Door& door, const Call& call) const override {
     const TorchRoad* road = torch_road();
     if (road == nullptr) {
@@ -20,9 +20,6 @@ class TorchTarget final : public Target {
     const Device device = call.request.device.value_or(door.source.tensor.device);
     return device.host_accessible() ? road->capabilities()
                                     : on_this_machine(road->capabilities(), device, door);
-  }
-  [[nodiscard]] Ref itself(const Door& door, const Plan& /*plan*/) const override {
-    return Ref::borrow(owns(door) ? door.readable : door.object);
   }
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 
