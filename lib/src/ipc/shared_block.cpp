@@ -236,7 +236,7 @@ Hold::~Hold() {
         gone.push_back(&block_);
         remove(here, &block_);
       }
-    } catch (const std::bad_alloc&) {  // it stays mapped, and known, to be found by nobody
+    } catch (const std::bad_alloc&) {  // it stays mapped, for the next message of it
     }
   }
   end_all(gone);
@@ -270,8 +270,9 @@ std::shared_ptr<Hold> map_block(OwnedDescriptor locked, const BlockFile& said, S
   // A description of its own: others may have that of the message.
   block->descriptor = with_room([&] { return reopened(locked, write); });
   lock_shared(block->descriptor);
-  block->memory =
-      map_file(block->descriptor, block->size(), write ? Mapping::kWrite : Mapping::kRead);
+  block->memory = with_room([&] {
+    return map_file(block->descriptor, block->size(), write ? Mapping::kWrite : Mapping::kRead);
+  });
   return enter(block.release());
 }
 

@@ -20,7 +20,7 @@ enum class Lent : std::uint8_t { kNothing, kWrites, kItself };
 struct SharedBlock {
   std::byte* memory = nullptr;
   BlockFile file;
-  OwnedDescriptor descriptor;  // of what was received locked while it has users, and no longer
+  OwnedDescriptor descriptor;  // locked while a received block has users
   bool made_here = false;
   bool writable = false;
   std::atomic<Lent> lent{Lent::kNothing};

@@ -202,11 +202,20 @@ def test_the_policy_decides_what_may_be_sent() -> None:
         dlbridge.dumps(pending)
     with pytest.raises(ValueError, match="no preset"):
         dlbridge.dumps(pending, policy="generous")
-    for x in (torch.ones(2), np.ones(2, "f4"), np.ones((2, 1), ">f4")):
+    for x in (torch.ones(2), np.ones(2, "f4"), np.ones((2, 1), ">f4"), np.ones((2, 1), order="F")):
         data, buffers = dlbridge.dumps([x, dlbridge.from_dlpack(x)], policy="snapshot")
         x[:] = 0
         for arrived in dlbridge.loads(data, buffers):
             assert np.asarray(arrived).ravel().tolist() == [1, 1]
+    swapped = np.ones(2, ">f4")
+    assert dlbridge.loads(*dlbridge.dumps(swapped, policy="snapshot")).dtype == swapped.dtype
+
+
+@pytest.mark.parametrize("kind", ["M8", "m8", "V0", "S0", "U0", "M8[ns]", "S3", "U2", "V4"])
+def test_what_is_no_number_goes_as_numpy_sends_it(kind: str) -> None:
+    x = np.zeros(2, kind)
+    arrived = dlbridge.loads(*dlbridge.dumps({"x": x}))["x"]
+    assert arrived.dtype == x.dtype and arrived.tobytes() == x.tobytes()
 
 
 def test_the_policy_decides_what_is_made_of_read_only_memory(road: str) -> None:

@@ -135,10 +135,10 @@ class _Reducers:
 
     def _reduce_array(self, x: _Array) -> Any:
         if self._copies:
-            x = to_numpy(x, policy=self._policy)
+            x = x.copy()
         # NumPy's own way where no memory can be shown, and in Fortran's order, where it shows it.
         dtype = x.dtype
-        known = dtype.isbuiltin == 1 and dtype.kind != "O" and not x.flags.fnc
+        known = dtype.isbuiltin == 1 and dtype.kind in "biufc" and not x.flags.fnc
         if known or dtype.isbuiltin == 2:
             return _array, _parts(x, self._policy)
         return x.__reduce_ex__(5)
@@ -266,7 +266,7 @@ def reduce_managed(x: ManagedTensor, protocol: int, policy: Policy = _WITHOUT_DE
     except ConversionRefused as error:
         what = f"cannot pickle a ManagedTensor of dtype {x.dtype} on {x.device}"
         away = any(f"on {x.device}" in reason for reason in error.reasons)
-        fix = "dlbridge.from_dlpack(x, device='cpu')" if away else None
+        fix = "dlbridge.from_dlpack(x, device='cpu')" if away else error.fix
         raise refused(what, "; ".join(error.reasons), fix) from error
     buffer, *parts = _parts(array, policy)
     if protocol >= 5:
