@@ -32,6 +32,7 @@ concept ComplexNumber = requires(const T& number) {
   { number.imag() } -> std::same_as<typename T::value_type>;
   requires std::same_as<typename T::value_type, float> ||
       std::same_as<typename T::value_type, double>;
+  requires sizeof(T) == 2 * sizeof(typename T::value_type);
 };
 
 template <std::integral T>

@@ -1,10 +1,12 @@
 /// To and from mdspan: the standard's, Kokkos' reference, or cuda::std's.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <utility>
@@ -17,9 +19,10 @@
 
 namespace dlbridge {
 
-/// An mdspan of any library, whose elements have an address and strides.
+/// An mdspan of any library, whose elements lie in memory as they are read, at strides.
 template <typename M>
-concept Mdspan = M::mapping_type::is_always_strided() && requires(const M& span) {
+concept Mdspan = M::mapping_type::is_always_strided() &&
+    std::same_as<typename M::reference, typename M::element_type&> && requires(const M& span) {
   { span.data_handle() } -> std::convertible_to<typename M::element_type*>;
 };
 
@@ -40,19 +43,29 @@ template <Mdspan From>
 
 namespace detail {
 
-template <typename Mapping, typename T, std::size_t Rank, std::size_t... I>
-Mapping mapping_of(const TensorView<T, Rank>& view, std::index_sequence<I...>) {
-  using Extents = typename Mapping::extents_type;
-  using Index = typename Extents::index_type;
-  // The standard leaves undefined what these find.
+// The view's strides as an mdspan may have them. The standard leaves undefined what is refused
+// here.
+template <typename Extents, typename T, std::size_t Rank>
+std::array<std::int64_t, Rank> strides_of_mdspan(const TensorView<T, Rank>& view) {
   const auto steps = [&](std::size_t i) { return view.extent(i) > 1 && view.size() != 0; };
-  std::int64_t last = 0;
+  std::array<std::int64_t, Rank> strides{};
+  std::array<std::size_t, Rank> order{};
   for (std::size_t i = 0; i < Rank; ++i) {
-    if (steps(i) && view.stride(i) <= 0) {
-      refuse_view("that is reversed or expanded", "the strides of an mdspan are positive");
+    strides[i] = steps(i) ? view.stride(i) : std::numeric_limits<std::int64_t>::max();
+    order[i] = i;
+  }
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t a, std::size_t b) { return strides[a] < strides[b]; });
+  std::int64_t beyond = 1;  // the elements of the dimensions so far end before it
+  for (const std::size_t i : order) {
+    if (strides[i] < beyond) {
+      refuse_view("that is reversed, expanded or overlaps itself",
+                  "the elements of an mdspan lie apart, one behind the other");
     }
-    last += steps(i) ? (view.extent(i) - 1) * view.stride(i) : 0;
-    if (!std::in_range<Index>(view.extent(i)) || !std::in_range<Index>(last)) {
+    // Where there is no second element any stride would do that is not too small.
+    strides[i] = steps(i) ? strides[i] : beyond;
+    if (__builtin_mul_overflow(strides[i], std::max<std::int64_t>(view.extent(i), 1), &beyond) ||
+        !std::in_range<typename Extents::index_type>(beyond)) {
       refuse_view("of this size", "the index type of the mdspan ends before it");
     }
     if (Extents::static_extent(i) != std::dynamic_extent &&
@@ -60,14 +73,22 @@ Mapping mapping_of(const TensorView<T, Rank>& view, std::index_sequence<I...>) {
       refuse_view("of this shape", "the mdspan is of another one");
     }
   }
+  return strides;
+}
+
+template <typename Mapping, typename T, std::size_t Rank, std::size_t... I>
+Mapping mapping_of(const TensorView<T, Rank>& view, std::index_sequence<I...>) {
+  using Extents = typename Mapping::extents_type;
+  using Index = typename Extents::index_type;
+  const std::array<std::int64_t, Rank> strides = strides_of_mdspan<Extents>(view);
   const Extents extents(static_cast<Index>(view.extent(I))...);
-  if constexpr (requires(const Mapping& mapping) { mapping.strides(); }) {
+  if constexpr (requires(const Mapping& mapping) { Mapping(extents, mapping.strides()); }) {
     using Strides = decltype(std::declval<const Mapping&>().strides());
-    // Where there is no second element any stride is right, and only a positive one allowed.
-    return Mapping(extents, Strides{static_cast<Index>(steps(I) ? view.stride(I) : 1)...});
+    return Mapping(extents, Strides{static_cast<Index>(strides[I])...});
   } else {
     const Mapping mapping(extents);
-    if (((steps(I) && std::cmp_not_equal(mapping.stride(I), view.stride(I))) || ...)) {
+    if (view.size() != 0 &&
+        ((view.extent(I) > 1 && std::cmp_not_equal(mapping.stride(I), strides[I])) || ...)) {
       refuse_view("with other strides", "those of the mdspan follow from its shape");
     }
     return mapping;
@@ -77,8 +98,8 @@ Mapping mapping_of(const TensorView<T, Rank>& view, std::index_sequence<I...>) {
 }  // namespace detail
 
 /// The same look as an mdspan of the type that is named. Throws ConversionRefused where that has
-/// another shape, other strides, or an index that is too small; what is reversed or expanded is
-/// refused too, since the strides of an mdspan are positive.
+/// another shape, other strides, or an index that is too small, and for what is reversed, expanded
+/// or overlaps itself, which no mdspan of strides is.
 template <Mdspan To, typename T, std::size_t Rank>
 requires(To::rank() == Rank) [[nodiscard]] To as_mdspan(const TensorView<T, Rank>& view) {
   return To(view.data(),

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -81,10 +82,28 @@ TEST(Mdspan, WhatItsConstructorsLeaveUndefinedIsRefused) {
   EXPECT_THROW(
       ((void)as_mdspan<Span<float, spans::dextents<int, 1>>>(TensorView<float, 1>(reversed))),
       ConversionRefused);
+  const ManagedTensor window = ManagedTensor::own(values->data(), {3, 3}, {1, 1}, values);
+  EXPECT_THROW((void)as_mdspan<Matrix>(TensorView<float, 2>(window)), ConversionRefused);
+  const ManagedTensor last = ManagedTensor::own(values->data(), {2, 64}, values);
+  EXPECT_THROW(
+      ((void)as_mdspan<Span<float, spans::dextents<signed char, 2>>>(TensorView<float, 2>(last))),
+      ConversionRefused);
+  const ManagedTensor none = ManagedTensor::own(values->data(), {5, 7, 0}, {1, 1, 1}, values);
+  const auto empty = as_mdspan<Span<float, spans::dextents<int, 3>>>(TensorView<float, 3>(none));
+  EXPECT_GE(std::max({empty.stride(0), empty.stride(1), empty.stride(2)}), 5);
   const ManagedTensor one = ManagedTensor::own(values->data(), {1}, {-1}, values);
   EXPECT_EQ((as_mdspan<Span<float, spans::dextents<int, 1>>>(TensorView<float, 1>(one)).stride(0)),
             1);
 }
+
+struct Doubling : spans::default_accessor<float> {
+  using reference = float;
+  using offset_policy = Doubling;
+  reference access(float* data, std::size_t i) const { return 2 * data[i]; }
+};
+static_assert(dlbridge::Mdspan<Matrix>);
+static_assert(!dlbridge::Mdspan<
+              spans::mdspan<float, spans::dextents<int, 1>, spans::layout_right, Doubling>>);
 
 TEST(Mdspan, BecomesAManagedTensorThatKeepsItsMemory) {
   auto values = std::make_shared<std::vector<float>>(std::vector<float>{0, 1, 2, 3, 4, 5});
