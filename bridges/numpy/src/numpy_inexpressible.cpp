@@ -65,11 +65,12 @@ void describe_inexpressible(PyObject* object, Source& source) {
       return;
     }
   }
-  for (const auto& [holder, fix] : kFixesByHolder) {
-    if (descriptor->type_num >= NPY_USERDEF &&
-        PyArray_CanCastSafely(descriptor->type_num, holder) != 0) {
-      source.fix = fix;
-      return;
+  if (descriptor->type_num >= NPY_USERDEF) {
+    for (const auto& [holder, fix] : kFixesByHolder) {
+      if (PyArray_CanCastSafely(descriptor->type_num, holder) != 0) {
+        source.fix = fix;
+        return;
+      }
     }
   }
   if (PyDataType_HASFIELDS(descriptor) && PyTuple_Size(PyDataType_NAMES(descriptor)) > 0) {

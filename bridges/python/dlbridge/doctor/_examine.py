@@ -131,9 +131,10 @@ def examine(names: list[str] | None, say: Say) -> dict[str, Any]:
 
 
 def _told(code: str) -> str:
-    """What a child process prints that runs this; nothing where it fails."""
+    """The last line that a child process prints that runs this; nothing where it fails."""
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    return child.stdout.strip() if child.returncode == 0 else ""
+    lines = child.stdout.splitlines() if child.returncode == 0 else []
+    return lines[-1] if lines else ""
 
 
 def _torch_road() -> str:
