@@ -55,7 +55,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     (
         "cpp:identifier",
-        r"(std|k?DL|at|c10|nb|pybind11|nanobind|torch|Py|__|.*detail).*|(float|double)2|Base.*|Memory|ParameterNeed",
+        r"(std|k?DL|at|c10|nb|pybind11|nanobind|torch|Py|__|.*detail).*|(float|double)2|Base.*|Memory|ParameterNeed|Mdspan",
     )
 ]
 suppress_warnings = ["duplicate_declaration.cpp"]  # a namespace is met in each of its headers
