@@ -13,6 +13,7 @@
 #include "dlbridge/element_type.hpp"
 #include "dlbridge/error.hpp"
 #include "dlbridge/managed_tensor.hpp"
+#include "dlbridge/mdspan.hpp"
 #include "dlbridge/memory_pool.hpp"
 #include "dlbridge/pinned_memory.hpp"
 #include "dlbridge/plan.hpp"
