@@ -202,6 +202,8 @@ def cross(choose: Choices, source: Any, liar: Liar) -> None:
         lambda: dlbridge.explain(source, choose.pick(["numpy", "torch", "managed"])),
     ]
     view = choose.pick(doors)()
+    if isinstance(view, torch.Tensor) and view.dtype is torch.float4_e2m1fn_x2:
+        view = view.view(torch.uint8)  # torch 2.15 lists none of these
     if isinstance(view, (np.ndarray, torch.Tensor)):
         view.tolist()
     elif not isinstance(view, (dlbridge.ManagedTensor, dlbridge.Plan)):
