@@ -20,6 +20,11 @@ PackageAttribute copies_forbidden("dlbridge.ledger.blocks", "copies_forbidden");
 PackageAttribute tally_type("dlbridge.ledger.counts", "Tally");
 PackageAttribute stats_type("dlbridge.ledger.counts", "Stats");
 
+// In the order of Towards.
+constinit std::array<Name, kTowardsCount> towards_names{Name("numpy"),    Name("torch"),
+                                                        Name("dlbridge"), Name("capsule"),
+                                                        Name("process"),  Name("other")};
+
 thread_local Watch* current_watch = nullptr;
 
 // What the innermost block here holds, of those that have not ended; None where there is none.
@@ -101,7 +106,7 @@ std::int64_t now() {
 
 }  // namespace
 
-std::array<Tally, kTowardsNames.size()> tallies;
+std::array<Tally, kTowardsCount> tallies;
 std::uint64_t refusals = 0;
 int open_blocks = 0;
 int open_ledgers = 0;
@@ -195,9 +200,6 @@ Ref count_blocks(ArgumentTuple changes) {
 }
 
 Ref stats(PyObject* road) {
-  static std::array<Name, kTowardsNames.size()> names{
-      Name(kTowardsNames[0]), Name(kTowardsNames[1]), Name(kTowardsNames[2]),
-      Name(kTowardsNames[3]), Name(kTowardsNames[4]), Name(kTowardsNames[5])};
   drain_releases();
   Tally all;
   Ref by_target = checked(PyDict_New());
@@ -208,7 +210,7 @@ Ref stats(PyObject* road) {
     all.bytes_copied += tally.bytes_copied;
     const Ref row = named_tuple(tally_type, count_of(tally.views), count_of(tally.copies),
                                 count_of(tally.bytes_copied));
-    checked(PyDict_SetItem(by_target.get(), names[i].get(), row.get()));
+    checked(PyDict_SetItem(by_target.get(), towards_names[i].get(), row.get()));
   }
   const auto alive = static_cast<std::uint64_t>(live_managed_tensors());
   return named_tuple(stats_type, count_of(all.views + all.copies), count_of(all.views),

@@ -12,8 +12,7 @@ namespace dlbridge::python {
 
 /// Where a crossing goes, for the tallies.
 enum class Towards : std::uint8_t { kNumPy, kTorch, kManaged, kCapsule, kProcess, kOther };
-inline constexpr std::array<const char*, 6> kTowardsNames = {"numpy",   "torch",   "dlbridge",
-                                                             "capsule", "process", "other"};
+inline constexpr std::size_t kTowardsCount = static_cast<std::size_t>(Towards::kOther) + 1;
 
 struct Tally {
   std::uint64_t views = 0;
@@ -22,7 +21,7 @@ struct Tally {
 };
 
 // Plain numbers, since they are only touched with the GIL held.
-extern std::array<Tally, kTowardsNames.size()> tallies;
+extern std::array<Tally, kTowardsCount> tallies;
 extern std::uint64_t refusals;
 extern int open_blocks;
 extern int open_ledgers;  // those blocks that write down

@@ -3,6 +3,7 @@
 #include "dlbridge/device_runtime.hpp"
 #include "dlbridge/plan.hpp"
 #include "plan/fix.hpp"
+#include "plan/route.hpp"
 
 namespace dlbridge {
 namespace {
@@ -72,10 +73,7 @@ struct Writer {
       return ": " + std::string(target.name) + " has no " + device_type_name(type) +
              " device here" + absence(type);
     }
-    const bool nobody = to_host ? !source.traits.copies_to_host
-                                : plan.device.host_accessible() ||
-                                      (!target.copies_to_device && target.own_device == 0);
-    if (!nobody || !(to_host || here.host_accessible())) {
+    if (detail::mover(source, target, {}, plan.device) || !(to_host || here.host_accessible())) {
       return {};
     }
     return ": " + no_runtime(type) + ", and " +
