@@ -10,7 +10,7 @@ import functools
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from dlbridge import _core
 from dlbridge._errors import ConversionRefused
@@ -194,6 +194,9 @@ class Library(NamedTuple):
         return self.capabilities is not None or self.bridge is not None
 
 
+_FUNCTIONS = ("read", "conditions", "refusal", "fix_for", "parts", "take", "take_host", "address")
+_HANDED = get_args(Library.__annotations__["handed"])
+
 _libraries: dict[str, Library] = {}
 _loaded: set[str] = set()  # files of dlbridge.libraries
 
@@ -210,6 +213,13 @@ def register(library: Library) -> None:
         raise TypeError(f"register takes a dlbridge.Library, not {type(library).__name__}")
     if library.capabilities is not None and library.take is None:
         raise ValueError(f"the library {library.name!r} has capabilities but no take")
+    for field in _FUNCTIONS:
+        given = getattr(library, field)
+        named = field.startswith("take") and isinstance(given, str)
+        if not (given is None or callable(given) or named):
+            raise TypeError(f"Library.{field} must be a function, not {type(given).__name__}")
+    if library.handed not in _HANDED:
+        raise ValueError(f"handed={library.handed!r}; use one of {', '.join(map(repr, _HANDED))}")
     for name in (library.name, *library.modules):
         _load_file(name)  # otherwise the row there would replace this one later
     _add(library)

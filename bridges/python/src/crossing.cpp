@@ -73,7 +73,6 @@ Ref plan_of_opened(PyObject* object, const Way& way, const Target& target, const
   Door door(object, way,
             {.reader = target.reader,
              .stream = call.stream ? &*call.stream : nullptr,
-             .only_look = true,
              .never_copies = call.policy.copy() == CopyRule::kNever});
   const Capabilities& capabilities = met(door, target, call);
   const Plan decided = plan(door.source, capabilities, call.policy, call.request);

@@ -48,15 +48,6 @@ ManagedTensor argument(PyObject* object, const Parameter& parameter, Matching ma
   const ArgumentTarget target{parameter, matching};
   const Call call = call_for(parameter);
   const Way& way = way_into_tensor(object);
-  if (&way == &kCapsuleWay && matching != Matching::kAlone) [[unlikely]] {
-    // Another overload could not take it any more.
-    Door door(object, way, {.reader = target.reader, .only_look = true});
-    const Capabilities& capabilities = met(door, target, call);
-    if (target.leaves_to_another(door,
-                                 plan(door.source, capabilities, call.policy, call.request))) {
-      return {};
-    }
-  }
   try {
     return cross(object, way, target, call);
   } catch (const PythonError&) {

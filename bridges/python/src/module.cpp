@@ -206,7 +206,7 @@ Ref limit_of_pool(PyObject* const* arguments, Py_ssize_t count) {
   if (count == 0 || (count == 1 && arguments[0] == Py_None)) {
     return checked(PyLong_FromSize_t(pool_limit()));
   }
-  const std::size_t bytes = size_of(only_argument("pool_limit", arguments, count, 1));
+  const std::size_t bytes = size_of(only_argument("pool_limit", arguments, count, 1), "bytes");
   return checked(PyLong_FromSize_t(set_pool_limit(bytes)));
 }
 

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 #include "doors/ways.hpp"
 #include "targets/library_target.hpp"
@@ -179,8 +180,12 @@ void read_field(const char* /*name*/, PyObject* value, bool& field) {
 
 template <typename Number>
 requires std::integral<Number>
-void read_field(const char* /*name*/, PyObject* value, Number& field) {
-  field = static_cast<Number>(integer_of(value));
+void read_field(const char* name, PyObject* value, Number& field) {
+  const long long number = integer_of(value, name);
+  if (!std::in_range<Number>(number)) {
+    raise(PyExc_ValueError, name + ("=" + std::to_string(number)) + " is out of range");
+  }
+  field = static_cast<Number>(number);
 }
 
 void read_field(const char* /*name*/, PyObject* value, DeviceType field) {
@@ -280,6 +285,9 @@ Capabilities capabilities_in(PyObject* fields) {
   if (can.alignment <= 0 || (can.alignment & (can.alignment - 1)) != 0) {
     raise(PyExc_ValueError,
           "alignment=" + std::to_string(can.alignment) + " is no power of two, as 1 or 64 are");
+  }
+  if (can.min_dimensions < 0 || can.max_dimensions < can.min_dimensions) {
+    raise(PyExc_ValueError, "min_dimensions and max_dimensions leave no number of dimensions");
   }
   return can;
 }

@@ -70,7 +70,7 @@ bool signals_let_go_on() {
 Waiting waiting_for(PyObject* milliseconds) {
   Waiting waiting{.timeout = {}, .go_on = signals_let_go_on};
   if (milliseconds != Py_None) {
-    waiting.timeout = std::chrono::milliseconds(integer_of(milliseconds));
+    waiting.timeout = std::chrono::milliseconds(integer_of(milliseconds, "timeout"));
   }
   return waiting;
 }
@@ -94,7 +94,7 @@ Ref shared_target(ArgumentTuple arguments) {
   PyObject* mode = nullptr;
   PyObject* bytes = nullptr;
   arguments.read("OO", &mode, &bytes);
-  return target_capsule(std::make_unique<SharedTarget>(mode_named(mode), size_of(bytes)));
+  return target_capsule(std::make_unique<SharedTarget>(mode_named(mode), size_of(bytes, "bytes")));
 }
 
 // shared_bytes(x, mode, policy): how much of a tree, or of a tensor, will be copied into its block.
@@ -107,7 +107,7 @@ Ref shared_bytes(ArgumentTuple arguments) {
   Call call = read_call({.policy = policy});
   std::size_t bytes = 0;
   const auto add = [&](PyObject* object) {
-    Door door(object, way_into_tensor(object), {.only_look = true});
+    Door door(object, way_into_tensor(object), {});
     const Plan decided = plan(door.source, met(door, target, call), call.policy, call.request);
     bytes += SharedArena::room_for(static_cast<std::size_t>(decided.bytes_copied));
     return Ref::borrow(object);

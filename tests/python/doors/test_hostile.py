@@ -67,6 +67,10 @@ def test_a_refusal_stands_whatever_the_deleter_raises(
     capsule, token = make_f32(on_delete=raise_lookup_error, versioned=versioned, dtype=(99, 8))
     with pytest.raises(dlbridge.ConversionRefused, match="99"):
         dlbridge.to_numpy(capsule)
+    assert probe.deletes(token) == 0  # what is refused is still in its capsule
+    gives = type("Gives", (), {"__dlpack__": lambda self, **asked: capsule})
+    with pytest.raises(dlbridge.ConversionRefused, match="99"):
+        dlbridge.to_numpy(gives())
     assert probe.deletes(token) == 1
     assert [str(error) for error in unraisable] == ["from the deleter"]
 

@@ -143,6 +143,7 @@ def test_the_table_says_what_becomes_of_a_raw_capsule(
     producer = ROWS[name][0]()
     capsule = producer.source.capsule(versioned=name != "legacy")
     check(name, target, answer, producer.source, capsule, preset)
+    assert ("used_dltensor" in repr(capsule)) == (answer != "refuse")
     del capsule
     settle()
     # Without a deleter there is nothing to count; else it ran once, and never more often.

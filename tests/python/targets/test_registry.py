@@ -243,6 +243,9 @@ def test_what_read_gives_has_to_be_an_array() -> None:
         ({"capabilities": dlbridge.Capabilities(strides="odd")}, "odd"),  # type: ignore[arg-type]
         ({"quirks": {"on_fire": "it burns"}}, "on_fire"),
         ({"take": None}, "no take"),
+        ({"handed": "numpy"}, "use one of 'managed', 'versioned', 'legacy', 'array', 'memoryview'"),
+        ({"capabilities": dlbridge.Capabilities(max_dimensions=-1)}, "no number of dimensions"),
+        ({"capabilities": dlbridge.Capabilities(min_dimensions=2**40)}, f"min_dimensions={2**40}"),
     ],
 )
 def test_a_mistake_in_a_row_shows_at_once(fields: Any, message: str) -> None:
@@ -394,3 +397,9 @@ def test_an_own_object_comes_back_without_a_look_and_explain_says_so() -> None:
 def test_a_name_alone_is_no_tuple_of_modules() -> None:
     with pytest.raises(TypeError, match="modules is a tuple of names"):
         dlbridge.register(dlbridge.Library(name="some_library", modules="jax"))
+
+
+@pytest.mark.parametrize("field", ["read", "conditions", "parts", "take", "take_host", "address"])
+def test_what_a_row_calls_is_a_function(field: str) -> None:
+    with pytest.raises(TypeError, match=rf"Library\.{field} must be a function, not int"):
+        dlbridge.register(grid(**{field: 3}))

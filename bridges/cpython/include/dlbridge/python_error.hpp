@@ -45,28 +45,29 @@ inline void check_error() {
 }
 
 /// Throws the error that is set, if there is one. An int that the machine has no word for is a
-/// wrong value.
-inline void check_integer(PyObject* number) {
+/// wrong value, of the argument that is called so.
+inline void check_integer(PyObject* number, const char* argument) {
   if (PyErr_Occurred() != nullptr && PyErr_ExceptionMatches(PyExc_OverflowError) != 0) {
-    PyErr_Format(PyExc_ValueError, "%R is out of range", number);
+    PyErr_Format(PyExc_ValueError, "%s%s%R is out of range", argument, *argument == 0 ? "" : "=",
+                 number);
   }
   check_error();
 }
 
 /// The value of an int of Python's. Throws PythonError where it is none, or does not fit.
-inline long long integer_of(PyObject* number) {
+inline long long integer_of(PyObject* number, const char* argument = "") {
   const long long value = PyLong_AsLongLong(number);
   if (value == -1) {
-    check_integer(number);
+    check_integer(number, argument);
   }
   return value;
 }
 
 /// The same of one that is not negative.
-inline unsigned long long size_of(PyObject* number) {
+inline unsigned long long size_of(PyObject* number, const char* argument = "") {
   const unsigned long long value = PyLong_AsUnsignedLongLong(number);
   if (value == static_cast<unsigned long long>(-1)) {
-    check_integer(number);
+    check_integer(number, argument);
   }
   return value;
 }

@@ -80,7 +80,7 @@ std::optional<std::uintptr_t> address_in(PyObject* number) {
   if (!PyLong_Check(number) || PyBool_Check(number)) {
     return std::nullopt;
   }
-  return static_cast<std::uintptr_t>(size_of(number));
+  return static_cast<std::uintptr_t>(size_of(number, "stream"));
 }
 
 struct HandedOver {

@@ -134,6 +134,9 @@ Door::Copying::Copying(Door& door, std::int64_t bytes, bool waits)
     : source_(door.source),
       described_(door.source.tensor),
       byte_strides_(door.source.byte_strides) {
+  if (door.way == &kCapsuleWay && !door.taken) {
+    door.taken = door.acquire();  // while it is read, nobody else may take it
+  }
   // A cast may make little of what it reads for long.
   if (std::max(bytes, byte_count(described_)) < kWorthLettingGo && !waits) {
     return;

@@ -24,7 +24,6 @@ class Door {
   struct Look {
     Stream (*reader)(Device) = stream_of_managed;  // whose stream will read memory of that device
     const Stream* stream = nullptr;                // the caller's word for it
-    bool only_look = false;                        // a raw capsule is not consumed
     bool never_copies = false;                     // which a producer is told
   };
 

@@ -28,20 +28,25 @@ void take_share(Door& door) {
   describe_taken(door);
 }
 
+// Only looks: what is refused is still in its capsule.
 void describe_capsule(Door& door) {
   door.object_name = kCapsuleLibrary.object;
   door.library = kCapsuleLibrary;
-  if (door.look.only_look) {
-    peek_capsule(door.readable, *door.library, door.source);
-    return;
+  peek_capsule(door.readable, *door.library, door.source);
+}
+
+ManagedTensor take_out(Door& door) {
+  if (door.taken) {
+    return std::move(door.taken);
   }
-  door.taken = take_capsule(door.readable, false);
-  dlbridge::describe(door.taken, *door.library, door.source);
+  ManagedTensor tensor = take_capsule(door.readable, false);
+  tensor.relabel(door.source.tensor.device);
+  return tensor;
 }
 
 }  // namespace
 
 const Way kManagedTensorWay{describe_managed, share, nullptr, take_share};
-const Way kCapsuleWay{describe_capsule, give_taken, nullptr, describe_capsule};
+const Way kCapsuleWay{describe_capsule, take_out, nullptr, describe_capsule};
 
 }  // namespace dlbridge::python

@@ -115,7 +115,7 @@ std::optional<Stream> export_stream(PyObject* stream, Device device) {
     raise(PyExc_TypeError,
           std::string("stream must be None or an int, not ") + Py_TYPE(stream)->tp_name);
   }
-  const long long number = integer_of(stream);
+  const long long number = integer_of(stream, "stream");
   if (!numbers) {
     refuse_export("on " + to_string(device) + " with stream=" + std::to_string(number),
                   "memory of the host has no streams", "stream=None");
