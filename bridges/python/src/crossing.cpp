@@ -28,9 +28,12 @@ Apart pass_parts(const Plan& decided, const Door& door, const Capabilities& targ
   }
   Apart apart;
   const Ref name = text_object(std::string(target.name));
-  apart.object =
-      checked(PyObject_CallFunctionObjArgs(taken_apart.get(), door.object, name.get(), nullptr));
-  if (apart.object.get() == Py_None) {
+  const auto take_apart = [&](PyObject* whole) {
+    apart.object =
+        checked(PyObject_CallFunctionObjArgs(taken_apart.get(), whole, name.get(), nullptr));
+    return apart.object.get() != Py_None;
+  };
+  if (!take_apart(door.object) && (door.readable == door.object || !take_apart(door.readable))) {
     return {};
   }
   const Ref arrays = checked(PyObject_GetAttrString(apart.object.get(), "arrays"));

@@ -362,3 +362,17 @@ def test_a_row_may_give_its_parts_in_a_list() -> None:
         assert dlbridge.to_torch(sparse.csr_array(VALUES)).to_dense().tolist() == VALUES.tolist()
     finally:
         dlbridge.register(row)
+
+
+@pytest.mark.parametrize("layout", ["coo", "csr"])
+def test_a_sparse_tensor_that_a_row_reads_crosses_by_its_parts(layout: str) -> None:
+    class Holder:
+        tensor = torch.from_numpy(VALUES).to_sparse(layout=getattr(torch, f"sparse_{layout}"))
+
+    Holder.__module__ = "holder_of_sparse"
+    dlbridge.register(dlbridge.Library("holder_of_sparse", read=lambda x: x.tensor))
+    made = dlbridge.to(Holder(), "scipy")
+    assert made.format == layout and made.toarray().tolist() == VALUES.tolist()
+    assert made.data.ctypes.data == addresses(Holder.tensor)[0]
+    plan = dlbridge.explain(Holder(), "scipy")
+    assert not plan.refused and plan.result == f"scipy {layout}"
