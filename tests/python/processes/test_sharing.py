@@ -742,6 +742,19 @@ def test_the_target_may_be_named_and_an_unknown_one_loses_no_message(
     assert isinstance(dlbridge.recv(there, target="torch"), torch.Tensor)
 
 
+def test_what_a_target_refuses_is_the_next_message_still(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    here, there = pair
+    dlbridge.send(here, [torch.ones(2, dtype=torch.float8_e4m3fn)])
+    dlbridge.send(here, np.zeros(1))
+    for _ in range(2):
+        with pytest.raises(dlbridge.ConversionRefused, match="float8_e4m3fn as ctypes"):
+            dlbridge.recv(there, "ctypes")
+    assert dlbridge.recv(there)[0].dtype == torch.float8_e4m3fn
+    assert dlbridge.recv(there).tolist() == [0]
+
+
 def test_a_named_tuple_that_wants_arrays_arrives(pair: Any) -> None:
     packed = torch.nn.utils.rnn.pack_sequence([torch.ones(2), torch.zeros(1)])
     dlbridge.send(pair[0], {"packed": packed, "strict": WantsArrays(np.ones(2), "b")})

@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, SupportsIndex
+from weakref import WeakKeyDictionary
 
 from dlbridge import _core
 from dlbridge._core import ManagedTensor
@@ -86,17 +87,31 @@ def recv(sock: socket.socket, target: str | ModuleType | None = None) -> Any:
 
     With a ``target`` all are of that library. A ``Shared`` arrives as one. NumPy's arrays of what
     is for reading are read-only; torch, which knows no such memory, gets pages that are copied when
-    they are written to. An EOFError where the sender has closed the socket.
+    they are written to. What cannot become the ``target``'s is refused and stays the next tree that
+    the socket gives. An EOFError where the sender has closed the socket.
     """
     if target is not None:
         library_for(target)  # an unknown one is found before anything is read
-    received = _core.receive_shared(*_number_and_patience(sock))
+    number, patience = _number_and_patience(sock)
+    shared, whole = _refused.pop(sock) if sock in _refused else _received(number, patience)
+    if target is not None:
+        try:
+            return to(shared.tree, target)
+        except BaseException:
+            _refused[sock] = shared, whole
+            raise
+    return _known_to_children(shared) if whole else _as_sent(shared)
+
+
+# By the socket that they came from.
+_refused: WeakKeyDictionary[socket.socket, tuple[Shared, bool]] = WeakKeyDictionary()
+
+
+def _received(number: int, patience: int | None) -> tuple[Shared, bool]:
+    received = _core.receive_shared(number, patience)
     if received is None:
         raise EOFError("the sender has closed the socket")
-    shared, whole = shared_of(*received)
-    if target is not None:
-        return to(shared.tree, target)
-    return _known_to_children(shared) if whole else _as_sent(shared)
+    return shared_of(*received)
 
 
 def _known_to_children(shared: Shared) -> Shared:
