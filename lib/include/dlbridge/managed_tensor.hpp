@@ -174,7 +174,8 @@ class ManagedTensor {
   ManagedTensor() noexcept = default;
   ManagedTensor(ManagedTensor&& other) noexcept : block_(std::exchange(other.block_, nullptr)) {}
   ManagedTensor& operator=(ManagedTensor&& other) noexcept {
-    std::swap(block_, other.block_);
+    ManagedTensor ended(std::move(other));
+    std::swap(block_, ended.block_);
     return *this;
   }
   ManagedTensor(const ManagedTensor&) = delete;

@@ -237,6 +237,20 @@ TEST(ManagedTensor, is_empty_at_first_and_after_a_move) {
   EXPECT_EQ(producer.deleted(), 0);
 }
 
+TEST(ManagedTensor, that_another_is_moved_into_gives_back_what_it_held) {
+  Versioned before;
+  Versioned after;
+  ManagedTensor tensor = ManagedTensor::adopt(&before.managed);
+  ManagedTensor other = ManagedTensor::adopt(&after.managed);
+  tensor = std::move(other);
+  EXPECT_EQ(before.deleted(), 1);
+  EXPECT_FALSE(other);  // NOLINT(bugprone-use-after-move): what it is for
+  ManagedTensor& itself = tensor;
+  tensor = std::move(itself);
+  EXPECT_TRUE(tensor);
+  EXPECT_EQ(after.deleted(), 0);
+}
+
 TEST(ManagedTensor, that_is_empty_is_refused_a_share) {
   EXPECT_THROW((void)ManagedTensor{}.share(), MalformedTensor);
 }
