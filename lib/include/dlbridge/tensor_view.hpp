@@ -48,20 +48,20 @@ class Look {
     return strides_[dimension];
   }
   [[nodiscard]] std::int64_t size() const noexcept {
-    std::int64_t count = 1;
+    std::uint64_t count = 1;  // beside a size of zero the others may multiply to anything
     for (auto extent : extents_) {
-      count *= extent;
+      count *= static_cast<std::uint64_t>(extent);
     }
-    return count;
+    return static_cast<std::int64_t>(count);
   }
   /// Whether the elements lie in C order without gaps.
   [[nodiscard]] bool is_contiguous() const noexcept {
-    std::int64_t expected = 1;
+    std::uint64_t expected = 1;
     for (std::size_t i = rank(); i-- > 0;) {
-      if (extents_[i] != 1 && strides_[i] != expected && size() != 0) {
+      if (extents_[i] != 1 && static_cast<std::uint64_t>(strides_[i]) != expected && size() != 0) {
         return false;
       }
-      expected *= extents_[i];
+      expected *= static_cast<std::uint64_t>(extents_[i]);
     }
     return true;
   }
@@ -89,6 +89,14 @@ class Look {
         strides_[i] = tensor.strides()[i];
       }
     }
+  }
+
+  // The element at `index` of that dimension. As numbers: where there are no elements, address and
+  // stride may be anything, and nothing is read.
+  [[nodiscard]] T* stepped(std::size_t dimension, std::int64_t index) const noexcept {
+    return reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(data_) +
+                                static_cast<std::uintptr_t>(index) *
+                                    static_cast<std::uintptr_t>(strides_[dimension]) * sizeof(T));
   }
 
   T* data_;
@@ -163,7 +171,7 @@ class TensorView : public detail::Look<T, Rank> {
 
   /// The elements at `index` of the first dimension: a view of one dimension less. Not checked.
   [[nodiscard]] auto operator[](std::int64_t index) const noexcept requires(Rank > 0) {
-    T* const data = this->data_ + index * this->strides_[0];
+    T* const data = this->stepped(0, index);
     if constexpr (Rank == kDynamicRank) {
       return TensorView(data, this->extents_.subspan(1), this->strides_.subspan(1));
     } else {
@@ -184,7 +192,7 @@ class TensorView : public detail::Look<T, Rank> {
                            this->extents_[dimension]);
     }
     TensorView part = *this;
-    part.data_ += end == first ? 0 : first * this->strides_[dimension];
+    part.data_ = this->stepped(dimension, end == first ? 0 : first);
     part.extents_[dimension] = end - first;
     return part;
   }

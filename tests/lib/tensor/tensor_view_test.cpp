@@ -5,6 +5,7 @@
 
 #include <complex>
 #include <iterator>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
@@ -186,6 +187,23 @@ TEST_F(View, of_no_elements_may_lie_anywhere) {
   empty.tensor().data = reinterpret_cast<void*>(1);
   const ManagedTensor tensor = ManagedTensor::adopt(&empty.managed);
   EXPECT_EQ((TensorView<float, 1>(tensor).size()), 0);
+}
+
+TEST_F(View, of_no_elements_may_have_any_other_sizes) {
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  Versioned empty({kMost, kMost, 0});
+  empty.strides = {kMost, -kMost, 1};
+  empty.tensor().data = nullptr;
+  const ManagedTensor tensor = ManagedTensor::adopt(&empty.managed);
+  const TensorView<const float, 3> view(tensor);
+  EXPECT_EQ(view.size(), 0);
+  EXPECT_TRUE(view.is_contiguous());
+  EXPECT_TRUE(view.as_span().empty());
+  EXPECT_TRUE(view.begin() == view.end());
+  EXPECT_EQ(view[kMost - 1].size(), 0);
+  EXPECT_EQ(view.slice(1, 3, kMost).size(), 0);
+  const TensorView<const float, kDynamicRank> any(tensor);
+  EXPECT_EQ(any[2].size(), 0);
 }
 
 TEST_F(View, of_an_empty_tensor_is_refused) {
