@@ -308,7 +308,8 @@ class ManagedTensor {
   [[nodiscard]] static bool is_own(const DLManagedTensorVersioned& managed) noexcept;
 
   /// Hands over the legacy struct. Throws ConversionRefused, keeping the tensor, when it is
-  /// read-only, since the legacy struct cannot say so; std::bad_alloc likewise.
+  /// read-only or its elements are padded, since the legacy struct cannot say so; std::bad_alloc
+  /// likewise.
   [[nodiscard]] DLManagedTensor* release_legacy();
 
  private:

@@ -28,6 +28,13 @@ void run_own_deleter(void* context) noexcept {
   }
 }
 
+[[noreturn]] void refuse_legacy(const std::string& what, const std::string& unsaid,
+                                const std::string& fix) {
+  throw ConversionRefused(
+      "cannot export " + what + " in a legacy struct (it cannot say " + unsaid + "); use " + fix,
+      {"a legacy struct cannot say " + unsaid}, fix);
+}
+
 }  // namespace
 
 std::int64_t live_managed_tensors() noexcept {
@@ -291,11 +298,12 @@ void ManagedTensor::drop_negative_strides() noexcept {
 
 DLManagedTensor* ManagedTensor::release_legacy() {
   if (readonly()) {
-    throw ConversionRefused(
-        "cannot export read-only memory in a legacy capsule (it cannot say that nobody may write); "
-        "use max_version=(1, 3), or copy=True to export a writable copy",
-        {"read-only memory never leaves in a legacy capsule"},
-        "max_version=(1, 3), or copy=True to export a writable copy");
+    refuse_legacy("read-only memory", "that nobody may write",
+                  "release(), or to_managed<DLPack>(x, managed_tensor_capabilities(), "
+                  "Policy::snapshot()) to export a writable copy");
+  }
+  if ((flags() & DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED) != 0) {
+    refuse_legacy("elements that are padded to whole bytes", "that they are", "release()");
   }
   auto* legacy = new DLManagedTensor;
   legacy->dl_tensor = tensor();

@@ -411,15 +411,28 @@ TEST(ManagedTensor, never_leaves_as_legacy_when_read_only_and_stays_with_its_own
     FAIL() << "read-only memory left in a legacy struct";
   } catch (const ConversionRefused& refused) {
     EXPECT_STREQ(refused.what(),
-                 "cannot export read-only memory in a legacy capsule (it cannot say that nobody "
-                 "may write); use max_version=(1, 3), or copy=True to export a writable copy");
-    EXPECT_THAT(refused.reasons, ElementsAre("read-only memory never leaves in a legacy capsule"));
-    EXPECT_EQ(refused.fix, "max_version=(1, 3), or copy=True to export a writable copy");
+                 "cannot export read-only memory in a legacy struct (it cannot say that nobody may "
+                 "write); use release(), or to_managed<DLPack>(x, managed_tensor_capabilities(), "
+                 "Policy::snapshot()) to export a writable copy");
+    EXPECT_THAT(refused.reasons, ElementsAre("a legacy struct cannot say that nobody may write"));
+    EXPECT_EQ(refused.fix,
+              "release(), or to_managed<DLPack>(x, managed_tensor_capabilities(), "
+              "Policy::snapshot()) to export a writable copy");
   }
   EXPECT_TRUE(tensor);
   EXPECT_EQ(producer.deleted(), 0);
   tensor = ManagedTensor();
   EXPECT_EQ(producer.deleted(), 1);
+}
+
+// A reader of the legacy struct would take them for packed ones.
+TEST(ManagedTensor, never_leaves_as_legacy_when_its_elements_are_padded) {
+  Versioned producer;
+  producer.managed.flags = DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED;
+  producer.tensor().dtype = DType(kDLUInt, 4).dl();
+  ManagedTensor tensor = ManagedTensor::adopt(&producer.managed);
+  EXPECT_THROW((void)tensor.release_legacy(), ConversionRefused);
+  EXPECT_TRUE(tensor);
 }
 
 TEST(ManagedTensor, takes_its_own_export_back_without_wrapping_it) {
