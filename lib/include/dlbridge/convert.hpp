@@ -218,9 +218,13 @@ struct CopyingOf<Bridge> {
   using Type = typename Bridge::Copying;
 };
 
-/// Holds what a library made against the leg: where it is, and that nothing is left to be done.
+/// Holds what a library made against the leg and what it was asked for: where it is, of which dtype
+/// and shape, and that nothing is left to be done.
 /// What says that autograd or its owner would mind a write says nothing of private memory.
-void require_prepared(const Leg& leg, Source& made);
+void require_prepared(const Leg& leg, const Source& asked, Source& made);
+/// What a bridge acquired, held against its own description, by which the plan was made, and with
+/// the flags that follow from that.
+[[nodiscard]] ManagedTensor as_described(ManagedTensor acquired, const Source& source);
 [[noreturn]] void refuse_to_prepare(const Source& source);
 
 /// An object whose door is open, for the bridges of C++.
@@ -231,13 +235,15 @@ struct Opened {
   explicit Opened(const typename From::Object& object_) : object(object_) {
     From::describe(object, source);
   }
-  [[nodiscard]] ManagedTensor acquire() { return From::acquire(object, source); }
+  [[nodiscard]] ManagedTensor acquire() {
+    return as_described(From::acquire(object, source), source);
+  }
   [[nodiscard]] ManagedTensor prepare(const Leg& leg, Source& after) {
     if constexpr (Preparer<From>) {
       const typename From::Object prepared = From::prepare(object, leg);
       From::describe(prepared, after);
-      require_prepared(leg, after);
-      return From::acquire(prepared, after);
+      require_prepared(leg, source, after);
+      return as_described(From::acquire(prepared, after), after);
     } else {
       refuse_to_prepare(source);
     }

@@ -100,7 +100,7 @@ ManagedTensor CallbackDoor::prepare(const Leg& leg, Source& after) {
   ManagedTensor made = ManagedTensor::adopt(out, run_deleter);
   require_like(made, source.tensor);
   describe(made, *source.traits.library, after);
-  require_prepared(leg, after);
+  require_prepared(leg, source, after);
   return made;
 }
 

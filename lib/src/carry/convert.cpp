@@ -1,8 +1,41 @@
 #include "dlbridge/convert.hpp"
 
-namespace dlbridge::detail {
+#include <algorithm>
 
-void require_prepared(const Leg& leg, Source& made) {
+namespace dlbridge::detail {
+namespace {
+
+[[noreturn]] void refuse(const Source& source, const std::string& fault) {
+  throw ConversionRefused(
+      "cannot convert a " + std::string(source.traits.words().object) + ": " + fault, {fault});
+}
+
+bool of_one_kind(const DLTensor& a, const DLTensor& b) {
+  return DType(a.dtype) == DType(b.dtype) && a.ndim == b.ndim &&
+         std::equal(a.shape, a.shape + a.ndim, b.shape);
+}
+
+}  // namespace
+
+ManagedTensor as_described(ManagedTensor acquired, const Source& source) {
+  if (!acquired) {
+    refuse(source, "its bridge acquired nothing");
+  }
+  const DLTensor& tensor = acquired.tensor();
+  if (!of_one_kind(tensor, source.tensor) ||
+      Device(tensor.device) != Device(source.tensor.device)) {
+    refuse(source, "its bridge acquired another dtype, shape or device than it described");
+  }
+  // What the description says, whoever has the tensor next has to be told as well.
+  const Conditions said = source.traits.conditions;
+  DLManagedTensorVersioned* managed = acquired.release();
+  managed->flags |= said.has(Condition::kReadOnly) ? DLPACK_FLAG_BITMASK_READ_ONLY : 0;
+  managed->flags |=
+      said.has(Condition::kPaddedElements) ? DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED : 0;
+  return ManagedTensor::retake(managed);
+}
+
+void require_prepared(const Leg& leg, const Source& asked, Source& made) {
   Conditions& left = made.traits.conditions;
   for (const Condition harmless :
        {Condition::kInGraph, Condition::kForwardDual, Condition::kReadOnly, Condition::kTraced}) {
@@ -10,20 +43,19 @@ void require_prepared(const Leg& leg, Source& made) {
   }
   const Device found(made.tensor.device);
   const bool there = found == leg.to || (found.host_accessible() && leg.to.host_accessible());
-  if (there && left.empty()) {
+  const bool alike = of_one_kind(asked.tensor, made.tensor);
+  if (there && alike && left.empty()) {
     return;
   }
   std::string fault = "its library was asked for a plain tensor on " + to_string(leg.to) +
-                      ", and gave one on " + to_string(found);
+                      ", and gave one on " + to_string(found) +
+                      (alike ? "" : " of another dtype or shape");
   left.for_each([&](Condition condition) { fault += ", " + std::string(row_of(condition).name); });
-  throw ConversionRefused(
-      "cannot convert a " + std::string(made.traits.words().object) + ": " + fault, {fault});
+  refuse(made, fault);
 }
 
 void refuse_to_prepare(const Source& source) {
-  const std::string fault = "its bridge has no prepare(), which this would need";
-  throw ConversionRefused(
-      "cannot convert a " + std::string(source.traits.words().object) + ": " + fault, {fault});
+  refuse(source, "its bridge has no prepare(), which this would need");
 }
 
 }  // namespace dlbridge::detail

@@ -40,6 +40,7 @@ struct Quill {
       .name = "quill", .object = "quill.Sheet", .fixes = {{{Condition::kSparse, "x.filled_in()"}}}};
   static inline int acquired = 0;
   static inline int prepared = 0;
+  static inline std::vector<std::int64_t> made_of{};  // another shape than it is asked for
 
   static void describe(const Sheet& sheet, Source& source) {
     source.traits.library = &kLibrary;
@@ -64,6 +65,10 @@ struct Quill {
     ++prepared;
     Sheet dense = sheet;
     dense.ink = std::make_shared<std::vector<float>>(*sheet.ink);
+    if (!made_of.empty()) {
+      dense.shape = made_of;
+      dense.strides = {1};
+    }
     if (leg.has(Step::kDetach)) {
       dense.conditions.remove(Condition::kInGraph);
     }
@@ -83,6 +88,16 @@ struct PlainQuill {
   static void describe(const Sheet& sheet, Source& source) { Quill::describe(sheet, source); }
   static ManagedTensor acquire(const Sheet& sheet, Source& source) {
     return Quill::acquire(sheet, source);
+  }
+};
+
+// One that says of its tensors what it then does not do.
+struct CarelessQuill {
+  using Object = Sheet;
+  static inline ManagedTensor (*acquire_instead)(const DLTensor&) = nullptr;
+  static void describe(const Sheet& sheet, Source& source) { Quill::describe(sheet, source); }
+  static ManagedTensor acquire(const Sheet& /*sheet*/, Source& source) {
+    return acquire_instead(source.tensor);
   }
 };
 
@@ -159,6 +174,7 @@ class Crossing : public ::testing::Test {
   void SetUp() override {
     Quill::acquired = 0;
     Quill::prepared = 0;
+    Quill::made_of.clear();
     Ledger::fails = false;
   }
 };
@@ -304,6 +320,49 @@ TEST_F(Crossing, never_passes_off_unprepared_memory_as_the_hosts) {
   source.device = Device(kDLCUDA, 0);
   EXPECT_THROW((void)(convert<PlainQuill, Ledger>(source)), ConversionRefused);
   EXPECT_EQ(source.ink.use_count(), 1);
+}
+
+TEST_F(Crossing, refuses_what_was_made_of_another_shape_than_was_asked_for) {
+  Sheet source = sheet();
+  source.device = Device(kDLCUDA, 0);
+  Quill::made_of = {6};
+  const auto crossing = [&] { (void)convert<Quill, Ledger>(source); };
+  EXPECT_THAT(crossing, ThrowsMessage<ConversionRefused>(
+                            HasSubstr("was asked for a plain tensor on cpu, and gave one on cpu of "
+                                      "another dtype or shape")));
+  EXPECT_EQ(source.ink.use_count(), 1);
+}
+
+TEST_F(Crossing, gives_nobody_to_write_to_what_was_described_as_read_only) {
+  Sheet source = sheet();
+  source.conditions = {Condition::kReadOnly};
+  EXPECT_TRUE((convert<Quill, Ledger>(source).tensor.readonly()));
+}
+
+TEST_F(Crossing, refuses_what_is_not_acquired_as_it_was_described) {
+  using Instead = ManagedTensor (*)(const DLTensor&);
+  const Instead nothing = [](const DLTensor&) { return ManagedTensor{}; };
+  const Instead integers = [](const DLTensor& tensor) {
+    DLTensor other = tensor;
+    other.dtype = DType(kDLInt, 32).dl();
+    return ManagedTensor::own(other, 0, {});
+  };
+  const Instead elsewhere = [](const DLTensor& tensor) {
+    DLTensor other = tensor;
+    other.device = Device(kDLCUDA, 0).dl();
+    return ManagedTensor::own(other, 0, {});
+  };
+  const Instead smaller = [](const DLTensor& tensor) {
+    DLTensor other = tensor;
+    other.ndim = 1;
+    return ManagedTensor::own(other, 0, {});
+  };
+  const Sheet source = sheet();
+  for (const Instead instead : {nothing, integers, elsewhere, smaller}) {
+    CarelessQuill::acquire_instead = instead;
+    EXPECT_THAT([&] { (void)(convert<CarelessQuill, Ledger>(source)); },
+                ThrowsMessage<ConversionRefused>(HasSubstr("its bridge acquired ")));
+  }
 }
 
 TEST_F(Crossing, takes_a_requested_type) {

@@ -43,7 +43,7 @@ struct CalledFromPython {
   }
   static DLManagedTensorVersioned* acquire(PyObject* object, Source& source) noexcept {
     return for_python(static_cast<DLManagedTensorVersioned*>(nullptr), [&] {
-      return Bridge::acquire(Bridge::from_python(object), source).release();
+      return as_described(Bridge::acquire(Bridge::from_python(object), source), source).release();
     });
   }
   static DLManagedTensorVersioned* prepare(PyObject* object, const Leg& leg,
@@ -51,7 +51,7 @@ struct CalledFromPython {
     return for_python(static_cast<DLManagedTensorVersioned*>(nullptr), [&] {
       const typename Bridge::Object prepared = Bridge::prepare(Bridge::from_python(object), leg);
       Bridge::describe(prepared, made);
-      return Bridge::acquire(prepared, made).release();
+      return as_described(Bridge::acquire(prepared, made), made).release();
     });
   }
   static const Capabilities* capabilities(const Source& source) noexcept {
