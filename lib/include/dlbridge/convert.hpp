@@ -188,7 +188,7 @@ template <typename Door>
         made.mark_copied();
         carried = {std::move(made), {}};
       } else {
-        carried = {carry_out(leg, from, &warning), managed_stream(leg.to)};
+        carried = {carry_out(leg, from, &warning, plan.alignment), managed_stream(leg.to)};
       }
     }
     if (warning != CastWarning::kNone) [[unlikely]] {

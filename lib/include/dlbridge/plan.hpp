@@ -99,7 +99,7 @@ struct Plan {
   bool writable = true;  // the result may be written to
   DType dtype;           // of the result; other than the source's without a cast: the same bytes
   Device device;         // of the result
-  std::int32_t alignment = 64;  // that a copy by the source's library has to have, in bytes
+  std::int64_t alignment = 64;  // that a copy has to have, in bytes
   std::int64_t bytes_copied = 0;
   std::array<Leg, 3> route;  // the first `leg_count` of them; a view has none
 

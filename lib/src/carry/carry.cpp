@@ -6,6 +6,7 @@
 #include "carry/pass.hpp"
 #include "device/staging.hpp"
 #include "dlbridge/shared_memory.hpp"
+#include "memory/host_memory.hpp"
 #include "tensor/layout.hpp"
 
 namespace dlbridge {
@@ -85,14 +86,15 @@ void cast_by_host(DeviceRuntime& runtime, int device, const CopyJob& job, Stream
 
 }  // namespace
 
-ManagedTensor carry_out(const Leg& leg, const Source& source, CastWarning* warning) {
+ManagedTensor carry_out(const Leg& leg, const Source& source, CastWarning* warning,
+                        std::int64_t alignment) {
   const DLTensor& from = source.tensor;
   const DType dtype = leg.has(Step::kCast) ? leg.dtype : DType(from.dtype);
   const auto ndim = static_cast<std::size_t>(from.ndim);
   ManagedTensor copy;
   Stream stream;
   if (leg.to.host_accessible()) {
-    copy = ManagedTensor::allocate(dtype, {from.shape, ndim});
+    copy = detail::allocate_aligned(dtype, {from.shape, ndim}, alignment);
   } else {
     DeviceRuntime& runtime = runtime_of(leg.to);
     copy = allocate_on(runtime, leg.to, dtype, from);

@@ -288,7 +288,13 @@ std::size_t bytes_in_environment(const char* name, std::size_t otherwise) noexce
   return end == text || *end != '\0' || *text == '-' ? otherwise : static_cast<std::size_t>(bytes);
 }
 
-HostMemory take_host_memory(std::size_t bytes) {
+HostMemory take_host_memory(std::size_t bytes, std::size_t alignment) {
+  if (alignment > kAlignment) [[unlikely]] {
+    HostMemory wider = take_host_memory(bytes + alignment);
+    const std::size_t address = round_up(reinterpret_cast<std::uintptr_t>(wider.data), alignment);
+    wider.data = reinterpret_cast<void*>(address);
+    return wider;
+  }
   if (bytes < kPooledFrom) {
     // An empty tensor gets an address too: some consumers do not take NULL.
     void* memory = allocate(std::max(round_up(bytes, kAlignment), kAlignment));

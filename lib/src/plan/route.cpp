@@ -1,5 +1,7 @@
 #include "plan/route.hpp"
 
+#include <algorithm>
+
 namespace dlbridge::detail {
 namespace {
 
@@ -67,10 +69,9 @@ bool lay_legs(Plan& plan, const Source& source, const Capabilities& target, Devi
               std::optional<Who> mover, std::uint16_t of_consumer) {
   Device at(source.tensor.device);
   auto left = static_cast<std::uint16_t>(plan.steps & ~kDescribing & ~of_consumer);
-  // It lies where its maker wants.
-  if (source.traits.conditions.has(Condition::kLazy) || source.traits.is_copy) {
-    plan.alignment = static_cast<std::int32_t>(needed_alignment(target, source.tensor.dtype));
-  }
+  const std::int64_t needed = needed_alignment(target, plan.dtype);
+  const bool made = source.traits.conditions.has(Condition::kLazy) || source.traits.is_copy;
+  plan.alignment = made ? needed : std::max(plan.alignment, needed);  // made where its maker wants
   if (plan.has(Step::kDensify) || plan.has(Step::kGather) || mover == Who::kProducer) {
     const bool moves = mover == Who::kProducer;
     const int its = (kPreparing | (moves ? bits_of({Step::kCopyToHost}) : 0)) & ~of_consumer;

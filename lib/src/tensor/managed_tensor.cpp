@@ -263,14 +263,20 @@ bool ManagedTensor::is_own(const DLManagedTensorVersioned& managed) noexcept {
 }
 
 ManagedTensor ManagedTensor::allocate(DType dtype, std::span<const std::int64_t> shape) {
+  return detail::allocate_aligned(dtype, shape, 1);
+}
+
+ManagedTensor detail::allocate_aligned(DType dtype, std::span<const std::int64_t> shape,
+                                       std::int64_t alignment) {
   DLTensor tensor{};
   tensor.device = Device{}.dl();
   tensor.ndim = static_cast<std::int32_t>(shape.size());
   tensor.dtype = dtype.dl();
   tensor.shape = const_cast<std::int64_t*>(shape.data());
-  const detail::HostMemory memory = detail::take_host_memory(detail::bytes_to_allocate(tensor));
+  const HostMemory memory =
+      take_host_memory(bytes_to_allocate(tensor), static_cast<std::size_t>(alignment));
   tensor.data = memory.data;
-  return own_trusted(tensor, 0, memory.lease);
+  return ManagedTensor::own_trusted(tensor, 0, memory.lease);
 }
 
 ManagedTensor ManagedTensor::share() const {

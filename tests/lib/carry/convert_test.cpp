@@ -365,6 +365,18 @@ TEST_F(Crossing, refuses_what_is_not_acquired_as_it_was_described) {
   }
 }
 
+// Also where it is more than any memory of ours has by itself.
+TEST_F(Crossing, aligns_a_copy_as_its_target_needs_it) {
+  const ManagedTensor tensor = to_managed<Quill>(sheet(), managed_tensor_capabilities());
+  Capabilities target = Ledger::capabilities(Source{});
+  for (const Request& request : {Request{}, Request{.dtype = dtype_named("float64")}}) {
+    for (target.alignment = 64; target.alignment <= 1 << 21; target.alignment *= 2) {
+      const auto copy = to_managed<DLPack>(tensor, target, Policy::snapshot(), request);
+      EXPECT_TRUE(is_aligned(copy.tensor(), target)) << target.alignment;
+    }
+  }
+}
+
 TEST_F(Crossing, takes_a_requested_type) {
   Request request;
   request.dtype = DType(kDLFloat, 64);
