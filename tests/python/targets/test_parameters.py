@@ -183,6 +183,17 @@ def test_optional_parameters_take_none(casters: Any, road: str) -> None:
         casters.rows_or_none(torch.ones(2, 2).to_sparse())
 
 
+def test_perhaps_a_tensor_is_taken_by_value_in_a_list_and_as_a_result(casters: Any) -> None:
+    array = np.arange(12, dtype="f4").reshape(3, 4)
+    assert casters.rows_or_none_taken(None) == -1
+    assert casters.rows_or_none_taken(array) == 3
+    assert casters.count_of_none([array, None, array, None, None]) == 3
+    assert casters.counted_or_none(False) is None
+    assert casters.counted_or_none(True).shape == (2, 3)
+    settle()
+    assert sys.getrefcount(array) == 2
+
+
 def test_tensors_in_a_list_are_taken(casters: Any, road: str) -> None:
     array = np.arange(12, dtype="f4").reshape(3, 4)
     assert casters.rows_of_all([array, torch.from_numpy(array)]) == 6
@@ -209,6 +220,8 @@ def test_errors_of_a_body_keep_their_class(casters: Any) -> None:
         casters.first_of(np.ones(3, "f4"))
     with pytest.raises(ValueError, match="not a refusal"):
         casters.fail_otherwise()
+    with pytest.raises(KeyError, match="of Python's"):
+        casters.fail_in_python()
 
 
 def test_a_result_that_failed_is_the_error_that_it_was(casters: Any, road: str) -> None:

@@ -8,13 +8,15 @@
 #include <utility>
 
 #include "dlbridge/python.hpp"
+#include "dlbridge/python_error.hpp"
 #include "dlbridge/view_argument.hpp"
 
 namespace dlbridge {
 
 /// Has nanobind translate ConversionRefused, thrown in the body of any function, to
-/// dlbridge.ConversionRefused. The casters do so when the first argument arrives; a module calls it
-/// when it is imported if functions throw that take no tensor. Needs the GIL.
+/// dlbridge.ConversionRefused, and PythonError to the error that is set. The casters do so when the
+/// first argument arrives; a module calls it when it is imported if functions throw that take no
+/// tensor. Needs the GIL.
 inline void install_nanobind_translator() {
   static const bool kInstalled = [] {
     nanobind::register_exception_translator([](const std::exception_ptr& thrown, void*) {
@@ -22,6 +24,7 @@ inline void install_nanobind_translator() {
         std::rethrow_exception(thrown);
       } catch (const ConversionRefused&) {
         set_python_error();
+      } catch (const PythonError&) {  // whose error is set
       }
     });
     return true;
@@ -33,11 +36,16 @@ inline void install_nanobind_translator() {
 
 namespace nanobind::detail {
 
-/// What both kinds of arguments have in common. A refusal is thrown only where the argument is
-/// read: the casters of containers may not throw, and ask can_cast() first.
-template <typename Taken>
+/// What both kinds of arguments have in common: a Taken, or perhaps one. A refusal is thrown only
+/// where the argument is read: the casters of containers may not throw, and ask can_cast() first.
+template <typename Taken, typename Held = Taken>
 class dlbridge_argument {
  public:
+  using Value = Held;
+  static constexpr bool IsView = !std::is_base_of_v<dlbridge::ManagedTensor, Taken>;
+  template <typename Asked>
+  using Cast = std::conditional_t<IsView, Value&, movable_cast_t<Asked>>;
+
   bool from_python(handle source, std::uint32_t flags, cleanup_list*) noexcept {
     dlbridge::install_nanobind_translator();
     const bool converting = (flags & static_cast<std::uint32_t>(cast_flags::convert)) != 0;
@@ -50,43 +58,34 @@ class dlbridge_argument {
     error_.emplace();
     return true;
   }
-
- protected:
-  void check() {
-    if (error_) [[unlikely]] {
-      throw python_error(std::move(*error_));
-    }
-  }
-
-  dlbridge::detail::Argument<Taken> argument_;
-  std::optional<python_error> error_;
-};
-
-template <dlbridge::detail::IsTaken Taken>
-struct type_caster<Taken> : dlbridge_argument<Taken> {
-  using Value = Taken;
-  static constexpr bool IsView = !std::is_base_of_v<dlbridge::ManagedTensor, Taken>;
-  static constexpr auto Name = const_name(dlbridge::detail::kSignature<Taken>.letters);
-  template <typename Asked>
-  using Cast = std::conditional_t<IsView, Value&, movable_cast_t<Asked>>;
   template <typename>
   bool can_cast() const noexcept {
     static_assert(!IsView,
                   "a dlbridge::TensorView in a container would outlive its argument: take "
                   "dlbridge::ManagedTensor there, and make the view in the function");
-    return !this->error_;
+    return !error_;
   }
 
   explicit operator Value&() {
-    this->check();
-    return this->argument_.taken();
+    if (error_) [[unlikely]] {
+      throw python_error(std::move(*error_));
+    }
+    return argument_.template held<Value>();
   }
-  explicit operator Value&&() {
-    this->check();
-    return std::move(this->argument_.taken());
-  }
+  explicit operator Value&&() { return std::move(static_cast<Value&>(*this)); }
 
-  static handle from_cpp(Taken&& tensor, rv_policy, cleanup_list*) requires(!IsView) {
+ protected:
+  dlbridge::detail::Argument<Taken> argument_;
+
+ private:
+  std::optional<python_error> error_;
+};
+
+template <dlbridge::detail::IsTaken Taken>
+struct type_caster<Taken> : dlbridge_argument<Taken> {
+  static constexpr auto Name = const_name(dlbridge::detail::kSignature<Taken>.letters);
+
+  static handle from_cpp(Taken&& tensor, rv_policy, cleanup_list*) requires(!type_caster::IsView) {
     return dlbridge::detail::given_or_throw<python_error>(dlbridge::to_python(std::move(tensor)));
   }
 };
@@ -101,21 +100,22 @@ struct type_caster<Result> {
   }
 };
 
-/// The same as for a parameter, or None.
+/// The same, or None.
 template <dlbridge::detail::IsTaken Taken>
-struct type_caster<std::optional<Taken>> : dlbridge_argument<Taken> {
-  using Value = std::optional<Taken>;
-  static constexpr auto Name =
-      const_name(dlbridge::detail::kSignature<Taken>.letters) + const_name(" | None");
-  template <typename>
-  using Cast = Value&;
+struct type_caster<std::optional<Taken>> : dlbridge_argument<Taken, std::optional<Taken>> {
+  static constexpr auto Name = type_caster<Taken>::Name + const_name(" | None");
 
   bool from_python(handle source, std::uint32_t flags, cleanup_list* cleanup) noexcept {
-    return source.is_none() || dlbridge_argument<Taken>::from_python(source, flags, cleanup);
+    if (source.is_none()) {
+      this->argument_.clear();  // of the element before, in a container
+      return true;
+    }
+    return dlbridge_argument<Taken, std::optional<Taken>>::from_python(source, flags, cleanup);
   }
-  explicit operator Value&() {
-    this->check();
-    return this->argument_.perhaps();
+  static handle from_cpp(std::optional<Taken>&& tensor, rv_policy policy,
+                         cleanup_list* cleanup) requires(!type_caster::IsView) {
+    return tensor ? type_caster<Taken>::from_cpp(std::move(*tensor), policy, cleanup)
+                  : none().release();
   }
 };
 

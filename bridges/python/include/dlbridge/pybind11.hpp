@@ -7,13 +7,15 @@
 #include <utility>
 
 #include "dlbridge/python.hpp"
+#include "dlbridge/python_error.hpp"
 #include "dlbridge/view_argument.hpp"
 
 namespace dlbridge {
 
 /// Has pybind11 translate ConversionRefused, thrown in the body of a function of this module, to
-/// dlbridge.ConversionRefused. The casters do so when the first argument arrives; a module calls it
-/// when it is imported if functions throw that take no tensor. Needs the GIL.
+/// dlbridge.ConversionRefused, and PythonError to the error that is set. The casters do so when the
+/// first argument arrives; a module calls it when it is imported if functions throw that take no
+/// tensor. Needs the GIL.
 inline void install_pybind11_translator() {
   static const bool kInstalled = [] {
     pybind11::register_local_exception_translator([](std::exception_ptr thrown) {
@@ -21,6 +23,7 @@ inline void install_pybind11_translator() {
         std::rethrow_exception(thrown);
       } catch (const ConversionRefused&) {
         set_python_error();
+      } catch (const PythonError&) {  // whose error is set
       }
     });
     return true;
@@ -41,6 +44,9 @@ struct RaisingInPython<Result (*)(Argument...), kFunction> {
       const pybind11::gil_scoped_acquire gil;
       set_python_error();
       throw pybind11::error_already_set();
+    } catch (const PythonError&) {
+      const pybind11::gil_scoped_acquire gil;
+      throw pybind11::error_already_set();
     }
   }
 };
@@ -58,10 +64,14 @@ inline constexpr auto raising_in_python =
 
 namespace pybind11::detail {
 
-/// What both kinds of arguments have in common.
-template <typename Taken>
+/// What both kinds of arguments have in common: a Taken, or perhaps one.
+template <typename Taken, typename Held = Taken>
 class dlbridge_argument {
  public:
+  static constexpr bool is_view = !std::is_base_of_v<dlbridge::ManagedTensor, Taken>;
+  template <typename Asked>
+  using cast_op_type = std::conditional_t<is_view, Held&, movable_cast_op_type<Asked>>;
+
   bool load(handle source, bool convert) {
     dlbridge::install_pybind11_translator();
     if (argument_.load(source.ptr(), convert)) {
@@ -73,23 +83,20 @@ class dlbridge_argument {
     return false;
   }
 
- protected:
+  operator Held&() { return argument_.template held<Held>(); }  // NOLINT(google-explicit-*)
+  operator Held&&() && {                                        // NOLINT(google-explicit-*)
+    return std::move(argument_.template held<Held>());
+  }
+
+ private:
   dlbridge::detail::Argument<Taken> argument_;
 };
 
 template <dlbridge::detail::IsTaken Taken>
 struct type_caster<Taken> : dlbridge_argument<Taken> {
-  static constexpr bool is_view = !std::is_base_of_v<dlbridge::ManagedTensor, Taken>;
   static constexpr auto name = const_name(dlbridge::detail::kSignature<Taken>.letters);
-  template <typename Asked>
-  using cast_op_type = std::conditional_t<is_view, Taken&, movable_cast_op_type<Asked>>;
 
-  operator Taken&() { return this->argument_.taken(); }  // NOLINT(google-explicit-constructor)
-  operator Taken&&() && {                                // NOLINT(google-explicit-constructor)
-    return std::move(this->argument_.taken());
-  }
-
-  static handle cast(Taken&& tensor, return_value_policy, handle) requires(!is_view) {
+  static handle cast(Taken&& tensor, return_value_policy, handle) requires(!type_caster::is_view) {
     return dlbridge::detail::given_or_throw<error_already_set>(
         dlbridge::to_python(std::move(tensor)));
   }
@@ -105,20 +112,18 @@ struct type_caster<Result> {
   }
 };
 
-/// The same as for a parameter, or None.
+/// The same, or None.
 template <dlbridge::detail::IsTaken Taken>
-struct type_caster<std::optional<Taken>> : dlbridge_argument<Taken> {
-  using Value = std::optional<Taken>;
-  static constexpr auto name =
-      const_name(dlbridge::detail::kSignature<Taken>.letters) + const_name(" | None");
-  template <typename>
-  using cast_op_type = Value&;
+struct type_caster<std::optional<Taken>> : dlbridge_argument<Taken, std::optional<Taken>> {
+  static constexpr auto name = type_caster<Taken>::name + const_name(" | None");
 
   bool load(handle source, bool convert) {
-    return source.is_none() || dlbridge_argument<Taken>::load(source, convert);
+    return source.is_none() ||
+           dlbridge_argument<Taken, std::optional<Taken>>::load(source, convert);
   }
-  operator Value&() {  // NOLINT(google-explicit-constructor)
-    return this->argument_.perhaps();
+  static handle cast(std::optional<Taken>&& tensor, return_value_policy policy,
+                     handle parent) requires(!type_caster::is_view) {
+    return tensor ? type_caster<Taken>::cast(std::move(*tensor), policy, parent) : none().release();
   }
 };
 

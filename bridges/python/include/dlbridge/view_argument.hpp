@@ -209,9 +209,17 @@ class Argument {
     return true;
   }
 
-  [[nodiscard]] Taken& taken() noexcept { return *taken_; }
-  /// Nothing where the object was None, and load() was not called.
-  [[nodiscard]] std::optional<Taken>& perhaps() noexcept { return taken_; }
+  void clear() noexcept { taken_.reset(); }
+  /// As a Taken, or as an optional one: nothing where the object was None, and load() was not
+  /// called.
+  template <typename Held>
+  [[nodiscard]] Held& held() noexcept {
+    if constexpr (std::same_as<Held, Taken>) {
+      return *taken_;
+    } else {
+      return taken_;
+    }
+  }
 
  private:
   ManagedTensor tensor_;  // what a view looks at

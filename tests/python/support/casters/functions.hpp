@@ -7,6 +7,7 @@
 #include <dlbridge/error.hpp>
 #include <dlbridge/managed_tensor.hpp>
 #include <dlbridge/needs.hpp>
+#include <dlbridge/python_error.hpp>
 #include <dlbridge/results.hpp>
 #include <dlbridge/tensor_view.hpp>
 #include <optional>
@@ -91,6 +92,19 @@ inline std::size_t rows_of_all(const std::vector<dlbridge::ManagedTensor>& tenso
   return total;
 }
 
+inline std::int64_t rows_or_none_taken(std::optional<dlbridge::ManagedTensor> tensor) {
+  const auto taken = std::move(tensor);
+  return taken ? rows(*taken) : -1;
+}
+inline std::size_t count_of_none(
+    const std::vector<std::optional<dlbridge::ManagedTensor>>& tensors) {
+  std::size_t none = 0;
+  for (const auto& tensor : tensors) {
+    none += tensor ? 0 : 1;
+  }
+  return none;
+}
+
 /// What a body throws.
 inline void refuse_in_body() {
   throw dlbridge::ConversionRefused("refused in the body", {"the reason"}, "the fix");
@@ -100,6 +114,10 @@ inline double first_of(const dlbridge::ManagedTensor& tensor) {
 }
 inline void fail_otherwise() {
   throw std::invalid_argument("not a refusal");
+}
+inline void fail_in_python() {
+  PyErr_SetString(PyExc_KeyError, "of Python's");
+  throw dlbridge::PythonError();
 }
 inline dlbridge::ManagedTensor empty() {
   return {};
@@ -119,6 +137,9 @@ inline dlbridge::ManagedTensor counted() {
   return tensor;
 }
 
+inline std::optional<dlbridge::ManagedTensor> counted_or_none(bool some) {
+  return some ? std::optional(counted()) : std::nullopt;
+}
 inline dlbridge::In<"torch"> counted_in_torch() {
   return counted();
 }

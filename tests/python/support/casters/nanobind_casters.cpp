@@ -34,9 +34,13 @@ NB_MODULE(dlbridge_nanobind_casters, module) {
   module.def("rows_or_none", &casters::rows_or_none);
   module.def("sum_or_none", &casters::sum_or_none);
   module.def("rows_of_all", &casters::rows_of_all);
+  module.def("rows_or_none_taken", &casters::rows_or_none_taken);
+  module.def("count_of_none", &casters::count_of_none);
+  module.def("counted_or_none", &casters::counted_or_none);
   module.def("refuse_in_body", &casters::refuse_in_body);
   module.def("first_of", &casters::first_of);
   module.def("fail_otherwise", &casters::fail_otherwise);
+  module.def("fail_in_python", &casters::fail_in_python);
   module.def("empty", &casters::empty);
   module.def("taken_in_body", [](nb::handle x) { return dlbridge::from_python(x.ptr()); });
   module.def("sum_of_view", &casters::sum, nb::arg("matrix").noconvert());
