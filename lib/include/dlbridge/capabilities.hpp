@@ -28,10 +28,10 @@ enum class StrideSupport : std::uint8_t {
 /// What a consumer can take, as data: a quirk of a library is a row here. A new field is a line
 /// here, one in for_each_field() below, and its rule in plan().
 struct Capabilities {
-  std::string_view name{};        // for messages: "NumPy"
-  std::string_view result{};      // what comes out: "numpy.ndarray"
-  DeviceSet devices{};            // where it can read memory as it is
-  bool wants_host = false;        // what lies elsewhere is brought to the host
+  std::string_view name = "the target";  // for messages: "NumPy"
+  std::string_view result{};             // what comes out: "numpy.ndarray"
+  DeviceSet devices{};                   // where it can read memory as it is
+  bool wants_host = false;               // what lies elsewhere is brought to the host
   bool copies_to_device = false;  // it can move what it got from the host to a device of its own
   std::int32_t own_device = 0;    // where its objects are, so what lies on the host goes there
   bool copies = false;            // it makes a copy of its own of whatever it is given

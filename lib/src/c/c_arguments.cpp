@@ -69,7 +69,7 @@ Capabilities read_capabilities(const dlbridge_capabilities* pointer) {
   }
   const auto given = read_struct(pointer, "dlbridge_capabilities");
   Capabilities can;
-  can.name = given.name == nullptr ? "the target" : given.name;
+  can.name = given.name == nullptr ? can.name : given.name;
   can.result = can.name;
   can.devices = given.devices == nullptr ? DeviceSet::host() : read_devices(given.devices);
   can.wants_host = can.devices == DeviceSet::host();

@@ -46,7 +46,8 @@ struct Writer {
                                : std::string("{target} cannot use that memory"));
     put("{no_runtime}", no_runtime(Device(source.tensor.device).type));
     put("{target}", target.name);
-    put("{detail}", source.detail);
+    const std::string_view detail = source.detail;
+    put("{detail}", detail.empty() ? "unknown" : detail);
     put("{ndim}", std::to_string(source.tensor.ndim));
     put("{min_ndim}", std::to_string(target.min_dimensions));
     put("{max_ndim}", std::to_string(target.max_dimensions));

@@ -51,6 +51,16 @@ TEST(Explain, names_the_steps_in_their_order_with_a_reason_each) {
   EXPECT_EQ(text.fix + text.message, "");
 }
 
+TEST(Explain, has_a_word_for_what_its_bridge_did_not_name) {
+  const Described described(with({Condition::kInexpressibleDType}));
+  const Capabilities target{.devices = DeviceSet::host()};
+  const Policy policy = Policy::strict();
+  const Explanation text =
+      explain(plan(described.source(), target, policy), described.source(), target, policy);
+  EXPECT_EQ(text.message,
+            "cannot view a shelf.Book of dtype unknown as the target (DLPack has no such type)");
+}
+
 TEST(Explain, of_what_has_no_type_names_none) {
   Spec spec = with({Condition::kQuantised});
   spec.dtype = DType(DLDataType{});
@@ -145,7 +155,7 @@ TEST(Explain, of_a_refusal_says_what_was_met_why_and_what_works) {
        Policy::strict(),
        kHostOnly,
        {},
-       "cannot view a shelf.Book that requires grad and of a subclass with __torch_dispatch__ () "
+       "cannot view a shelf.Book that requires grad and of a subclass with __torch_dispatch__ (unknown) "
        "as Host (requires_grad is set, and autograd would not see a write through the view; its "
        "own rules for what its values are would be passed by); use "
        "copied(x.detach(), x.detach().size)",
