@@ -23,7 +23,7 @@ _HANDED: dict[str, Callable[[Any], Any]] = {
     "managed": lambda managed: managed,
     "versioned": lambda managed: managed.__dlpack__(max_version=(1, 3)),
     "legacy": lambda managed: managed.__dlpack__(),
-    "array": _core.array_for_library,
+    "array": _core.to_numpy,
     "memoryview": memoryview,
 }
 

@@ -26,6 +26,7 @@ constinit std::array<Name, kTowardsCount> towards_names{Name("numpy"),    Name("
                                                         Name("process"),  Name("other")};
 
 thread_local Watch* current_watch = nullptr;
+thread_local int handing = 0;
 
 // What the innermost block here holds, of those that have not ended; None where there is none.
 Ref held_in(PackageAttribute& variable) {
@@ -157,11 +158,25 @@ void Watch::finish() {
   }
 }
 
-void report(const Plan& plan, const Source& source, const Capabilities& target,
+// It counts as an open block: so a crossing asks for both at once.
+Handing::Handing() noexcept {
+  ++open_blocks;
+  ++handing;
+}
+
+Handing::~Handing() {
+  --open_blocks;
+  --handing;
+}
+
+bool report(const Plan& plan, const Source& source, const Capabilities& target,
             const Policy& policy, const Request& request) {
+  if (handing != 0) {
+    return false;
+  }
   const bool forbidden = !plan.view && held_in(copies_forbidden).get() == Py_True;
   if (open_ledgers == 0 && !forbidden) {
-    return;
+    return true;
   }
   Watch* watch = Watch::current();
   if (watch != nullptr) {
@@ -176,6 +191,7 @@ void report(const Plan& plan, const Source& source, const Capabilities& target,
   if (watch != nullptr) {
     watch->next(std::move(told));
   }
+  return true;
 }
 
 void refused(PyObject* plan) {
@@ -187,7 +203,7 @@ void refused(PyObject* plan) {
 }
 
 Ref policy_of_block() {
-  return held_in(policy_of_context);
+  return handing == 0 ? held_in(policy_of_context) : Ref::borrow(Py_None);
 }
 
 Ref count_blocks(ArgumentTuple changes) {

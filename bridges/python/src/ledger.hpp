@@ -69,15 +69,26 @@ class Watch {
   std::int64_t spent_ = 0;
 };
 
-/// Tells the open blocks of a crossing that is about to happen. Throws if one of them forbids it.
-void report(const Plan& plan, const Source& source, const Capabilities& target,
-            const Policy& policy, const Request& request);
+/// While a library takes what it is handed: what its row makes cross for that is part of the
+/// crossing, which is told of already. It is not counted, and follows no block.
+class Handing {
+ public:
+  Handing() noexcept;
+  ~Handing();
+  Handing(const Handing&) = delete;
+  Handing& operator=(const Handing&) = delete;
+};
+
+/// Tells the open blocks of a crossing that is about to happen, and says whether it counts. Throws
+/// if one of them forbids it.
+[[nodiscard]] bool report(const Plan& plan, const Source& source, const Capabilities& target,
+                          const Policy& policy, const Request& request);
 
 /// Counts a crossing that has been decided and not yet carried out.
 inline void record(Towards towards, const Plan& plan, const Source& source,
                    const Capabilities& target, const Policy& policy, const Request& request) {
-  if (any_block_open()) [[unlikely]] {
-    report(plan, source, target, policy, request);
+  if (any_block_open() && !report(plan, source, target, policy, request)) [[unlikely]] {
+    return;
   }
   Tally& tally = tallies[static_cast<std::size_t>(towards)];
   if (plan.view) [[likely]] {

@@ -187,15 +187,6 @@ Ref cross_arrays_in_python(PyObject* const* arguments, Py_ssize_t count) {
   return cross_arrays(arguments[0], target_in(arguments[1]), call, arguments[3]);
 }
 
-// array_for_library(managed): as to_numpy() makes it, for a library that is handed an array. The
-// crossing to that library is told of already.
-Ref array_for_library(PyObject* managed) {
-  if (!is_managed_tensor(managed)) {
-    raise(PyExc_TypeError, "array_for_library() takes a ManagedTensor");
-  }
-  return cross<false>(managed, kManagedTensorWay, kToNumPy, Call{});
-}
-
 Ref live_tensors() {
   drain_releases();
   return checked(PyLong_FromLongLong(live_managed_tensors()));
@@ -255,7 +246,6 @@ PyMethodDef functions[] = {
      "map_leaves(tree, function, /)\n--\n\n"
      "The tree with function(leaf) for each leaf. A part in which nothing changes stays itself."},
     {"hold", called<hold>(), METH_FASTCALL, nullptr},
-    {"array_for_library", called<array_for_library>(), METH_O, nullptr},
     {"counting_deleters", called<counting_deleters>(), METH_NOARGS, nullptr},
     {"policy_fields", called<policy_fields>(), METH_NOARGS, nullptr},
     {"live_managed_tensors", called<live_tensors>(), METH_NOARGS,

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -509,3 +510,42 @@ def test_views_that_alternate_are_each_told_as_they_are() -> None:
         (array, "float64", (2, 2), True),
         (tensor, "float32", (4,), True),
     ]
+
+
+def _of_a_row(managed: Any) -> Any:
+    return dlbridge.to_numpy(managed)  # as the row of a library may do
+
+
+@pytest.fixture
+def row() -> str:
+    """The name of a library whose row takes by calls of dlbridge's own."""
+    dlbridge.register(
+        dlbridge.Library(
+            name="ledger_row",
+            capabilities=dlbridge.Capabilities(read_only="honours"),
+            take=_of_a_row,
+            address=lambda array: dlbridge.from_dlpack(array).data_ptr,
+        )
+    )
+    return "ledger_row"
+
+
+@pytest.mark.parametrize("target", ["ledger_row", "memoryview"])
+def test_what_a_row_makes_cross_for_its_target_is_part_of_that_crossing(
+    row: str, target: str
+) -> None:
+    before = dlbridge.stats()
+    with dlbridge.trace() as log:
+        dlbridge.to(torch.ones(3), target)
+    assert [(each.source, each.outcome) for each in log] == [("torch.Tensor", "view")]
+    assert dlbridge.stats().crossings == before.crossings + 1
+
+
+@pytest.mark.parametrize("target", ["ledger_row", "memoryview"])
+def test_a_row_follows_no_block(row: str, target: str) -> None:
+    array = np.arange(3)
+    with dlbridge.policy("snapshot"), warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a silent copy
+        assert np.shares_memory(dlbridge.to(array, target, policy="host"), array)
+        assert np.shares_memory(dlbridge.to(array, target, copy=False), array)
+        assert not np.shares_memory(dlbridge.to(array, target), array)

@@ -1,5 +1,6 @@
 #include "targets/library_target.hpp"
 
+#include "ledger.hpp"
 #include "types/managed_tensor_type.hpp"
 
 namespace dlbridge::python {
@@ -49,6 +50,7 @@ Ref LibraryTarget::deliver(Door& door, const Plan& plan, const Call& call) const
   }
   const Ref managed = wrap(std::move(tensor));
   const bool may_copy = call.policy.copy() != CopyRule::kNever;
+  const Handing handing;
   return checked(PyObject_CallFunctionObjArgs(hand_over.get(), row_.library, managed.get(),
                                               plan.view ? Py_True : Py_False,
                                               may_copy ? Py_True : Py_False, nullptr));
