@@ -69,12 +69,31 @@ def test_the_same_memory_twice_loses_no_deleter() -> None:
     del first
     np.testing.assert_array_equal(second.numpy(), source)
     np.testing.assert_array_equal(third.numpy(), source[:, :2])
+    del second, third
     with pytest.warns(dlbridge.SilentCopyWarning):
         copy = dlbridge.to(source, "paddle")
     np.testing.assert_array_equal(copy.numpy(), source)
     with pytest.raises(dlbridge.ConversionRefused):
         dlbridge.to(source, "paddle", copy=False)
     np.testing.assert_array_equal(part.numpy(), source[1:])
+
+
+def test_the_same_memory_in_a_loop_stays_a_view() -> None:
+    """The tensor that Paddle's own import gave is gone from the second turn on."""
+    for columns in (3, 3, 3, 2, 3):
+        source = VALUES[:, :columns]
+        tensor = dlbridge.to(source, "paddle", copy=False)
+        assert tensor.data_ptr() == VALUES.ctypes.data
+        np.testing.assert_array_equal(tensor.numpy(), source)
+
+
+def test_what_paddle_holds_is_read_no_further_than_it_holds_it() -> None:
+    source = np.arange(1000, dtype="f4")
+    part = dlbridge.to(source[:2], "paddle")
+    with pytest.warns(dlbridge.SilentCopyWarning):
+        whole = dlbridge.to(source, "paddle")
+    np.testing.assert_array_equal(whole.numpy(), source)
+    np.testing.assert_array_equal(part.numpy(), source[:2])
 
 
 def test_a_sparse_tensor_is_refused() -> None:

@@ -17,10 +17,11 @@ def _read(x: Any) -> Any:
 
 
 class _Handed:
-    """Lives as long as Paddle holds the memory at an address."""
+    """Lives as long as Paddle holds the memory at an address, up to its last element."""
 
-    def __init__(self) -> None:
-        self.tensor: Callable[[], Any] = lambda: None  # a weak reference
+    def __init__(self, last: int) -> None:
+        self.last = last
+        self.tensors: list[Callable[[], Any]] = []  # weak references
 
 
 _handed: weakref.WeakValueDictionary[int, _Handed] = weakref.WeakValueDictionary()
@@ -35,17 +36,22 @@ def _take(managed: dlbridge.ManagedTensor) -> Any:
     import paddle
 
     address = managed.data_ptr
+    last = sum((n - 1) * stride for n, stride in zip(managed.shape, managed.strides, strict=True))
     handed = _handed.get(address) if managed.nbytes else None
     if handed is None:
-        handed = _Handed()
+        handed = _Handed(last)
         if managed.nbytes:
             _handed[address] = handed
         tensor = paddle.utils.dlpack.from_dlpack(_core.hold(managed, handed))
-        handed.tensor = weakref.ref(tensor)
+        handed.tensors.append(weakref.ref(tensor))
         return tensor
-    there = handed.tensor()
-    if there is not None and str(there.dtype).rpartition(".")[2] == str(managed.dtype):
-        return paddle.as_strided(there.detach(), list(managed.shape), list(managed.strides))
+    handed.tensors = [each for each in handed.tensors if each() is not None]
+    there = handed.tensors[0]() if handed.tensors else None
+    alike = there is not None and str(there.dtype).rpartition(".")[2] == str(managed.dtype)
+    if there is not None and alike and last <= handed.last:
+        view = paddle.as_strided(there.detach(), list(managed.shape), list(managed.strides))
+        handed.tensors.append(weakref.ref(view))
+        return view
     return paddle.utils.dlpack.from_dlpack(dlbridge.from_dlpack(managed, copy=True))
 
 
