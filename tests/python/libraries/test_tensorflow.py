@@ -61,6 +61,15 @@ def test_what_it_cannot_say_in_dlpack_is_refused(make: Any, what: str) -> None:
         dlbridge.to_numpy(make())
 
 
+@pytest.mark.parametrize("name", ["int4", "uint4", "float8_e5m2", "float8_e4m3fn"])
+def test_what_it_does_not_export_is_refused_with_the_cast_that_keeps_the_values(name: str) -> None:
+    start = "float32" if name.startswith("float") else "int8"
+    x = tf.cast(tf.constant([0, 1, 2], start), tf.dtypes.as_dtype(name))
+    plan = dlbridge.explain(x, "torch")
+    assert plan.refused and plan.fix is not None
+    assert dlbridge.to_torch(eval(plan.fix)).tolist() == [0, 1, 2]
+
+
 def test_a_variable_changes_without_its_view() -> None:
     variable = tf.Variable(VALUES)
     view = dlbridge.to_numpy(variable)

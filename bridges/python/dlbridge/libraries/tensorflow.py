@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dlbridge import Capabilities, Library
+from dlbridge import Capabilities, ConversionRefused, Library
 from dlbridge._errors import refused
 from dlbridge.libraries import PLAIN, address_by_dlpack
 
@@ -29,6 +29,15 @@ def _read(x: Any) -> Any:
     return x.value() if name.endswith("Variable") else x
 
 
+def _refusal(x: Any, error: Exception) -> ConversionRefused | None:
+    if "not supported by dlpack" not in str(error):
+        return None
+    name = x.dtype.name
+    what = f"cannot take a tf.Tensor of dtype {name} in"
+    wide = {"f": "float32", "i": "int8", "u": "int8"}.get(name[0])  # holds float8, int4 or uint4
+    return refused(what, f"TensorFlow exports no {name}", wide and f'tf.cast(x, "{wide}")')
+
+
 ROWS = (
     Library(
         name="tensorflow",
@@ -36,6 +45,7 @@ ROWS = (
         object="tf.Tensor",
         immutable=True,
         read=_read,
+        refusal=_refusal,
         fixes={"read_only": "x.numpy()"},
         capabilities=Capabilities(
             devices=("cpu", "cuda"),
