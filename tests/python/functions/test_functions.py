@@ -467,6 +467,27 @@ def test_its_gradient_serves_scipy() -> None:
     assert np.allclose(4 * found.x**3 - 16 * found.x + 3, 0, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: torch.ones(2, requires_grad=True) * 2,
+        lambda: torch.tensor([1 + 2j, 3]).conj(),
+        lambda: torch.ones(2, dtype=torch.bfloat16),
+        lambda: dlbridge.from_dlpack(np.arange(2)),
+    ],
+)
+def test_it_may_answer_with_an_array_of_another_library(answer: Any) -> None:
+    given = dlbridge.numpy_function(lambda x: answer())(torch.ones(2))
+    assert given.dtype == dlbridge.to_torch(answer()).dtype
+    assert given.tolist() == dlbridge.to_torch(answer()).tolist()
+
+
+def test_a_sparse_answer_is_refused_as_one() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    with pytest.raises(dlbridge.ConversionRefused, match=r"x\.toarray\(\)"):
+        dlbridge.numpy_function(sparse.csr_array)(torch.eye(2))
+
+
 # --- JAX ----------------------------------------------------------------------------------------
 
 

@@ -315,3 +315,9 @@ def test_what_an_asynchronous_generator_gives_comes_back_so_too() -> None:
     given = asyncio.run(steps())
     assert all(isinstance(each, torch.Tensor) for each in given)
     assert [each.tolist() for each in given] == [[1, 1], [6, 6], [0, 0]]
+
+
+def test_jax_gets_the_types_that_it_has_whoever_answers() -> None:
+    order = dlbridge.accepts("torch")(torch.sort)(jax.numpy.asarray([2.0, 1.0]))
+    assert order.indices.tolist() == [1, 0]
+    assert order.indices.dtype == jax.dtypes.canonicalize_dtype("int64")

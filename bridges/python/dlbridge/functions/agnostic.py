@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dlbridge import Policy, libraries, to
+from dlbridge import Policy, explain, libraries, to
 from dlbridge.functions.later import changed
 from dlbridge.functions.sending import Wrapped
 from dlbridge.trees import converted, is_array, leaves, library_of, mapped
@@ -73,8 +73,8 @@ def _like(name: str, device: Any) -> Callable[[Any], Any]:
 
 def _dtype_in(name: str, answer: Any) -> Any:
     """JAX has 64-bit types only where it is told to; otherwise it takes the 32-bit ones."""
-    if name == "jax" and isinstance(answer, np.ndarray | np.generic):
-        return importlib.import_module("jax").dtypes.canonicalize_dtype(answer.dtype)
+    if name == "jax" and (dtype := explain(answer, "dlbridge").dtype) in libraries.WIDE:
+        return importlib.import_module("jax").dtypes.canonicalize_dtype(dtype)
     return None
 
 

@@ -169,7 +169,7 @@ def _output(function: ArrayFunction, value: Any, inputs: tuple[Any, ...]) -> _Ar
 
 def _plain(value: Any) -> _Array:
     """An array of it. One that means more than its values, as a masked one does, is refused."""
-    return to_numpy(value) if isinstance(value, np.ndarray) else np.asarray(value)
+    return to_numpy(value) if is_array(value) else np.asarray(value)
 
 
 def _apart(array: _Array, others: tuple[Any, ...]) -> _Array:
