@@ -29,7 +29,7 @@ class TorchFunction(Wrapped):
         """The value, a number, and its gradient by each positional argument.
 
         None where there is none; of a tree a tree of them. What is given by name is a constant.
-        What ``scipy.optimize.minimize(..., jac=True)`` wants of its function.
+        ``scipy.optimize.minimize(..., jac=True)`` wants the one gradient without the tuple.
         """
         import torch
 
