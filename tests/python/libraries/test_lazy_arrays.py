@@ -123,3 +123,20 @@ def test_what_xarray_holds_in_memory_is_a_view() -> None:
         dlbridge.to_torch(frame)
     tree = dlbridge.to_torch(eval(str(caught.value.fix), {"x": frame}))
     assert torch.equal(tree["x"], torch.from_numpy(VALUES))
+
+
+@pytest.mark.parametrize("kind", ["masked", "sparse"])
+def test_what_dasks_chunks_mean_beside_their_values_is_not_lost(kind: str) -> None:
+    lazy = dask.from_array(VALUES, chunks=2)
+    if kind == "masked":
+        lazy = dask.ma.masked_array(lazy, mask=VALUES > 1)
+    else:
+        lazy = lazy.map_blocks(pytest.importorskip("scipy.sparse").csr_array)
+    for ask in (dlbridge.to_numpy, dlbridge.to_torch):
+        with pytest.raises(dlbridge.ConversionRefused) as refused:
+            ask(lazy)
+        assert refused.value.fix == "x.compute()"
+    plan = dlbridge.explain(lazy, "torch")
+    assert plan.refused and plan.fix == "x.compute()"
+    with pytest.raises(dlbridge.ConversionRefused, match=kind[:4]):
+        dlbridge.to_numpy(lazy.compute())  # refused as what it is, with its own way out
