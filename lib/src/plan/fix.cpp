@@ -264,7 +264,8 @@ struct Adviser {
 
   [[nodiscard]] std::string call_for(Condition condition) const {
     // Memory of the host needs no call that would bring it there.
-    if (condition == Condition::kNoWayToDevice && Device(source.tensor.device).host_accessible()) {
+    constexpr Conditions kElsewhere{Condition::kOtherDevice, Condition::kNoWayToDevice};
+    if (kElsewhere.has(condition) && Device(source.tensor.device).host_accessible()) {
       return {};
     }
     if (condition == Condition::kNoCast) {

@@ -115,6 +115,12 @@ Spec lying(Device device) {
   return spec;
 }
 
+Request on(Device device) {
+  Request request;
+  request.device = device;
+  return request;
+}
+
 Request without_copy() {
   Request request;
   request.copy_was_argument = true;
@@ -218,6 +224,10 @@ TEST(Explain, of_a_refusal_says_what_was_met_why_and_what_works) {
        kHostOnly,
        {},
        "cannot view a shelf.Book on cuda:1 as Host (the target is on cpu); use policy=\"host\" to "
+       "copy, or x.home()",
+       "policy=\"host\" to copy, or x.home()"},
+      {Spec{}, Policy::zero_copy(), kTorchLike, on({kDLCUDA, 1}),
+       "cannot view a shelf.Book on cpu as Flame (the target is on cuda:1); use policy=\"host\" to "
        "copy",
        "policy=\"host\" to copy"},
       {lying({kDLMetal, 0}),

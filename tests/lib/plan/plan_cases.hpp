@@ -23,6 +23,7 @@ inline constexpr Library kShelf{
         {Condition::kDispatchSubclass, "copied(x, x.size)"},
         {Condition::kQuantised, "x.dequantize()"},
         {Condition::kMasked, "x.filled()"},
+        {Condition::kOtherDevice, "x.home()"},
     }},
 };
 
