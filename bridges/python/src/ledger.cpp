@@ -13,7 +13,8 @@
 namespace dlbridge::python {
 namespace {
 
-PackageAttribute crossed("dlbridge.ledger.blocks", "crossed");
+PackageAttribute of_all_threads("dlbridge.ledger.blocks", "of_all_threads");
+PackageAttribute of_context("dlbridge.ledger.blocks", "of_context");
 PackageAttribute forbid("dlbridge.ledger.blocks", "forbid");
 PackageAttribute policy_of_context("dlbridge.ledger.blocks", "policy_of_context");
 PackageAttribute copies_forbidden("dlbridge.ledger.blocks", "copies_forbidden");
@@ -28,13 +29,18 @@ constinit std::array<Name, kTowardsCount> towards_names{Name("numpy"),    Name("
 thread_local Watch* current_watch = nullptr;
 thread_local int handing = 0;
 
-// What the innermost block here holds, of those that have not ended; None where there is none.
-Ref held_in(PackageAttribute& variable) {
+// The lists of the blocks that are open here, the innermost last; those that have ended are empty.
+Ref blocks_in(PackageAttribute& variable) {
   PyObject* blocks = nullptr;
   checked(PyContextVar_Get(variable.get(), nullptr, &blocks));
-  const Ref owner(blocks);
-  for (Py_ssize_t i = PyTuple_GET_SIZE(blocks); i-- > 0;) {
-    PyObject* held = PyTuple_GET_ITEM(blocks, i);
+  return Ref(blocks);
+}
+
+// What the innermost block here holds, of those that have not ended; None where there is none.
+Ref held_in(PackageAttribute& variable) {
+  const Ref blocks = blocks_in(variable);
+  for (Py_ssize_t i = PyTuple_GET_SIZE(blocks.get()); i-- > 0;) {
+    PyObject* held = PyTuple_GET_ITEM(blocks.get(), i);
     if (PyList_GET_SIZE(held) != 0) {
       return Ref::borrow(PyList_GET_ITEM(held, 0));
     }
@@ -100,6 +106,97 @@ Ref named_tuple(PackageAttribute& of, Value... values) {
   return made;
 }
 
+// A crossing belongs to the line of the innermost frame outside these: the user's own.
+constexpr std::array<std::string_view, 7> kLibraries{"dlbridge", "torch",      "numpy",    "jax",
+                                                     "jaxlib",   "contextlib", "functools"};
+constinit Name globals_of_frame("f_globals");
+constinit Name name_of_module("__name__");
+
+// Which of these a frame is of; no text where it is the user's.
+std::string_view library_of_frame(const Ref& frame) {
+  const Ref globals = checked(PyObject_GetAttr(frame.get(), globals_of_frame.get()));
+  PyObject* module = PyDict_GetItemWithError(globals.get(), name_of_module.get());
+  if (module == nullptr || !PyUnicode_Check(module)) {
+    check_error();
+    return {};
+  }
+  const char* text = PyUnicode_AsUTF8(module);
+  if (text == nullptr) {
+    throw PythonError();
+  }
+  const std::string_view name(text);
+  const auto* found = std::ranges::find(kLibraries, name.substr(0, name.find('.')));
+  return found == kLibraries.end() ? std::string_view() : *found;
+}
+
+Ref frame_below(const Ref& frame) {
+  auto* of = reinterpret_cast<PyFrameObject*>(frame.get());
+  return Ref(reinterpret_cast<PyObject*>(PyFrame_GetBack(of)));
+}
+
+// Of a crossing.
+struct Place {
+  Ref file;
+  Ref line;
+  Ref function;
+};
+
+// From that frame on: the user's, or the library's whose thread it is; nowhere without Python.
+Place place_from(Ref frame) {
+  Ref of_library;
+  while (frame) {
+    const std::string_view library = library_of_frame(frame);
+    if (library.empty()) {
+      break;
+    }
+    Ref below = frame_below(frame);
+    if (!of_library && library != "dlbridge") {
+      of_library = std::move(frame);
+    }
+    frame = std::move(below);
+  }
+  const Ref& found = frame ? frame : of_library;
+  if (!found) {
+    return {text_object(""), checked(PyLong_FromLong(0)), text_object("")};
+  }
+  auto* of = reinterpret_cast<PyFrameObject*>(found.get());
+  const Ref owner(reinterpret_cast<PyObject*>(PyFrame_GetCode(of)));
+  const auto* code = reinterpret_cast<const PyCodeObject*>(owner.get());
+  return {Ref::borrow(code->co_filename), checked(PyLong_FromLong(PyFrame_GetLineNumber(of))),
+          Ref::borrow(code->co_name)};
+}
+
+Ref running_frame() {
+  return Ref::borrow(reinterpret_cast<PyObject*>(PyEval_GetFrame()));
+}
+
+void tell_each(PyObject* records, const Ref& told) {
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); ++i) {
+    const Ref record = Ref::borrow(PyList_GET_ITEM(records, i));
+    (void)checked(PyObject_CallOneArg(record.get(), told.get()));
+  }
+}
+
+// Writes a crossing down that has succeeded, or was refused, where a ledger is open here: as one
+// object, since what is kept has Python collect garbage.
+void tell_ledgers(PyObject* plan, std::int64_t began, const Ref& nanoseconds) {
+  const Ref here = blocks_in(of_context);
+  PyObject* everywhere = of_all_threads.get();
+  if (PyTuple_GET_SIZE(here.get()) == 0 && PyList_GET_SIZE(everywhere) == 0) {
+    return;
+  }
+  const Place place = place_from(running_frame());
+  const Ref start = checked(PyLong_FromLongLong(began));
+  const Ref thread = checked(PyLong_FromUnsignedLong(PyThread_get_thread_ident()));
+  const Ref told =
+      checked(PyTuple_Pack(7, plan, place.file.get(), place.line.get(), place.function.get(),
+                           start.get(), nanoseconds.get(), thread.get()));
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(here.get()); ++i) {
+    tell_each(PyTuple_GET_ITEM(here.get(), i), told);  // of one that has ended, none
+  }
+  tell_each(everywhere, told);
+}
+
 std::int64_t now() {
   const auto time = std::chrono::steady_clock::now().time_since_epoch();
   return std::chrono::duration_cast<std::chrono::nanoseconds>(time).count();
@@ -146,15 +243,10 @@ void Watch::next(Ref plan) {
 }
 
 void Watch::finish() {
-  if (plan_) {
-    const Ref began(PyLong_FromLongLong(started_));
-    const Ref spent(PyLong_FromLongLong(spent_));
-    const Ref done(began && spent ? PyObject_CallFunctionObjArgs(crossed.get(), plan_.get(),
-                                                                 began.get(), spent.get(), nullptr)
-                                  : nullptr);
-    if (!done) {
-      PyErr_WriteUnraisable(plan_.get());  // the crossing has succeeded all the same
-    }
+  if (plan_ && !succeeds([&] {
+        tell_ledgers(plan_.get(), started_, checked(PyLong_FromLongLong(spent_)));
+      })) {
+    PyErr_WriteUnraisable(plan_.get());  // the crossing has succeeded all the same
   }
 }
 
@@ -184,7 +276,6 @@ bool report(const Plan& plan, const Source& source, const Capabilities& target,
   }
   Ref told = plan_to_tell(plan, source, target, policy, request);
   if (forbidden) {
-    ++refusals;
     (void)PyObject_CallOneArg(forbid.get(), told.get());  // which raises
     throw PythonError();
   }
@@ -197,9 +288,22 @@ bool report(const Plan& plan, const Source& source, const Capabilities& target,
 void refused(PyObject* plan) {
   ++refusals;
   if (Watch::current() != nullptr) {
-    (void)checked(
-        PyObject_CallFunction(crossed.get(), "OLO", plan, static_cast<long long>(now()), Py_None));
+    tell_ledgers(plan, now(), Ref::borrow(Py_None));
   }
+}
+
+Ref refused_in_python(PyObject* plan) {
+  refused(plan);
+  return Ref::borrow(Py_None);
+}
+
+Ref caller() {
+  Ref frame = running_frame();  // of who asks, which is no user
+  if (Ref below = frame ? frame_below(frame) : Ref()) {
+    frame = std::move(below);
+  }
+  const Place place = place_from(std::move(frame));
+  return checked(PyTuple_Pack(3, place.file.get(), place.line.get(), place.function.get()));
 }
 
 Ref policy_of_block() {

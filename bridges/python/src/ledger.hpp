@@ -105,7 +105,10 @@ void refused(PyObject* plan);
 /// The policy that the innermost block sets, or None. Only asked while a block is open.
 [[nodiscard]] Ref policy_of_block();
 
-/// For the module: opens blocks and ledgers, or closes them (-1); the tallies as a Stats.
+/// For the module: refused(); whose line a call of the caller's is, as file, line and function;
+/// opens blocks and ledgers, or closes them (-1); the tallies as a Stats.
+Ref refused_in_python(PyObject* plan);
+Ref caller();
 Ref count_blocks(ArgumentTuple changes);
 Ref stats(PyObject* road);
 

@@ -267,6 +267,10 @@ PyMethodDef functions[] = {
     {"count_blocks", called<count_blocks>(), METH_VARARGS,
      "count_blocks(blocks, ledgers, /)\n--\n\n"
      "Opens blocks that crossings have to ask, and ledgers among them; or closes them (-1)."},
+    {"refused", called<refused_in_python>(), METH_O,
+     "refused(plan, /)\n--\n\nCounts a refusal, and tells the open blocks."},
+    {"caller", called<caller>(), METH_NOARGS,
+     "caller()\n--\n\nFile, line and function of the innermost frame that is the user's."},
     {"stats", called<stats>(), METH_O, "stats(road, /)\n--\n\nThe counts since start."},
     {"register_device_runtime", called<register_device_runtime>(), METH_VARARGS,
      "register_device_runtime(device_type, companion, /)\n--\n\n"

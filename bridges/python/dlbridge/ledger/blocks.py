@@ -1,8 +1,6 @@
 """The blocks that are open, and what _core asks of them."""
 
 import sys
-import time
-from _thread import get_ident  # importing threading takes longer
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,12 +14,8 @@ from dlbridge._policy import PRESETS, Policy
 if TYPE_CHECKING:
     from dlbridge.ledger.counts import Stats
 
-# A crossing belongs to the line of the innermost frame outside these: the user's own.
-_LIBRARIES = frozenset({"dlbridge", "torch", "numpy", "jax", "jaxlib", "contextlib", "functools"})
-
 # A crossing as a ledger is told it: its Plan, whose line it is (file, line, function), when it
-# began, how long it took, in nanoseconds, and on which thread. One object: what is kept has Python
-# collect garbage.
+# began, how long it took, in nanoseconds, and on which thread.
 Told: TypeAlias = "tuple[Plan, str, int, str, int, int | None, int]"
 Record: TypeAlias = Callable[[Told], None]
 of_all_threads: list[Record] = []
@@ -125,26 +119,14 @@ def _torch_road() -> str:
     return f"{road}: {torch.without_companion}" if torch.without_companion else road
 
 
-# Called by _core while a block is open.
-
-
-def crossed(plan: Plan, began: int, nanoseconds: int | None) -> None:
-    """Writes a crossing down that has succeeded, or was refused, where a ledger is open here."""
-    here = of_context.get()
-    if here or of_all_threads:
-        file, line, function = caller()
-        told = (plan, file, line, function, began, nanoseconds, get_ident())
-        for held in here:
-            for record in held:
-                record(told)
-        for record in of_all_threads:
-            record(told)
+# Whose line a crossing is: the innermost frame's outside of dlbridge and what it bridges.
+caller = _core.caller
 
 
 def forbid(plan: Plan) -> NoReturn:
-    """Raises what ends a crossing that would copy."""
+    """Raises what ends a crossing that would copy. Called by _core."""
     file, line, function = caller()
-    crossed(plan._replace(refused=True), time.perf_counter_ns(), None)
+    _core.refused(plan._replace(refused=True))
     because = "; ".join(plan.reasons)
     raise ConversionRefused(
         f"{file}:{line} (in {function}) would copy {plan.bytes_copied:,} bytes in a "
@@ -153,31 +135,3 @@ def forbid(plan: Plan) -> NoReturn:
         plan,
         fix="the same call before the block, or outside of it",
     )
-
-
-class _Packages(dict[str, str]):
-    """By the names of modules: the package that one is of, where it is one of those above."""
-
-    def __missing__(self, module: str) -> str:
-        package = str(module).partition(".")[0]
-        self[module] = package if package in _LIBRARIES else ""
-        return self[module]
-
-
-_package_of = _Packages()
-
-
-def caller() -> tuple[str, int, str]:
-    """File, line and function of the innermost frame that is the user's."""
-    asks = sys._getframe(1)
-    frame = innermost = asks.f_back or asks
-    own = True  # innermost is the package's still
-    while package := _package_of[frame.f_globals.get("__name__", "")]:
-        if own and package != "dlbridge":
-            innermost, own = frame, False
-        if frame.f_back is None:  # a thread of a library's own
-            frame = innermost
-            break
-        frame = frame.f_back
-    code = frame.f_code
-    return code.co_filename, frame.f_lineno, code.co_name
