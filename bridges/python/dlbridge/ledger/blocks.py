@@ -1,8 +1,8 @@
 """The blocks that are open, and what _core asks of them."""
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ContextDecorator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -45,33 +45,50 @@ def leave_block(ledgers: int = 0) -> None:
     _core.count_blocks(-1, -ledgers)
 
 
-def hold(variable: ContextVar[Held], held: list[Any]) -> None:
-    """From here on the variable has what is held, until the list is cleared."""
-    # No generator expression: torch's compiler may end there.
-    variable.set((*[other for other in variable.get() if other], held))
+class Holding:
+    """What a variable has between ``begin()`` and ``end()``, which may be nested, and in several
+    threads or tasks at once."""
 
+    def __init__(self, variable: ContextVar[Held], value: object) -> None:
+        self._variable = variable
+        self._value = value
+        self._held: list[list[Any]] = []
 
-@contextmanager
-def _holding(variable: ContextVar[Held], value: object) -> Iterator[None]:
-    """A block in which the variable has the value, and _core asks for it."""
-    held = [value]
-    enter_block()  # first: here torch's compiler leaves the block to Python, before it is open
-    try:
-        hold(variable, held)
-        yield
-    finally:
+    def begin(self) -> None:
+        held = [self._value]
+        # No generator expression: torch's compiler may end there.
+        self._variable.set((*[other for other in self._variable.get() if other], held))
+        self._held.append(held)
+
+    def end(self) -> None:
+        held = self._held[-1]
+        if len(self._held) > 1:  # other threads may have some
+            here = [*map(id, self._variable.get())]
+            ours = [each for each in self._held if id(each) in here]
+            held = (ours or self._held)[-1]
         held.clear()
+        self._held.remove(held)
+
+
+class _Block(ContextDecorator, Holding):
+    """A block in which a variable has a value, and _core asks for it."""
+
+    def __enter__(self) -> Any:
+        enter_block()  # first: here torch's compiler leaves the block to Python, before it is open
+        self.begin()
+        return self._value
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
         leave_block()
 
 
-@contextmanager
-def no_copies() -> Iterator[None]:
+def no_copies() -> _Block:
     """A block in which the first crossing that would copy raises ``ConversionRefused`` instead.
 
     It names the line and the reason; nothing is copied. Holds for this thread, or asyncio task.
     """
-    with _holding(copies_forbidden, True):
-        yield
+    return _Block(copies_forbidden, True)
 
 
 def _named(policy: Policy | str) -> Policy:
@@ -95,15 +112,12 @@ def policy_in_force(policy: Policy | str | None) -> Policy:
     return held[-1] if held else PRESETS["host"]
 
 
-@contextmanager
-def policy(default: Policy | str) -> Iterator[Policy]:
+def policy(default: Policy | str) -> _Block:
     """A block in which calls without a policy of their own follow ``default``.
 
     A preset's name or a Policy. Holds for this thread, or asyncio task; blocks may be nested.
     """
-    chosen = _named(default)
-    with _holding(policy_of_context, chosen):
-        yield chosen
+    return _Block(policy_of_context, _named(default))
 
 
 def stats() -> "Stats":

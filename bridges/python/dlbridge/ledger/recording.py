@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from dlbridge.ledger.blocks import (
+    Holding,
     Told,
     enter_block,
-    hold,
     leave_block,
     of_all_threads,
     of_context,
@@ -26,7 +26,7 @@ class Ledger:
         self._told: deque[Told] = deque()
         self._crossings: list[Crossing] = []
         self.threads = threads
-        self._held: list[list[Any]] = []  # by each block of it
+        self._recording = Holding(of_context, self._told.append)
 
     # The block.
 
@@ -34,8 +34,7 @@ class Ledger:
         if self.threads:
             of_all_threads.append(self._told.append)
         else:
-            self._held.append([self._told.append])
-            hold(of_context, self._held[-1])
+            self._recording.begin()
         enter_block(ledgers=1)
         return self
 
@@ -44,10 +43,7 @@ class Ledger:
         if self.threads:
             of_all_threads.remove(self._told.append)
         else:
-            self._held = [held for held in self._held if held]
-            here = [id(held) for held in of_context.get()]
-            ours = [held for held in self._held if id(held) in here]  # other threads may have some
-            (ours or self._held)[-1].clear()
+            self._recording.end()
 
     # What it holds.
 
