@@ -271,8 +271,11 @@ def library_named(name: str) -> Library | None:
     """The registered library: by its name, or by a module that it says is its own."""
     if name not in _libraries:
         look_for(name)
-    found = _libraries.get(name)
-    return found or next((row for row in _libraries.values() if name in row.modules), None)
+    return _libraries.get(name) or _library_of_module(name)
+
+
+def _library_of_module(name: str) -> Library | None:
+    return next((row for row in _libraries.values() if name in row.modules), None)
 
 
 def libraries() -> tuple[Library, ...]:
@@ -290,17 +293,18 @@ _asked: dict[str | ModuleType, Library] = {}
 
 def library_for(target: str | ModuleType) -> Library:
     """The library that ``to`` takes its target for."""
+    try:
+        return _asked[target]
+    except (KeyError, TypeError):  # not asked for yet, or nothing that could be
+        library = _asked[target] = _library_for(target)
+        return library
+
+
+def _library_for(target: str | ModuleType) -> Library:
     if not isinstance(target, (str, ModuleType)):
         raise TypeError(
             f"target must be the name of a library or its module, not {type(target).__name__}"
         )
-    library = _asked.get(target)
-    if library is None:
-        library = _asked[target] = _library_for(target)
-    return library
-
-
-def _library_for(target: str | ModuleType) -> Library:
     if isinstance(target, ModuleType):
         full = target.__name__
         library = library_named(full) or library_named(full.partition(".")[0])

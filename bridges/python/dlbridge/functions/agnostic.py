@@ -65,15 +65,16 @@ def _like(name: str, device: Any) -> Callable[[Any], Any]:
         if name == "numpy" and isinstance(leaf, np.generic):
             return leaf
         if is_array(leaf) or isinstance(leaf, np.number | np.bool_):
-            return to(leaf, target, dtype=_dtype_in(name, leaf), device=device)
+            dtype = _dtype_in_jax(leaf) if name == "jax" else None
+            return to(leaf, target, dtype=dtype, device=device)
         return leaf
 
     return like
 
 
-def _dtype_in(name: str, answer: Any) -> Any:
-    """JAX has 64-bit types only where it is told to; otherwise it takes the 32-bit ones."""
-    if name == "jax" and (dtype := explain(answer, "dlbridge").dtype) in libraries.WIDE:
+def _dtype_in_jax(answer: Any) -> Any:
+    """It has 64-bit types only where it is told to; otherwise it takes the 32-bit ones."""
+    if (dtype := explain(answer, "dlbridge").dtype) in libraries.WIDE:
         return importlib.import_module("jax").dtypes.canonicalize_dtype(dtype)
     return None
 
