@@ -20,7 +20,7 @@ _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
 def concerns(arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
-    return any(isinstance(each, torch.Tensor) for each in (*arguments, *named.values()))
+    return any(map(torch.is_tensor, (*arguments, *named.values())))
 
 
 # The whole of it is one step for torch.compile, which otherwise breaks the graph inside.
