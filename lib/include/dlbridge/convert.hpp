@@ -222,6 +222,8 @@ struct CopyingOf<Bridge> {
 /// and shape, and that nothing is left to be done.
 /// What says that autograd or its owner would mind a write says nothing of private memory.
 void require_prepared(const Leg& leg, const Source& asked, Source& made);
+/// Throws MalformedTensor for a description whose shape cannot be read, which plan() would do.
+void require_dimensions(const Source& source);
 /// What a bridge acquired, held against its own description, by which the plan was made, and with
 /// the flags that follow from that.
 [[nodiscard]] ManagedTensor as_described(ManagedTensor acquired, const Source& source);
@@ -234,6 +236,7 @@ struct Opened {
 
   explicit Opened(const typename From::Object& object_) : object(object_) {
     From::describe(object, source);
+    require_dimensions(source);
   }
   [[nodiscard]] ManagedTensor acquire() {
     return as_described(From::acquire(object, source), source);

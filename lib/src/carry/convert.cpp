@@ -17,6 +17,13 @@ bool of_one_kind(const DLTensor& a, const DLTensor& b) {
 
 }  // namespace
 
+void require_dimensions(const Source& source) {
+  const DLTensor& tensor = source.tensor;
+  if (tensor.ndim < 0 || (tensor.ndim > 0 && tensor.shape == nullptr)) {
+    throw MalformedTensor(tensor_fault(tensor));
+  }
+}
+
 ManagedTensor as_described(ManagedTensor acquired, const Source& source) {
   if (!acquired) {
     refuse(source, "its bridge acquired nothing");
@@ -36,6 +43,7 @@ ManagedTensor as_described(ManagedTensor acquired, const Source& source) {
 }
 
 void require_prepared(const Leg& leg, const Source& asked, Source& made) {
+  require_dimensions(made);
   Conditions& left = made.traits.conditions;
   for (const Condition harmless :
        {Condition::kInGraph, Condition::kForwardDual, Condition::kReadOnly, Condition::kTraced}) {

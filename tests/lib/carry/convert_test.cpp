@@ -95,7 +95,12 @@ struct PlainQuill {
 struct CarelessQuill {
   using Object = Sheet;
   static inline ManagedTensor (*acquire_instead)(const DLTensor&) = nullptr;
-  static void describe(const Sheet& sheet, Source& source) { Quill::describe(sheet, source); }
+  static inline std::int32_t ndim = 2;
+  static void describe(const Sheet& sheet, Source& source) {
+    Quill::describe(sheet, source);
+    source.tensor.shape = ndim == 2 ? source.tensor.shape : nullptr;
+    source.tensor.ndim = ndim;
+  }
   static ManagedTensor acquire(const Sheet& /*sheet*/, Source& source) {
     return acquire_instead(source.tensor);
   }
@@ -363,6 +368,14 @@ TEST_F(Crossing, refuses_what_is_not_acquired_as_it_was_described) {
     EXPECT_THAT([&] { (void)(convert<CarelessQuill, Ledger>(source)); },
                 ThrowsMessage<ConversionRefused>(HasSubstr("its bridge acquired ")));
   }
+}
+
+TEST_F(Crossing, refuses_a_description_whose_shape_cannot_be_read) {
+  for (const std::int32_t ndim : {-1, 3, 1000}) {
+    CarelessQuill::ndim = ndim;
+    EXPECT_THROW((void)(convert<CarelessQuill, Ledger>(sheet())), MalformedTensor);
+  }
+  CarelessQuill::ndim = 2;
 }
 
 // Also where it is more than any memory of ours has by itself.

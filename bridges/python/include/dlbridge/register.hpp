@@ -38,6 +38,7 @@ struct CalledFromPython {
   static int describe(PyObject* object, Source& source) noexcept {
     return for_python(-1, [&] {
       Bridge::describe(Bridge::from_python(object), source);
+      require_dimensions(source);
       return 0;
     });
   }
@@ -51,6 +52,7 @@ struct CalledFromPython {
     return for_python(static_cast<DLManagedTensorVersioned*>(nullptr), [&] {
       const typename Bridge::Object prepared = Bridge::prepare(Bridge::from_python(object), leg);
       Bridge::describe(prepared, made);
+      require_dimensions(made);
       return as_described(Bridge::acquire(prepared, made), made).release();
     });
   }
