@@ -60,7 +60,7 @@ std::array<std::int64_t, Rank> strides_of_mdspan(const TensorView<T, Rank>& view
   for (const std::size_t i : order) {
     if (strides[i] < beyond) {
       refuse_view("that is reversed, expanded or overlaps itself",
-                  "the elements of an mdspan lie apart, one behind the other");
+                  "the elements of an mdspan lie apart, one behind the other", kCallForACopy);
     }
     // Where there is no second element any stride would do that is not too small.
     strides[i] = steps(i) ? strides[i] : beyond;

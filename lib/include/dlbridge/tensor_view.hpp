@@ -26,7 +26,11 @@ inline constexpr std::size_t kDynamicRank = static_cast<std::size_t>(-1);
 namespace detail {
 
 // Out of the templates, which every element type and rank would repeat.
-[[noreturn]] void refuse_view(const std::string& met, const std::string& why);
+[[noreturn]] void refuse_view(const std::string& met, const std::string& why,
+                              const std::string& fix = {});
+// The call that gives a copy in C order, aligned and to be written to.
+inline constexpr const char* kCallForACopy =
+    "to_managed<DLPack>(x, managed_tensor_capabilities(), Policy::snapshot()) for a copy";
 [[noreturn]] void refuse_empty();
 void require_viewable(const ManagedTensor& tensor, DType dtype, std::size_t rank, bool writes);
 [[noreturn]] void refuse_index(std::int64_t index, std::size_t dimension, std::int64_t extent);
@@ -119,11 +123,15 @@ class TensorView : public detail::Look<T, Rank> {
   /// the processor, not aligned, or is read-only while T is not const.
   explicit TensorView(const ManagedTensor& tensor) : Base(tensor) {
     if (!tensor.device().host_accessible()) {
-      detail::refuse_view("on " + to_string(tensor.device()), "the view reads host memory");
+      detail::refuse_view("on " + to_string(tensor.device()), "the view reads host memory",
+                          "a DeviceView, or to_managed<DLPack>(x, managed_tensor_capabilities(), "
+                          "{}, Request{.device = Device{}}) where the device has a runtime");
     }
     if (reinterpret_cast<std::uintptr_t>(this->data_) % alignof(T) != 0 && this->size() != 0) {
-      detail::refuse_view("at an unaligned address", "a " + to_string(dtype_of<T>()) + " needs " +
-                                                         std::to_string(alignof(T)) + " bytes");
+      detail::refuse_view(
+          "at an unaligned address",
+          "a " + to_string(dtype_of<T>()) + " needs " + std::to_string(alignof(T)) + " bytes",
+          detail::kCallForACopy);
     }
   }
   // A view of a temporary would dangle at the end of the line.
@@ -200,7 +208,8 @@ class TensorView : public detail::Look<T, Rank> {
   /// The elements as one stretch of memory. Throws ConversionRefused where they have gaps.
   [[nodiscard]] std::span<T> as_span() const {
     if (!this->is_contiguous()) {
-      detail::refuse_view("with gaps between its elements", "a std::span has none");
+      detail::refuse_view("with gaps between its elements", "a std::span has none",
+                          detail::kCallForACopy);
     }
     return {this->data_, static_cast<std::size_t>(this->size())};
   }
@@ -273,7 +282,8 @@ class DeviceView : public detail::Look<T, Rank> {
         device_(tensor.device()),
         stream_(ordered_on ? *ordered_on : managed_stream(tensor.device())) {
     if (device_.type == kDLCPU) {
-      detail::refuse_view("on " + to_string(device_), "the view is of a device's memory");
+      detail::refuse_view("on " + to_string(device_), "the view is of a device's memory",
+                          "a TensorView");
     }
   }
   explicit DeviceView(ManagedTensor&&, std::optional<Stream> = {}) = delete;
@@ -297,7 +307,8 @@ decltype(auto) visit_as(const ManagedTensor& tensor, Visitor& look) {
   if constexpr (sizeof...(Others) != 0) {
     return visit_as<Rank, Others...>(tensor, look);
   } else {
-    refuse_view("of dtype " + to_string(tensor.dtype()), "C++ has no such type to visit it as");
+    refuse_view("of dtype " + to_string(tensor.dtype()), "C++ has no such type to visit it as",
+                "a TensorView of a type of one's own with that ElementType");
   }
 }
 

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "dlbridge/error.hpp"
+#include "dlbridge/tensor_view.hpp"
 #include "memory/block_memory.hpp"
 #include "memory/host_memory.hpp"
 #include "tensor/layout.hpp"
@@ -305,8 +306,7 @@ void ManagedTensor::drop_negative_strides() noexcept {
 DLManagedTensor* ManagedTensor::release_legacy() {
   if (readonly()) {
     refuse_legacy("read-only memory", "that nobody may write",
-                  "release(), or to_managed<DLPack>(x, managed_tensor_capabilities(), "
-                  "Policy::snapshot()) to export a writable copy");
+                  std::string("release(), or ") + detail::kCallForACopy);
   }
   if ((flags() & DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED) != 0) {
     refuse_legacy("elements that are padded to whole bytes", "that they are", "release()");

@@ -1,10 +1,13 @@
 #include "dlbridge/tensor_view.hpp"
 
+#include "plan/near_types.hpp"
+
 namespace dlbridge::detail {
 
-void refuse_view(const std::string& met, const std::string& why) {
-  throw ConversionRefused("cannot look at a managed tensor " + met + " (" + why + ")",
-                          {"a managed tensor " + met + ": " + why});
+void refuse_view(const std::string& met, const std::string& why, const std::string& fix) {
+  throw ConversionRefused("cannot look at a managed tensor " + met + " (" + why + ")" +
+                              (fix.empty() ? "" : "; use " + fix),
+                          {"a managed tensor " + met + ": " + why}, fix);
 }
 
 void refuse_index(std::int64_t index, std::size_t dimension, std::int64_t extent) {
@@ -26,14 +29,22 @@ void require_viewable(const ManagedTensor& tensor, DType dtype, std::size_t rank
     refuse_empty();
   }
   if (tensor.dtype() != dtype) {
-    refuse_view("of dtype " + to_string(tensor.dtype()), "the view reads " + to_string(dtype));
+    const std::string wanted = to_string(dtype);
+    const std::string cast =
+        ", or to_managed<DLPack>(x, managed_tensor_capabilities(), {}, Request{.dtype = "
+        "dtype_named(\"" +
+        wanted + "\")}) to cast";
+    refuse_view(
+        "of dtype " + to_string(tensor.dtype()), "the view reads " + wanted,
+        "a view of " + to_string(tensor.dtype()) + (holds(dtype, tensor.dtype()) ? cast : ""));
   }
   if (rank != kDynamicRank && static_cast<std::size_t>(tensor.ndim()) != rank) {
     refuse_view("of " + std::to_string(tensor.ndim()) + " dimensions",
-                "the view has " + std::to_string(rank));
+                "the view has " + std::to_string(rank), "a view of kDynamicRank");
   }
   if (writes && tensor.readonly()) {
-    refuse_view("that nobody may write to", "take a view of const elements");
+    refuse_view("that nobody may write to", "the view writes",
+                std::string("a view of const elements, or ") + kCallForACopy);
   }
 }
 

@@ -413,11 +413,11 @@ TEST(ManagedTensor, never_leaves_as_legacy_when_read_only_and_stays_with_its_own
     EXPECT_STREQ(refused.what(),
                  "cannot export read-only memory in a legacy struct (it cannot say that nobody may "
                  "write); use release(), or to_managed<DLPack>(x, managed_tensor_capabilities(), "
-                 "Policy::snapshot()) to export a writable copy");
+                 "Policy::snapshot()) for a copy");
     EXPECT_THAT(refused.reasons, ElementsAre("a legacy struct cannot say that nobody may write"));
     EXPECT_EQ(refused.fix,
               "release(), or to_managed<DLPack>(x, managed_tensor_capabilities(), "
-              "Policy::snapshot()) to export a writable copy");
+              "Policy::snapshot()) for a copy");
   }
   EXPECT_TRUE(tensor);
   EXPECT_EQ(producer.deleted(), 0);

@@ -114,15 +114,23 @@ TEST_F(View, refuses_another_type) {
   EXPECT_THAT([&] { (TensorView<double, 2>(tensor)); },
               ThrowsMessage<ConversionRefused>(
                   StrEq("cannot look at a managed tensor of dtype float32 (the view reads "
-                        "float64)")));
-  EXPECT_THROW((TensorView<std::int32_t, 2>(tensor)), ConversionRefused);
+                        "float64); use a view of float32, or to_managed<DLPack>(x, "
+                        "managed_tensor_capabilities(), {}, Request{.dtype = "
+                        "dtype_named(\"float64\")}) to cast")));
+  try {  // which does not hold every value: no cast is named
+    (TensorView<std::int32_t, 2>(tensor));
+    FAIL() << "a view of another type";
+  } catch (const ConversionRefused& refused) {
+    EXPECT_EQ(refused.fix, "a view of float32");
+  }
 }
 
 TEST_F(View, refuses_another_rank) {
   const ManagedTensor tensor = take();
   EXPECT_THAT([&] { (TensorView<float, 1>(tensor)); },
               ThrowsMessage<ConversionRefused>(
-                  StrEq("cannot look at a managed tensor of 2 dimensions (the view has 1)")));
+                  StrEq("cannot look at a managed tensor of 2 dimensions (the view has 1); use a "
+                        "view of kDynamicRank")));
 }
 
 TEST_F(View, refuses_memory_that_the_processor_cannot_read) {
@@ -130,7 +138,9 @@ TEST_F(View, refuses_memory_that_the_processor_cannot_read) {
   const ManagedTensor tensor = take();
   EXPECT_THAT([&] { (TensorView<float, 2>(tensor)); },
               ThrowsMessage<ConversionRefused>(
-                  StrEq("cannot look at a managed tensor on cuda:0 (the view reads host memory)")));
+                  StrEq("cannot look at a managed tensor on cuda:0 (the view reads host memory); "
+                        "use a DeviceView, or to_managed<DLPack>(x, managed_tensor_capabilities(), "
+                        "{}, Request{.device = Device{}}) where the device has a runtime")));
 }
 
 TEST_F(View, reads_pinned_and_managed_memory) {
@@ -148,11 +158,11 @@ TEST_F(View, of_read_only_memory_has_const_elements_or_is_refused) {
     FAIL() << "a writable view of read-only memory";
   } catch (const ConversionRefused& refused) {
     EXPECT_STREQ(refused.what(),
-                 "cannot look at a managed tensor that nobody may write to (take a view of const "
-                 "elements)");
-    EXPECT_THAT(refused.reasons,
-                ::testing::ElementsAre("a managed tensor that nobody may write to: take a view of "
-                                       "const elements"));
+                 "cannot look at a managed tensor that nobody may write to (the view writes); use "
+                 "a view of const elements, or to_managed<DLPack>(x, "
+                 "managed_tensor_capabilities(), Policy::snapshot()) for a copy");
+    EXPECT_THAT(refused.reasons, ::testing::ElementsAre(
+                                     "a managed tensor that nobody may write to: the view writes"));
   }
 }
 
@@ -162,7 +172,8 @@ TEST_F(View, refuses_an_unaligned_address) {
   EXPECT_THAT([&] { (TensorView<float, 2>(tensor)); },
               ThrowsMessage<ConversionRefused>(StrEq(
                   "cannot look at a managed tensor at an unaligned address (a float32 needs 4 "
-                  "bytes)")));
+                  "bytes); use to_managed<DLPack>(x, managed_tensor_capabilities(), "
+                  "Policy::snapshot()) for a copy")));
 }
 
 TEST_F(View, of_no_dimensions_has_one_element) {
