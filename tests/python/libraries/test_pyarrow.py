@@ -231,3 +231,16 @@ def test_a_text_is_no_array_of_its_bytes() -> None:
     for kind in (pa.string(), pa.large_string(), pa.string_view()):
         with pytest.raises(TypeError, match=r"one text: x\.as_py\(\)"):
             dlbridge.to_numpy(pa.scalar("text", kind))
+
+
+def test_the_fix_of_several_types_keeps_what_has_one_name() -> None:
+    columns = [pa.array([1, 2]), pa.array([0.5, 1.5])]
+    for x in (
+        pa.table(columns, ["a", "a"]),
+        pa.record_batch(columns, ["a", "a"]),
+        pa.StructArray.from_arrays(columns, ["a", "a"]),
+    ):
+        with pytest.raises(dlbridge.ConversionRefused, match="of several types") as refused:
+            dlbridge.to_numpy(x)
+        parts = eval(str(refused.value.fix).partition(" (")[0])
+        assert [part.tolist() for part in dlbridge.to_numpy(parts)] == [[1, 2], [0.5, 1.5]]

@@ -36,11 +36,18 @@ def _read(x: Any) -> Any:
         x = x.chunk(0)
     if type(x).__name__ == "FixedShapeTensorArray":
         return x.to_numpy_ndarray() if not _nulls(x) else _Column(x)
+    what = f"cannot take a pyarrow.{type(x).__name__} in"
     is_struct = str(getattr(x, "type", "")).startswith("struct") and hasattr(x, "flatten")
-    if is_struct and len({f.type for f in x.type}) > 1:
-        what = f"cannot take a pyarrow.{type(x).__name__} in"
-        fields = "dict(zip([field.name for field in x.type], x.flatten()))"
-        raise refused(what, "the fields of its structs are of several types", fields)
+    fields = x.type if is_struct else getattr(x, "schema", ())
+    if len({field.type for field in fields}) > 1:
+        unique = len({field.name for field in fields}) == len(fields)
+        if is_struct:
+            fix = "dict(zip([field.name for field in x.type], x.flatten()))"
+            reason = "the fields of its structs are of several types"
+            raise refused(what, reason, fix if unique else "x.flatten() (without their names)")
+        if not unique:
+            reason = "its columns are of several types, and some of one name"
+            raise refused(what, reason, "x.columns (without their names)")
     if hasattr(x, "__arrow_c_stream__"):
         return x  # columns, by Arrow's own interface
     # What has no type has no gaps either: its Tensor holds numbers, as what lends one on does.
