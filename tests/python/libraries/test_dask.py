@@ -48,5 +48,22 @@ def test_arrays_and_tensors_go_from_worker_to_worker_in_blocks(tmp_path: object)
             assert client.submit(seen, client.scatter(np.ones(1 << 17))).result()[1] == 1.0
             text = client.submit(lambda: np.array(["a"] * (1 << 17))).result()
             assert text[-1] == "a"  # of no memory that could be shared: as Dask sends it
+
+            # Dask registers its own way when the first subclass comes by.
+            n = 1 << 17
+            more = {{
+                "leaf": torch.ones(n, requires_grad=True),
+                "parameter": torch.nn.Parameter(torch.ones(n)),
+                "matrix": np.matrix(np.ones((2, n))),
+                "sparse": torch.eye(n // 256).to_sparse(),
+                "objects": np.array([lambda: 1] * n),
+            }}
+            for name, x in more.items():
+                sent = client.submit(lambda x: x, client.scatter(x, workers=[one]), workers=[two])
+                got = sent.result(timeout=60)
+                assert type(got) is type(x) and got.shape == x.shape, name
+                assert getattr(got, "requires_grad", None) == getattr(x, "requires_grad", None)
+            assert told("array", 1 << 17) == ("ndarray", (1 << 17) - 1, True, False)
+            assert told("tensor", 1 << 17)[:2] == ("Tensor", float(1 << 17))
         """)
     )
