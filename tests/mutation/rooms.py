@@ -105,7 +105,8 @@ ROOMS = (
     ),
     Room(
         (*files("bridges/cpython/src/", "python_lease.cpp python_text.cpp"),
-         *files("bridges/numpy/src/", "numpy.cpp numpy_inexpressible.cpp numpy_subclasses.cpp")),
+         *files("bridges/numpy/src/", "numpy.cpp numpy_inexpressible.cpp numpy_lease.cpp"
+                " numpy_subclasses.cpp")),
         (NUMPY_TESTS,), CROSSINGS,
     ),
     Room(

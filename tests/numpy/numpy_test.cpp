@@ -3,7 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <ostream>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,7 +22,7 @@ using doubles::text_of;
 using doubles::value_of;
 using doubles::WithPython;
 
-static_assert(Producer<NumPy> && Consumer<NumPy> && !Preparer<NumPy>);
+static_assert(PlainProducer<NumPy> && Consumer<NumPy> && !Preparer<NumPy>);
 
 struct Kind {
   std::string name;
@@ -99,6 +102,28 @@ TEST_P(Array, has_exactly_its_conditions) {
   NumPy::describe(array.get(), source);
   EXPECT_EQ(source.traits.conditions, GetParam().conditions);
   EXPECT_EQ(array.references(), 1);
+}
+
+TEST_P(Array, is_the_same_at_a_glance) {
+  const std::set<std::string> plain{"plain", "of_no_dimensions", "unaligned", "of_complex_numbers",
+                                    "of_long_long"};
+  const Ref array = value_of(GetParam().expression);
+  DLTensor glance{};
+  ASSERT_EQ(NumPy::plain(array.get(), glance), plain.contains(GetParam().name));
+  if (plain.contains(GetParam().name)) {
+    Source closely;
+    NumPy::describe(array.get(), closely);
+    EXPECT_TRUE(closely.traits.conditions.empty());
+    EXPECT_EQ(Device(glance.device), Device(closely.tensor.device));
+    EXPECT_EQ(glance.data, closely.tensor.data);
+    EXPECT_EQ(DType(glance.dtype), DType(closely.tensor.dtype));
+    EXPECT_EQ(glance.ndim, closely.tensor.ndim);
+    EXPECT_EQ(glance.shape, closely.tensor.shape);
+    const auto ndim = static_cast<std::size_t>(glance.ndim);
+    std::vector<std::int64_t> strides(ndim);
+    fill_c_strides({glance.shape, ndim}, strides.data());
+    EXPECT_TRUE(std::equal(strides.begin(), strides.end(), closely.tensor.strides));
+  }
 }
 
 TEST_P(Array, crosses_as_the_policy_says_and_is_held_by_views_only) {

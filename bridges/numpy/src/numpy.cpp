@@ -174,55 +174,6 @@ void fill_strides(PyArrayObject* array, std::int64_t itemsize, Source& source) {
   }
 }
 
-// What lies below the array, if it can be closed or moved under it: arrays made of a buffer
-// (numpy.memmap, numpy.ndarray(buffer=...)) hold its owner, but no export of the buffer
-// (NumPy 2.4).
-PyObject* loose_owner(PyObject* array) noexcept {
-  PyObject* base = PyArray_BASE(reinterpret_cast<PyArrayObject*>(array));
-  while (base != nullptr && PyArray_Check(base)) {
-    base = PyArray_BASE(reinterpret_cast<PyArrayObject*>(base));
-  }
-  for (PyTypeObject* type = base == nullptr ? nullptr : Py_TYPE(base); type != nullptr;
-       type = type->tp_base) {
-    const std::string_view name = type->tp_name;
-    if (name == "mmap.mmap" || name == "bytearray" || name == "array.array") {
-      return base;
-    }
-  }
-  return nullptr;
-}
-
-// Whether an exact array lies in memory of NumPy's own, and little of it: who made it cannot see
-// when it ends, and may find it referred to for a while longer.
-bool is_small_and_plain(PyObject* object, const DLTensor& tensor) {
-  constexpr std::int64_t kSmallBits = std::int64_t{64} << 13;  // 64 KiB
-  PyObject* base = PyArray_BASE(reinterpret_cast<PyArrayObject*>(object));
-  if (base != nullptr) [[unlikely]] {
-    auto* whole = reinterpret_cast<PyArrayObject*>(base);
-    return PyArray_CheckExact(base) && PyArray_BASE(whole) == nullptr &&
-           8 * PyArray_NBYTES(whole) <= kSmallBits;
-  }
-  std::int64_t bits = tensor.dtype.bits;
-  for (std::int32_t i = 0; i < tensor.ndim; ++i) {
-    bits *= tensor.shape[i];
-  }
-  return bits <= kSmallBits;
-}
-
-// What keeps the array's memory where it is. While a memoryview exists, its owner refuses to close,
-// grow or shrink.
-Lease lease_on(PyObject* array, const DLTensor& tensor) {
-  if (PyArray_CheckExact(array) && is_small_and_plain(array, tensor)) [[likely]] {
-    return patient_lease(Py_NewRef(array));
-  }
-  PyObject* owner = loose_owner(array);
-  if (owner == nullptr) {
-    return python_lease(Py_NewRef(array));
-  }
-  const Ref exported = checked(PyMemoryView_FromObject(owner));
-  return python_lease(checked(PyTuple_Pack(2, array, exported.get())).release());
-}
-
 constexpr const char* kBaseName = "dlbridge.managed_tensor";
 
 void release_base(PyObject* capsule) {
@@ -282,6 +233,33 @@ void NumPy::describe(PyObject* object, Source& source) {
   fill_strides(array, dtype->itemsize(), source);
 }
 
+bool NumPy::plain(PyObject* object, DLTensor& tensor) noexcept {
+  constexpr int kPlain = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_WRITEABLE;
+  auto* array = reinterpret_cast<PyArrayObject*>(object);
+  if (!PyArray_CheckExact(object) || (PyArray_FLAGS(array) & kPlain) != kPlain ||
+      PyArray_ISBYTESWAPPED(array)) {
+    return false;
+  }
+  const auto number = static_cast<std::size_t>(PyArray_TYPE(array));
+  const DType dtype = number < kTypes.size() ? kTypes[number] : DType();
+  npy_intp packed = dtype.itemsize();
+  for (int i = PyArray_NDIM(array); i-- > 0;) {
+    // Along a dimension of one element NumPy's stride may be any.
+    if (PyArray_DIMS(array)[i] == 0 || PyArray_STRIDES(array)[i] != packed) {
+      return false;
+    }
+    packed *= PyArray_DIMS(array)[i];
+  }
+  tensor = DLTensor{.data = PyArray_DATA(array),
+                    .device = Device{}.dl(),
+                    .ndim = PyArray_NDIM(array),
+                    .dtype = dtype.dl(),
+                    .shape = reinterpret_cast<std::int64_t*>(PyArray_DIMS(array)),
+                    .strides = nullptr,
+                    .byte_offset = 0};
+  return dtype.bits != 0;
+}
+
 PyObject* NumPy::copy_of(PyObject* object) {
   auto* array = reinterpret_cast<PyArrayObject*>(object);
   Ref copy = checked(PyArray_NewLikeArray(array, NPY_CORDER, nullptr, 0));
@@ -298,7 +276,7 @@ bool NumPy::is_private(PyObject* array) noexcept {
 ManagedTensor NumPy::acquire(PyObject* array, const Source& source) {
   const bool readonly = source.traits.conditions.has(Condition::kReadOnly);
   return ManagedTensor::own_trusted(source.tensor, readonly ? DLPACK_FLAG_BITMASK_READ_ONLY : 0,
-                                    lease_on(array, source.tensor));
+                                    lease(array, source.tensor));
 }
 
 const Capabilities& NumPy::capabilities(const Source& source, const Request& request) {
@@ -306,6 +284,10 @@ const Capabilities& NumPy::capabilities(const Source& source, const Request& req
       (request.dtype && kNumbers[*request.dtype] == kNoNumber)) {
     load_extensions();
   }
+  return numpy_capabilities;
+}
+
+const Capabilities& NumPy::own_capabilities() noexcept {
   return numpy_capabilities;
 }
 

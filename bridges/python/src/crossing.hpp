@@ -31,6 +31,35 @@ template <typename AnyTarget>
 [[nodiscard]] Ref cross_by_parts(const Plan& decided, const Door& door, const Target& target,
                                  const Capabilities& capabilities, const Call& call);
 
+/// The common case, told apart before a door is opened and a Plan made: what its library says at a
+/// glance to be plain, if the target takes it as it is. Empty where that takes a closer look, and
+/// where a ledger is to be told of the Plan.
+template <bool kRecorded, typename AnyTarget>
+[[nodiscard, gnu::always_inline]] inline ManagedTensor taken_at_a_glance(PyObject* object,
+                                                                         const Way& way,
+                                                                         const AnyTarget& target,
+                                                                         const Call& call) {
+  if (way.plain == nullptr || open_ledgers != 0) {
+    return {};
+  }
+  const Capabilities* capabilities = target.at_a_glance(way);
+  DLTensor tensor;
+  if (capabilities == nullptr || !way.plain(object, tensor) ||
+      !takes_as_it_is(*capabilities, tensor, call.policy, call.request)) {
+    return {};
+  }
+  if constexpr (requires { target.fits(tensor, Device()); }) {
+    if (!target.fits(tensor, tensor.device)) {
+      return {};
+    }
+  }
+  if constexpr (kRecorded) {
+    count_view(target.towards);
+  }
+  const Lease held = way.lease(object, tensor);
+  return ManagedTensor::own_trusted(tensor, 0, held);
+}
+
 /// The object on its way through `way` to `target`. Throws PythonError with the refusal set, and
 /// what the libraries at either end raise. What other libraries read out of a ManagedTensor by
 /// themselves is not recorded.
@@ -41,6 +70,9 @@ template <bool kRecorded = true, typename AnyTarget>
     if (target.keeps(object, way, call)) {
       return Ref::borrow(object);
     }
+  }
+  if (ManagedTensor plain = taken_at_a_glance<kRecorded>(object, way, target, call)) {
+    return target.made_of(std::move(plain));
   }
   Door door(object, way,
             {.reader = target.reader,

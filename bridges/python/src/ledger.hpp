@@ -84,17 +84,22 @@ class Handing {
 [[nodiscard]] bool report(const Plan& plan, const Source& source, const Capabilities& target,
                           const Policy& policy, const Request& request);
 
+/// Counts a view of which no block has to be told.
+inline void count_view(Towards towards) noexcept {
+  ++tallies[static_cast<std::size_t>(towards)].views;
+}
+
 /// Counts a crossing that has been decided and not yet carried out.
 inline void record(Towards towards, const Plan& plan, const Source& source,
                    const Capabilities& target, const Policy& policy, const Request& request) {
   if (any_block_open() && !report(plan, source, target, policy, request)) [[unlikely]] {
     return;
   }
-  Tally& tally = tallies[static_cast<std::size_t>(towards)];
   if (plan.view) [[likely]] {
-    ++tally.views;
+    count_view(towards);
     return;
   }
+  Tally& tally = tallies[static_cast<std::size_t>(towards)];
   ++tally.copies;
   tally.bytes_copied += static_cast<std::uint64_t>(plan.bytes_copied);
 }

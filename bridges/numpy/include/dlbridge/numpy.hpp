@@ -38,6 +38,12 @@ struct NumPy {
   /// Throws PythonError with a TypeError set where it is no array.
   static void describe(PyObject* array, Source& source);
 
+  /// The common case of describe() at a glance, see PlainProducer: without strides, since they are
+  /// those of C order.
+  static bool plain(PyObject* array, DLTensor& tensor) noexcept;
+  /// What acquire() holds; throws PythonError.
+  static Lease lease(PyObject* array, const DLTensor& tensor);
+
   /// A view that holds a reference to the array, so that its memory stays: ndarray.resize refuses
   /// while there are references. Of an array over an mmap or the like it holds an export too, so
   /// that close() raises.
@@ -51,6 +57,8 @@ struct NumPy {
 
   /// With ml_dtypes' types where the source, or the request, is of a type that NumPy lacks.
   static const Capabilities& capabilities(const Source& source, const Request& request = {});
+  /// The same where nothing is asked but of a type of NumPy's own.
+  static const Capabilities& own_capabilities() noexcept;
 
   /// A new reference to an array over the tensor's memory, whose base is a capsule that owns it.
   static PyObject* deliver(ManagedTensor tensor);

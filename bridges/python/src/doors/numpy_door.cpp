@@ -19,9 +19,17 @@ ManagedTensor acquire(Door& door) {
   return NumPy::acquire(door.readable, door.source);
 }
 
+bool plain(PyObject* array, DLTensor& tensor) {
+  return NumPy::plain(array, tensor);
+}
+
+Lease lease(PyObject* array, DLTensor& tensor) {
+  return NumPy::lease(array, tensor);
+}
+
 }  // namespace
 
-const Way kNumPyWay{describe_array, acquire, nullptr, take_by_bridge};
+const Way kNumPyWay{describe_array, acquire, nullptr, take_by_bridge, plain, lease};
 const Way kNumPyScalarWay{describe_scalar, acquire, nullptr, take_by_bridge};
 
 }  // namespace dlbridge::python

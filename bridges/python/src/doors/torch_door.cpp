@@ -6,12 +6,25 @@
 namespace dlbridge::python {
 namespace {
 
-ManagedTensor lease_by_road(PyObject* tensor, Source& source) {
-  Lease lease;
-  if (!torch_road()->lease(tensor, source, lease)) {
+bool plain(PyObject* tensor, DLTensor& described) {
+  const TorchRoad* road = torch_road();
+  if (road == nullptr) {
     throw PythonError();
   }
-  return ManagedTensor::own_trusted(source.tensor, 0, lease);
+  return road->plain(tensor, described);
+}
+
+Lease lease(PyObject* tensor, DLTensor& described) {
+  Lease held;
+  if (!torch_road()->lease(tensor, described, held)) {
+    throw PythonError();
+  }
+  return held;
+}
+
+ManagedTensor lease_by_road(PyObject* tensor, Source& source) {
+  const Lease held = lease(tensor, source.tensor);
+  return ManagedTensor::own_trusted(source.tensor, 0, held);
 }
 
 void describe(Door& door) {
@@ -36,6 +49,6 @@ ManagedTensor prepare(Door& door, const Leg& leg, Source& made) {
 
 }  // namespace
 
-const Way kTorchWay{describe, acquire, prepare, take_by_bridge};
+const Way kTorchWay{describe, acquire, prepare, take_by_bridge, plain, lease};
 
 }  // namespace dlbridge::python

@@ -21,6 +21,10 @@ struct Way {
   ManagedTensor (*prepare)(Door& door, const Leg& leg, Source& made);
   /// Takes what the door reads by the protocol, for libraries that have no bridge of their own.
   void (*take)(Door& door);
+  /// The common case of describe() and acquire() at a glance, as a PlainProducer has them; null for
+  /// a way that has none.
+  bool (*plain)(PyObject* object, DLTensor& tensor) = nullptr;
+  Lease (*lease)(PyObject* object, DLTensor& tensor) = nullptr;
 };
 
 extern const Way kTorchWay;

@@ -15,19 +15,25 @@ struct ArgumentTarget {
 
   [[nodiscard]] bool owns(const Door& /*door*/) const { return false; }
   [[nodiscard]] const Capabilities& capabilities(const Door& /*door*/, const Call& /*call*/) const {
-    return parameter.loadable ? view_capabilities() : managed_tensor_capabilities();
+    return of_parameter();
+  }
+  [[nodiscard]] const Capabilities* at_a_glance(const Way& /*way*/) const {
+    return &of_parameter();
+  }
+  [[nodiscard]] ManagedTensor made_of(ManagedTensor tensor) const { return tensor; }
+  [[nodiscard]] bool fits(const DLTensor& tensor, Device device) const {
+    return (parameter.dtype.bits == 0 || parameter.dtype == DType(tensor.dtype)) &&
+           (parameter.ndim < 0 || parameter.ndim == tensor.ndim) &&
+           (!parameter.on_device || device.type != kDLCPU);
   }
   [[nodiscard]] bool leaves_to_another(const Door& door, const Plan& plan) const {
     const DLTensor& tensor = door.source.tensor;
     // What has no type is refused, and says why.
-    const bool fits = tensor.dtype.bits == 0 ||
-                      ((parameter.dtype.bits == 0 || parameter.dtype == DType(tensor.dtype)) &&
-                       (parameter.ndim < 0 || parameter.ndim == tensor.ndim) &&
-                       (!parameter.on_device || plan.device.type != kDLCPU));
-    if (!fits && matching == Matching::kAlone) [[unlikely]] {
+    const bool fits_it = tensor.dtype.bits == 0 || fits(tensor, plan.device);
+    if (!fits_it && matching == Matching::kAlone) [[unlikely]] {
       raise_mismatch(door, plan);
     }
-    return !fits || (matching == Matching::kLooking && (plan.is_refused() || !plan.view));
+    return !fits_it || (matching == Matching::kLooking && (plan.is_refused() || !plan.view));
   }
   [[nodiscard]] ManagedTensor itself(const Door& /*door*/, const Plan& /*plan*/) const {
     return {};
@@ -40,6 +46,9 @@ struct ArgumentTarget {
   const Matching matching;
 
  private:
+  [[nodiscard]] const Capabilities& of_parameter() const {
+    return parameter.loadable ? view_capabilities() : managed_tensor_capabilities();
+  }
   [[noreturn]] void raise_mismatch(const Door& door, const Plan& plan) const;
 };
 

@@ -39,8 +39,12 @@ Stream default_stream(Device /*device*/) {
 
 }  // namespace
 
+Ref ManagedTarget::made_of(ManagedTensor tensor) const {
+  return wrap(std::move(tensor));
+}
+
 Ref ManagedTarget::deliver(Door& door, const Plan& plan, const Call& /*call*/) const {
-  return wrap(ordered(detail::carry(door, plan), reader));
+  return made_of(ordered(detail::carry(door, plan), reader));
 }
 
 const Capabilities& CapsuleTarget::capabilities(Door& /*door*/, const Call& /*call*/) const {

@@ -14,6 +14,10 @@ class ManagedTarget final : public Target {
                                                  const Call& /*call*/) const override {
     return managed_tensor_capabilities();
   }
+  [[nodiscard]] const Capabilities* at_a_glance(const Way& /*way*/) const override {
+    return &managed_tensor_capabilities();
+  }
+  [[nodiscard]] Ref made_of(ManagedTensor tensor) const override;
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 };
 

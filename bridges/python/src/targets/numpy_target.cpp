@@ -5,7 +5,7 @@
 
 namespace dlbridge::python {
 
-Ref array_over(ManagedTensor tensor) {
+Ref NumPyTarget::made_of(ManagedTensor tensor) const {
   Ref base = wrap(std::move(tensor));
   const ManagedTensor& managed = managed_of(base.get());
   const DLTensor described = managed.tensor();
@@ -22,7 +22,7 @@ Ref NumPyTarget::itself(const Door& door, const Plan& plan) const {
 }
 
 Ref NumPyTarget::deliver(Door& door, const Plan& plan, const Call& /*call*/) const {
-  return array_over(detail::carry(door, plan).tensor);
+  return made_of(detail::carry(door, plan).tensor);
 }
 
 const NumPyTarget kToNumPy;

@@ -23,12 +23,14 @@ class NumPyTarget final : public Target {
   [[nodiscard]] const Capabilities& capabilities(Door& door, const Call& call) const override {
     return NumPy::capabilities(door.source, call.request);
   }
+  [[nodiscard]] const Capabilities* at_a_glance(const Way& way) const override {
+    return &way == &kNumPyWay ? nullptr : &NumPy::own_capabilities();
+  }
+  /// A new array over the tensor's memory.
+  [[nodiscard]] Ref made_of(ManagedTensor tensor) const override;
   [[nodiscard]] Ref itself(const Door& door, const Plan& plan) const override;
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 };
-
-/// A new array over the tensor's memory.
-[[nodiscard]] Ref array_over(ManagedTensor tensor);
 
 extern const NumPyTarget kToNumPy;
 

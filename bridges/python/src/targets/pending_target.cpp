@@ -111,7 +111,7 @@ Ref PendingTarget::deliver(Door& door, const Plan& plan, const Call& /*call*/) c
   }
   Ref array = Ref::borrow(out_);
   if (out_ == Py_None) {
-    array = array_over(detail::carry(door, plan).tensor);
+    array = kToNumPy.made_of(detail::carry(door, plan).tensor);
   } else {
     const Out there(out_, door.source, plan);
     (void)detail::carry(door, plan, {&there.tensor()});

@@ -22,6 +22,12 @@ class PendingTarget final : public Target {
   [[nodiscard]] const Capabilities& capabilities(Door& door, const Call& call) const override {
     return NumPy::capabilities(door.source, call.request);
   }
+  [[nodiscard]] const Capabilities* at_a_glance(const Way& way) const override {
+    return out_ == Py_None && gives_ != Gives::kPending ? kToNumPy.at_a_glance(way) : nullptr;
+  }
+  [[nodiscard]] Ref made_of(ManagedTensor tensor) const override {
+    return kToNumPy.made_of(std::move(tensor));
+  }
   [[nodiscard]] Ref itself(const Door& door, const Plan& plan) const override;
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 

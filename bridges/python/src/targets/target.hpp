@@ -42,6 +42,12 @@ class Target {
   }
   /// Carries the plan's legs, and makes the library's object of what comes.
   [[nodiscard]] virtual Ref deliver(Door& door, const Plan& plan, const Call& call) const = 0;
+  /// What it can take of what is plain at a glance, and is made of that: the same as the long way.
+  /// Null where it looks closer, and at its own library's objects.
+  [[nodiscard]] virtual const Capabilities* at_a_glance(const Way& /*way*/) const {
+    return nullptr;
+  }
+  [[nodiscard]] virtual Ref made_of(ManagedTensor /*tensor*/) const { return {}; }
   /// What the library would have done by itself where its conditions are met.
   [[nodiscard]] virtual std::vector<std::string> notes(const Plan& /*plan*/) const { return {}; }
 

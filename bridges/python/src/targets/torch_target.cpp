@@ -7,11 +7,6 @@ PackageAttribute torch_to_device("dlbridge._torch", "to_device");
 PackageAttribute torch_has_device("dlbridge._torch", "has_device");
 PackageAttribute torch_empty("dlbridge._torch", "empty");
 
-Ref tensor_over(ManagedTensor tensor) {
-  tensor.drop_negative_strides();
-  return made_by("torch.Tensor", torch_road()->deliver(tensor.release()));
-}
-
 // A copy by a runtime, in memory of torch's own that its streams order.
 Ref filled_by_runtime(Door& door, const Plan& plan) {
   const Ref shape = shape_tuple(door.source.tensor);
@@ -28,7 +23,7 @@ Ref filled_by_runtime(Door& door, const Plan& plan) {
 Ref moved_by_torch(Door& door, const Plan& plan, const Leg& leg) {
   const bool own = door.way == &kTorchWay && plan.leg_count == 1;
   const Ref here = own ? Ref::borrow(door.readable)
-                       : tensor_over(ordered(detail::carry(door, plan), kToTorch.reader));
+                       : kToTorch.made_of(ordered(detail::carry(door, plan), kToTorch.reader));
   return checked(
       PyObject_CallFunction(torch_to_device.get(), "Oii", here.get(), leg.to.type, leg.to.id));
 }
@@ -53,6 +48,11 @@ const Capabilities& TorchTarget::on_this_machine(const Capabilities& torch, Devi
   return can;
 }
 
+Ref TorchTarget::made_of(ManagedTensor tensor) const {
+  tensor.drop_negative_strides();
+  return made_by("torch.Tensor", torch_road()->deliver(tensor.release()));
+}
+
 Ref TorchTarget::deliver(Door& door, const Plan& plan, const Call& /*call*/) const {
   if (!plan.device.host_accessible()) [[unlikely]] {
     if (const Leg* leg = plan.leg_of(Who::kConsumer)) {
@@ -62,9 +62,9 @@ Ref TorchTarget::deliver(Door& door, const Plan& plan, const Call& /*call*/) con
       return filled_by_runtime(door, plan);
     }
     ManagedTensor tensor = ordered(detail::carry(door, plan), reader);
-    return tensor_over(until_done_on(std::move(tensor), torch_stream(plan.device)));
+    return made_of(until_done_on(std::move(tensor), torch_stream(plan.device)));
   }
-  return tensor_over(std::move(detail::carry(door, plan).tensor));
+  return made_of(std::move(detail::carry(door, plan).tensor));
 }
 
 const TorchTarget kToTorch;

@@ -13,17 +13,23 @@ class TorchTarget final : public Target {
 
   [[nodiscard]] bool owns(const Door& door) const override { return door.is_of(kTorchWay); }
   [[nodiscard]] const Capabilities& capabilities(Door& door, const Call& call) const override {
+    const Device device = call.request.device.value_or(door.source.tensor.device);
+    return device.host_accessible() ? of_road() : on_this_machine(of_road(), device, door);
+  }
+  [[nodiscard]] const Capabilities* at_a_glance(const Way& way) const override {
+    return &way == &kTorchWay ? nullptr : &of_road();
+  }
+  [[nodiscard]] Ref made_of(ManagedTensor tensor) const override;
+  [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
+
+ private:
+  [[nodiscard]] static const Capabilities& of_road() {
     const TorchRoad* road = torch_road();
     if (road == nullptr) {
       throw PythonError();
     }
-    const Device device = call.request.device.value_or(door.source.tensor.device);
-    return device.host_accessible() ? road->capabilities()
-                                    : on_this_machine(road->capabilities(), device, door);
+    return road->capabilities();
   }
-  [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
-
- private:
   // torch's stream, where a runtime of ours can order it; otherwise its producer's own affair.
   [[nodiscard]] static Stream torch_or_managed_stream(Device device);
   [[nodiscard]] static const Capabilities& on_this_machine(const Capabilities& torch, Device device,

@@ -260,13 +260,18 @@ class PortableRoad final : public TorchRoad {
     });
   }
 
-  bool lease(PyObject* tensor, Source& source, Lease& lease) const noexcept override {
+  // Python's attributes are asked one by one.
+  bool plain(PyObject* /*tensor*/, DLTensor& /*described*/) const noexcept override {
+    return false;
+  }
+
+  bool lease(PyObject* tensor, DLTensor& described, Lease& lease) const noexcept override {
     return succeeds([&] {
-      if (source.tensor.data == nullptr) {
+      if (described.data == nullptr) {
         return;
       }
       const WithoutTorchFunction scope(tensor);
-      if (source.tensor.device.device_type != kDLCPU) {
+      if (described.device.device_type != kDLCPU) {
         lease = python_lease(checked(PyObject_CallMethod(tensor, "detach", nullptr)).release());
         return;
       }
@@ -277,7 +282,7 @@ class PortableRoad final : public TorchRoad {
       const Ref address = torch.data_ptr
                               ? torch.data_ptr(tensor)
                               : checked(PyObject_CallMethod(tensor, "data_ptr", nullptr));
-      source.tensor.data = PyLong_AsVoidPtr(address.get());
+      described.data = PyLong_AsVoidPtr(address.get());
       check_error();
       lease = {view.release(),
                [](void* context) noexcept { run_with_gil(context, let_go_of_view); }};

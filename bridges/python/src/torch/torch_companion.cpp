@@ -103,7 +103,7 @@ class LinkedRoad final : public TorchRoad {
 
   bool describe(PyObject* tensor, Source& source) const noexcept override {
     return guarded(false, [&] {
-      LinkedTorch::describe(THPVariable_Unpack(tensor), source);
+      LinkedTorch::describe_closely(THPVariable_Unpack(tensor), source);  // after the glance
       if (source.tensor.data == nullptr) [[unlikely]] {
         name_subclass(tensor, source);
       }
@@ -112,9 +112,15 @@ class LinkedRoad final : public TorchRoad {
     });
   }
 
-  bool lease(PyObject* tensor, Source& source, Lease& lease) const noexcept override {
+  bool plain(PyObject* tensor, DLTensor& described) const noexcept override {
     return guarded(false, [&] {
-      lease = LinkedTorch::lease(THPVariable_Unpack(tensor), source.tensor);
+      return LinkedTorch::plain(THPVariable_Unpack(tensor), described) && !is_watched(kTraces);
+    });
+  }
+
+  bool lease(PyObject* tensor, DLTensor& described, Lease& lease) const noexcept override {
+    return guarded(false, [&] {
+      lease = LinkedTorch::lease(THPVariable_Unpack(tensor), described);
       return true;
     });
   }

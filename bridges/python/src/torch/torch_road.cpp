@@ -14,7 +14,6 @@ namespace {
 PackageAttribute load_companion("dlbridge._torch", "load_companion");
 
 const TorchRoad* linked = nullptr;
-const TorchRoad* in_use = nullptr;
 
 // The road in a companion's capsule; null for a companion of another build of this library, which
 // would misread our classes.
@@ -73,19 +72,18 @@ bool delivers(const TorchRoad& road) {
 }
 
 const TorchRoad* chosen_road() {
-  if (in_use == nullptr) {
+  if (road_in_use == nullptr) {
     const TorchRoad* road = linked_road();
-    in_use = road != nullptr ? road : portable_or_error();
+    road_in_use = road != nullptr ? road : portable_or_error();
   }
-  return in_use;
+  return road_in_use;
 }
 
 }  // namespace
 
-const TorchRoad* torch_road() noexcept {
-  if (in_use != nullptr) {
-    return in_use;
-  }
+const TorchRoad* road_in_use = nullptr;
+
+const TorchRoad* first_road() noexcept {
   try {
     return chosen_road();
   } catch (...) {
@@ -118,13 +116,13 @@ Ref choose_torch_road(ArgumentTuple arguments) {
   if (name != nullptr) {
     const std::string_view wanted(name);
     if (wanted == "portable") {
-      in_use = portable_or_error();
+      road_in_use = portable_or_error();
     } else if (wanted == "linked") {
       const TorchRoad* road = linked_road();
       if (road == nullptr) {
         raise(PyExc_RuntimeError, "there is no companion extension for this torch");
       }
-      in_use = road;
+      road_in_use = road;
     } else {
       raise(PyExc_ValueError, "the roads to torch are \"linked\" and \"portable\"");
     }

@@ -32,8 +32,11 @@ class TorchRoad {
   /// Fills `source`, which borrows from the tensor. False on an error.
   virtual bool describe(PyObject* tensor, Source& source) const noexcept = 0;
 
-  /// Holds the tensor's memory, and corrects the data pointer of `source`. False on an error.
-  virtual bool lease(PyObject* tensor, Source& source, Lease& lease) const noexcept = 0;
+  /// Whether it is plain at a glance, as a PlainProducer says it, and in no trace.
+  virtual bool plain(PyObject* tensor, DLTensor& described) const noexcept = 0;
+
+  /// Holds the tensor's memory, and corrects the data pointer. False on an error.
+  virtual bool lease(PyObject* tensor, DLTensor& described, Lease& lease) const noexcept = 0;
 
   /// A new, private tensor: packed, detached, without bits to be resolved, where the leg ends. Null
   /// on an error.
@@ -60,14 +63,18 @@ struct ReleasesOfModule {
 inline constexpr const char* kCompanionCapsule = "dlbridge.torch_companion";
 struct Companion {
   // Bumped with any change of the classes that cross between the two binaries.
-  static constexpr int kInterface = 5;
+  static constexpr int kInterface = 6;
   int interface = kInterface;
   const TorchRoad* (*open)(const ReleasesOfModule& releases) = nullptr;
 };
 
 /// The road in use; chosen when the first tensor comes by. Null, with Python's error set, when
 /// torch cannot be had.
-const TorchRoad* torch_road() noexcept;
+extern const TorchRoad* road_in_use;
+const TorchRoad* first_road() noexcept;
+inline const TorchRoad* torch_road() noexcept {
+  return road_in_use != nullptr ? road_in_use : first_road();
+}
 
 /// Fills `source` by that road. Throws PythonError where it fails, or is null.
 void describe_by_road(const TorchRoad* road, PyObject* tensor, Source& source);

@@ -43,7 +43,7 @@ PyObject* take(PyObject* self, PyObject* /*unused*/) {
     }
     ManagedTensor tensor = object.arriving.take();
     if (object.out == nullptr) {
-      return array_over(std::move(tensor));
+      return kToNumPy.made_of(std::move(tensor));
     }
     if (object.fill_out) {
       fill(object.out, tensor);

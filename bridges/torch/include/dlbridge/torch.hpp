@@ -71,14 +71,16 @@ struct BasicTorch {
   using Object = at::Tensor;
 
   static void describe(const at::Tensor& tensor, Source& source) {
-    source.traits = torch_detail::kTraits;
-    if (!plain(tensor, source.tensor)) [[unlikely]] {
+    if (plain(tensor, source.tensor)) [[likely]] {
+      source.traits = torch_detail::kTraits;
+    } else {
       describe_closely(tensor, source);
     }
   }
 
   /// describe() without the glance, which has to come to the same.
   static void describe_closely(const at::Tensor& tensor, Source& source) {
+    source.traits = torch_detail::kTraits;
     const c10::TensorImpl* impl = tensor.unsafeGetTensorImpl();
     Conditions& conditions = source.traits.conditions;
     if (impl->autograd_meta() != nullptr) {
