@@ -6,8 +6,6 @@
 
 #include <array>
 #include <optional>
-#include <string>
-#include <utility>
 
 #include "dlbridge/python_lease.hpp"
 #include "dlbridge/python_text.hpp"

@@ -2,8 +2,6 @@
 
 // The one way through: open the door, plan, tell the ledger, carry the legs, deliver.
 
-#include <utility>
-
 #include "call.hpp"
 #include "doors/door.hpp"
 #include "ledger.hpp"

@@ -3,7 +3,6 @@
 // The libraries that are known, as rows: what an object of one does not say of itself, and what it
 // can take. Python registers them (dlbridge.register); this is where they are looked up.
 
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <optional>
 
 #include "c/c_arguments.hpp"
 #include "c/c_error.hpp"

@@ -1,7 +1,6 @@
 #include "device/staging.hpp"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <exception>
 #include <mutex>

@@ -3,12 +3,10 @@
 // The bridge out of Arrow: columns, by its C data and C stream interfaces. No library of Arrow's is
 // needed (https://arrow.apache.org/docs/format/CDataInterface.html, CStreamInterface.html).
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "dlbridge/convert.hpp"

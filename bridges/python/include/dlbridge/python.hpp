@@ -6,7 +6,6 @@
 #include <exception>
 #include <new>
 #include <optional>
-#include <utility>
 
 #include "dlbridge/error.hpp"
 #include "dlbridge/managed_tensor.hpp"

@@ -3,8 +3,6 @@
 // For C++ libraries with a Python face: makes a bridge known to the Python package, so that
 // dlbridge.to(x, "grid") and dlbridge.to_numpy(image) work.
 
-#include <utility>
-
 #include "dlbridge/convert.hpp"
 #include "dlbridge/python.hpp"
 

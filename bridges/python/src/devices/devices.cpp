@@ -1,6 +1,5 @@
 #include "devices/devices.hpp"
 
-#include <array>
 #include <memory>
 #include <vector>
 

@@ -11,7 +11,6 @@
 #include <atomic>
 #include <memory>
 #include <thread>
-#include <utility>
 
 #if __has_include(<sys/single_threaded.h>)
 #include <sys/single_threaded.h>
