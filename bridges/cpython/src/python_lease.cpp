@@ -129,24 +129,12 @@ void detail::let_go_patiently(void* object) noexcept {
   run_or_defer(object, let_go, true);
 }
 
-namespace {
-
-template <typename Managed>
-void delete_foreign(void* context) {
-  auto* tensor = static_cast<Managed*>(context);
-  if (tensor->deleter != nullptr) {
-    tensor->deleter(tensor);
-  }
-}
-
-}  // namespace
-
 void run_foreign_deleter(void* managed) noexcept {
-  run_with_gil(managed, delete_foreign<DLManagedTensorVersioned>);
+  run_with_gil(managed, detail::run_own_deleter<DLManagedTensorVersioned>);
 }
 
 void run_foreign_legacy_deleter(void* managed) noexcept {
-  run_with_gil(managed, delete_foreign<DLManagedTensor>);
+  run_with_gil(managed, detail::run_own_deleter<DLManagedTensor>);
 }
 
 void drain_releases() noexcept {

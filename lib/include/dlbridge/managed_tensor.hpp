@@ -153,6 +153,26 @@ inline constexpr int kBlockVersion = 1;
 void retain(Block* block) noexcept;
 void release(Block* block) noexcept;
 
+/// A tensor on the host, in C order, whose memory is still to be named. Borrows the shape.
+[[nodiscard]] inline DLTensor host_tensor(DType dtype, std::span<const std::int64_t> shape) {
+  return {.data = nullptr,
+          .device = Device{}.dl(),
+          .ndim = static_cast<std::int32_t>(shape.size()),
+          .dtype = dtype.dl(),
+          .shape = const_cast<std::int64_t*>(shape.data()),
+          .strides = nullptr,
+          .byte_offset = 0};
+}
+
+/// Ends a managed tensor of either struct by its own deleter, if it has one.
+template <typename Managed>
+void run_own_deleter(void* managed) noexcept {
+  auto* held = static_cast<Managed*>(managed);
+  if (held->deleter != nullptr) {
+    held->deleter(held);
+  }
+}
+
 // Throws MalformedTensor where the tensor has another number of elements.
 void require_count(const ManagedTensor& tensor, std::int64_t count);
 // Throws MalformedTensor where they are not as many.
@@ -362,12 +382,8 @@ ManagedTensor ManagedTensor::own(T* data, std::span<const std::int64_t> shape,
   if (!strides.empty()) {
     detail::require_a_stride_for_each(shape.size(), strides.size());
   }
-  DLTensor tensor{};
+  DLTensor tensor = detail::host_tensor(dtype_of<T>(), shape);
   tensor.data = const_cast<std::remove_const_t<T>*>(data);
-  tensor.device = Device{}.dl();
-  tensor.ndim = static_cast<std::int32_t>(shape.size());
-  tensor.dtype = dtype_of<T>().dl();
-  tensor.shape = const_cast<std::int64_t*>(shape.data());
   tensor.strides = strides.empty() ? nullptr : const_cast<std::int64_t*>(strides.data());
   return own(tensor, std::is_const_v<T> ? DLPACK_FLAG_BITMASK_READ_ONLY : 0,
              Lease::calling([kept = std::move(keeper)]() noexcept {}));

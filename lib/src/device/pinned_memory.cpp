@@ -10,11 +10,7 @@ namespace dlbridge {
 
 ManagedTensor allocate_pinned(DeviceRuntime& runtime, DType dtype,
                               std::span<const std::int64_t> shape) {
-  DLTensor tensor{};
-  tensor.device = Device{}.dl();
-  tensor.ndim = static_cast<std::int32_t>(shape.size());
-  tensor.dtype = dtype.dl();
-  tensor.shape = const_cast<std::int64_t*>(shape.data());
+  DLTensor tensor = detail::host_tensor(dtype, shape);
   const std::size_t bytes = detail::bytes_to_allocate(tensor);
   struct Held {
     detail::PinnedPool& pool;

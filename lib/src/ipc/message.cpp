@@ -95,11 +95,7 @@ TensorLine line_of(const ManagedTensor& tensor, Blocks& blocks) {
 ManagedTensor tensor_of(const TensorLine& line, std::span<std::int64_t> dimensions,
                         const std::vector<std::shared_ptr<detail::Hold>>& holds, SharedMode mode) {
   const auto ndim = static_cast<std::size_t>(line.ndim);
-  DLTensor tensor{};
-  tensor.device = Device{}.dl();
-  tensor.dtype = line.dtype;
-  tensor.ndim = line.ndim;
-  tensor.shape = dimensions.data();
+  DLTensor tensor = detail::host_tensor(line.dtype, dimensions.first(ndim));
   tensor.strides = dimensions.data() + ndim;
   std::uint64_t flags = line.flags & kFlags;
   if (mode == SharedMode::kRead) {

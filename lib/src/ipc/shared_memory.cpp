@@ -7,11 +7,7 @@
 namespace dlbridge {
 
 ManagedTensor SharedArena::allocate(DType dtype, std::span<const std::int64_t> shape) {
-  DLTensor tensor{};
-  tensor.device = Device{}.dl();
-  tensor.dtype = dtype.dl();
-  tensor.ndim = static_cast<std::int32_t>(shape.size());
-  tensor.shape = const_cast<std::int64_t*>(shape.data());  // NOLINT: nobody writes to it
+  DLTensor tensor = detail::host_tensor(dtype, shape);
   const std::size_t bytes = room_for(detail::bytes_to_allocate(tensor));
   if (bytes == 0) {
     return ManagedTensor::allocate(dtype, shape);

@@ -13,20 +13,14 @@
 namespace dlbridge {
 namespace {
 
+using detail::run_own_deleter;
+
 void delete_block(DLManagedTensorVersioned* managed) {
   detail::release(reinterpret_cast<detail::Block*>(managed));
 }
 
 std::size_t block_bytes(std::int32_t ndim) {
   return sizeof(detail::Block) + 2 * sizeof(std::int64_t) * static_cast<std::size_t>(ndim);
-}
-
-template <typename Managed>
-void run_own_deleter(void* context) noexcept {
-  auto* managed = static_cast<Managed*>(context);
-  if (managed->deleter != nullptr) {
-    managed->deleter(managed);
-  }
 }
 
 [[noreturn]] void refuse_legacy(const std::string& what, const std::string& unsaid,
@@ -269,11 +263,7 @@ ManagedTensor ManagedTensor::allocate(DType dtype, std::span<const std::int64_t>
 
 ManagedTensor detail::allocate_aligned(DType dtype, std::span<const std::int64_t> shape,
                                        std::int64_t alignment) {
-  DLTensor tensor{};
-  tensor.device = Device{}.dl();
-  tensor.ndim = static_cast<std::int32_t>(shape.size());
-  tensor.dtype = dtype.dl();
-  tensor.shape = const_cast<std::int64_t*>(shape.data());
+  DLTensor tensor = host_tensor(dtype, shape);
   const HostMemory memory =
       take_host_memory(bytes_to_allocate(tensor), static_cast<std::size_t>(alignment));
   tensor.data = memory.data;

@@ -163,11 +163,8 @@ Door::Copying::~Copying() {
 }
 
 ManagedTensor described_as(ManagedTensor tensor, const DLTensor& described, std::uint64_t flags) {
-  const Lease lease{tensor.release(), [](void* held) noexcept {
-                      auto* managed = static_cast<DLManagedTensorVersioned*>(held);
-                      managed->deleter(managed);
-                    }};
-  return ManagedTensor::own(described, flags, lease);
+  return ManagedTensor::own(described, flags,
+                            {tensor.release(), detail::run_own_deleter<DLManagedTensorVersioned>});
 }
 
 ManagedTensor without_read_only(ManagedTensor tensor) {
