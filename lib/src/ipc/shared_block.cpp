@@ -359,10 +359,7 @@ std::size_t release_blocks() noexcept {
 
 ManagedTensor tensor_in_block(const std::shared_ptr<Hold>& hold, const DLTensor& tensor,
                               std::uint64_t flags) {
-  auto lease = std::make_unique<std::shared_ptr<Hold>>(hold);
-  return ManagedTensor::own(tensor, flags, {lease.release(), [](void* context) noexcept {
-                                              delete static_cast<std::shared_ptr<Hold>*>(context);
-                                            }});
+  return ManagedTensor::own(tensor, flags, Lease::calling([hold]() noexcept {}));
 }
 
 }  // namespace detail
