@@ -53,18 +53,9 @@ void ArrivingTensor::wait() {
     return;
   }
   DeviceRuntime& runtime = *std::exchange(runtime_, nullptr);
-  const Event filled = std::exchange(filled_, Event{});
-  try {
-    runtime.synchronise(filled);
-  } catch (...) {
-    runtime.release(filled);
-    try {  // the call may have failed, and not the work: that goes on, in memory that ends here
-      runtime.synchronise(device_, stream_);
-    } catch (...) {  // a device that failed does nothing more
-    }
-    throw;
-  }
-  runtime.release(filled);
+  const detail::OwnedEvent filled(runtime, std::exchange(filled_, Event{}));
+  // The call may have failed, and not the work: that goes on, in memory that ends here.
+  detail::or_wait(runtime, device_, stream_, [&] { runtime.synchronise(filled.event); });
   source_ = ManagedTensor();
 }
 

@@ -154,15 +154,9 @@ void carry_out_into(const Leg& leg, const Source& source, const DLTensor& target
   detail::order(runtime, device, source.stream, device, stream);
   runtime.copy_elements(device, pass.job(), stream);
   // The source may be written to again, on its own stream, once that stream is told to wait.
-  try {
-    detail::order(runtime, device, stream, device, source.stream);
-  } catch (...) {
-    try {  // whoever is told that it failed may end the source at once
-      runtime.synchronise(device, stream);
-    } catch (...) {  // a device that failed does nothing more
-    }
-    throw;
-  }
+  // Whoever is told that this failed may end the source at once.
+  or_wait(runtime, device, stream,
+          [&] { detail::order(runtime, device, stream, device, source.stream); });
 }
 
 void carry_out_view(const Plan& plan, ManagedTensor& view) {

@@ -270,20 +270,6 @@ void fetch_directly(const Crossing& crossing) {
   }
 }
 
-// For a failure between two calls: what the device was already told must not go on behind it.
-template <typename Action>
-void or_wait(const Crossing& crossing, Action&& action) {
-  try {
-    action();
-  } catch (...) {
-    try {
-      crossing.runtime.synchronise(crossing.device, crossing.stream);
-    } catch (...) {  // the first failure is the one to tell
-    }
-    throw;
-  }
-}
-
 }  // namespace
 
 void order(DeviceRuntime& runtime, int device_before, Stream before, int device_after,
@@ -291,14 +277,8 @@ void order(DeviceRuntime& runtime, int device_before, Stream before, int device_
   if (device_before == device_after && before == after) {
     return;
   }
-  const Event reached = runtime.record(device_before, before);
-  try {
-    runtime.wait(device_after, after, reached);
-  } catch (...) {
-    runtime.release(reached);
-    throw;
-  }
-  runtime.release(reached);
+  const OwnedEvent reached(runtime, runtime.record(device_before, before));
+  runtime.wait(device_after, after, reached.event);
 }
 
 void copy_to_host(DeviceRuntime& runtime, int device, const CopyJob& job, Stream stream) {
@@ -306,7 +286,7 @@ void copy_to_host(DeviceRuntime& runtime, int device, const CopyJob& job, Stream
   const Crossing crossing{runtime, device, stream, whole};
   if (whole.target_packed() && whole.bytes() >= kWorthLookingUp &&
       crossing.is_pinned(whole.job.target)) {
-    or_wait(crossing, [&] {
+    or_wait(runtime, device, stream, [&] {
       fetch_directly(crossing);
       runtime.synchronise(device, stream);
     });
@@ -320,14 +300,14 @@ void copy_to_host(DeviceRuntime& runtime, int device, const CopyJob& job, Stream
     lane.unload();
     return;
   }
-  or_wait(crossing, [&] { Crew(crossing, slices).run(fetch_slices); });
+  or_wait(runtime, device, stream, [&] { Crew(crossing, slices).run(fetch_slices); });
 }
 
 Event begin_copy_to_host(DeviceRuntime& runtime, int device, const CopyJob& job, Stream stream) {
   const FlatJob whole(job);
   const Crossing crossing{runtime, device, stream, whole};
   Event filled;
-  or_wait(crossing, [&] {
+  or_wait(runtime, device, stream, [&] {
     fetch_directly(crossing);
     filled = runtime.record(device, stream);
   });
@@ -339,7 +319,7 @@ bool copy_to_device(DeviceRuntime& runtime, int device, const CopyJob& job, Stre
   const Crossing crossing{runtime, device, stream, whole};
   if (whole.plain() && whole.source_packed() && whole.target_packed() &&
       whole.bytes() >= kWorthLookingUp && crossing.is_pinned(whole.job.source)) {
-    or_wait(crossing, [&] {
+    or_wait(runtime, device, stream, [&] {
       runtime.copy(device, whole.job.target, whole.job.source,
                    static_cast<std::size_t>(whole.bytes()), stream);
       // The caller may write to the source as soon as this returns.
@@ -353,7 +333,7 @@ bool copy_to_device(DeviceRuntime& runtime, int device, const CopyJob& job, Stre
     lane.send(slices, 0);
     return crossing.fits;
   }
-  or_wait(crossing, [&] { Crew(crossing, slices).run(send_slices); });
+  or_wait(runtime, device, stream, [&] { Crew(crossing, slices).run(send_slices); });
   return crossing.fits;
 }
 

@@ -4,6 +4,31 @@
 
 namespace dlbridge::detail {
 
+/// An event that ends with its scope.
+struct OwnedEvent {
+  DeviceRuntime& runtime;
+  const Event event;
+
+  OwnedEvent(DeviceRuntime& of, Event owned) noexcept : runtime(of), event(owned) {}
+  OwnedEvent(const OwnedEvent&) = delete;
+  OwnedEvent& operator=(const OwnedEvent&) = delete;
+  ~OwnedEvent() { runtime.release(event); }
+};
+
+/// Does what may fail when the device was told something already: that does not go on behind it.
+template <typename Action>
+void or_wait(DeviceRuntime& runtime, int device, Stream stream, Action&& action) {
+  try {
+    action();
+  } catch (...) {
+    try {
+      runtime.synchronise(device, stream);
+    } catch (...) {  // a device that failed does nothing more, and the first failure is to be told
+    }
+    throw;
+  }
+}
+
 /// What comes next on `after` waits for what is on `before` now; each is of the device before it.
 void order(DeviceRuntime& runtime, int device_before, Stream before, int device_after,
            Stream after);
