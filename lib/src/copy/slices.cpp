@@ -1,6 +1,8 @@
 #include "copy/slices.hpp"
 
 #include <algorithm>
+#include <functional>
+#include <numeric>
 
 namespace dlbridge::detail {
 namespace {
@@ -20,6 +22,14 @@ bool packed(const CopyJob& job, const std::int64_t* strides, std::int64_t itemsi
 }
 
 }  // namespace
+
+bool source_packed(const CopyJob& job) noexcept {
+  return packed(job, job.source_strides_bytes, job.source_dtype.itemsize());
+}
+
+bool target_packed(const CopyJob& job) noexcept {
+  return packed(job, job.target_strides_bytes, job.target_dtype.itemsize());
+}
 
 FlatJob::FlatJob(const CopyJob& original) noexcept : job(original) {
   std::int32_t ndim = 0;
@@ -52,32 +62,9 @@ bool FlatJob::plain() const noexcept {
   return job.source_dtype == job.target_dtype && !job.conjugate && !job.negate && !job.swap_bytes;
 }
 
-bool FlatJob::source_packed() const noexcept {
-  return packed(job, source_strides.data(), job.source_dtype.itemsize());
-}
-
-bool FlatJob::target_packed() const noexcept {
-  return packed(job, target_strides.data(), job.target_dtype.itemsize());
-}
-
-std::int64_t FlatJob::elements() const noexcept {
-  std::int64_t count = 1;
-  for (std::int32_t i = 0; i < job.ndim; ++i) {
-    count *= shape[static_cast<std::size_t>(i)];
-  }
-  return count;
-}
-
 std::int64_t FlatJob::bytes() const noexcept {
-  return elements() * job.target_dtype.itemsize();
-}
-
-bool Slice::source_packed() const noexcept {
-  return packed(job, job.source_strides_bytes, job.source_dtype.itemsize());
-}
-
-bool Slice::target_packed() const noexcept {
-  return packed(job, job.target_strides_bytes, job.target_dtype.itemsize());
+  return std::accumulate(job.shape, job.shape + job.ndim, job.target_dtype.itemsize(),
+                         std::multiplies<>());
 }
 
 bool Slice::source_in_rows() const noexcept {

@@ -8,6 +8,10 @@
 
 namespace dlbridge::detail {
 
+/// Whether the source, or the target, lies in C order without gaps.
+[[nodiscard]] bool source_packed(const CopyJob& job) noexcept;
+[[nodiscard]] bool target_packed(const CopyJob& job) noexcept;
+
 /// A copy with as few dimensions as its steps on both sides allow, and the arrays that it reads.
 /// Not to be copied or moved: the job points into it.
 struct FlatJob {
@@ -17,9 +21,6 @@ struct FlatJob {
 
   /// Nothing but bytes to be moved: the same type on both sides, and nothing to be done to it.
   [[nodiscard]] bool plain() const noexcept;
-  [[nodiscard]] bool source_packed() const noexcept;
-  [[nodiscard]] bool target_packed() const noexcept;
-  [[nodiscard]] std::int64_t elements() const noexcept;
   /// Bytes of the target's elements, packed.
   [[nodiscard]] std::int64_t bytes() const noexcept;
 
@@ -36,8 +37,6 @@ struct Slice {
   std::array<std::int64_t, kMaxDimensions> shape;           // NOLINT: filled as far as used
   std::array<std::int64_t, kMaxDimensions> packed_strides;  // NOLINT: bytes, in C order
 
-  [[nodiscard]] bool source_packed() const noexcept;
-  [[nodiscard]] bool target_packed() const noexcept;
   /// Whether the source is rows without gaps within, at one distance: what the copy engine of a
   /// device takes as it is.
   [[nodiscard]] bool source_in_rows() const noexcept;

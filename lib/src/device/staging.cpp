@@ -70,7 +70,7 @@ void fetch(const Crossing& crossing, const Slice& slice, void* host, DeviceScrat
   const auto [device, stream] = std::pair(crossing.device, crossing.stream);
   const auto bytes = static_cast<std::size_t>(slice.bytes);
   const bool plain = crossing.whole.plain();
-  if (plain && slice.source_packed()) {
+  if (plain && source_packed(slice.job)) {
     runtime.copy(device, host, slice.job.source, bytes, stream);
   } else if (plain && slice.source_in_rows()) {
     const auto rows = static_cast<std::size_t>(slice.shape[0]);
@@ -136,7 +136,7 @@ class Lane {
     const auto [device, stream] = std::pair(crossing_.device, crossing_.stream);
     const auto bytes = static_cast<std::size_t>(slice_.bytes);
     begun_ = true;
-    if (slice_.target_packed()) {
+    if (target_packed(slice_.job)) {
       runtime.copy(device, slice_.job.target, block_.memory, bytes, stream);
     } else {
       void* packed = scratch_.get();
@@ -256,7 +256,7 @@ void fetch_directly(const Crossing& crossing) {
   Slice slice;
   const Slices at_once(whole, whole.bytes());
   at_once.cut(0, slice);
-  if (whole.plain() && (slice.source_packed() || slice.source_in_rows())) {
+  if (whole.plain() && (source_packed(slice.job) || slice.source_in_rows())) {
     DeviceScratch unused(crossing, 0);
     fetch(crossing, slice, slice.job.target, unused);
     return;
@@ -284,7 +284,7 @@ void order(DeviceRuntime& runtime, int device_before, Stream before, int device_
 void copy_to_host(DeviceRuntime& runtime, int device, const CopyJob& job, Stream stream) {
   const FlatJob whole(job);
   const Crossing crossing{runtime, device, stream, whole};
-  if (whole.target_packed() && whole.bytes() >= kWorthLookingUp &&
+  if (target_packed(whole.job) && whole.bytes() >= kWorthLookingUp &&
       crossing.is_pinned(whole.job.target)) {
     or_wait(runtime, device, stream, [&] {
       fetch_directly(crossing);
@@ -317,7 +317,7 @@ Event begin_copy_to_host(DeviceRuntime& runtime, int device, const CopyJob& job,
 bool copy_to_device(DeviceRuntime& runtime, int device, const CopyJob& job, Stream stream) {
   const FlatJob whole(job);
   const Crossing crossing{runtime, device, stream, whole};
-  if (whole.plain() && whole.source_packed() && whole.target_packed() &&
+  if (whole.plain() && source_packed(whole.job) && target_packed(whole.job) &&
       whole.bytes() >= kWorthLookingUp && crossing.is_pinned(whole.job.source)) {
     or_wait(runtime, device, stream, [&] {
       runtime.copy(device, whole.job.target, whole.job.source,
