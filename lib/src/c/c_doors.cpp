@@ -60,9 +60,9 @@ void run_legacy_deleter(void* managed) noexcept {
   delete_managed<DLManagedTensor>(managed);
 }
 
-ManagedTensor Taken::adopt() {
-  require_usage(tensor_ != nullptr, "the tensor is NULL");
-  return ManagedTensor::adopt(std::exchange(tensor_, nullptr), run_deleter);
+ManagedTensor adopted(Taken taken) {
+  require_usage(taken != nullptr, "the tensor is NULL");
+  return ManagedTensor::adopt(taken.release(), run_deleter);
 }
 
 ManagedTensor CallbackDoor::acquire() {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 
 #include "c/c_arguments.hpp"
 #include "c/c_error.hpp"
@@ -20,22 +21,10 @@ void run_deleter(void* managed) noexcept;
 void run_legacy_deleter(void* managed) noexcept;
 
 /// A managed tensor that was handed over: its deleter runs in the end, whatever else happens.
-class Taken {
- public:
-  explicit Taken(DLManagedTensorVersioned* tensor) noexcept : tensor_(tensor) {}
-  Taken(const Taken&) = delete;
-  Taken& operator=(const Taken&) = delete;
-  ~Taken() {
-    if (tensor_ != nullptr) {
-      run_deleter(tensor_);
-    }
-  }
-  /// Throws UsageError where it is NULL, and as ManagedTensor::adopt() does.
-  [[nodiscard]] ManagedTensor adopt();
+using Taken = std::unique_ptr<DLManagedTensorVersioned, decltype(&run_deleter)>;
 
- private:
-  DLManagedTensorVersioned* tensor_;
-};
+/// Throws UsageError where it is NULL, and as ManagedTensor::adopt() does.
+[[nodiscard]] ManagedTensor adopted(Taken taken);
 
 /// The door of a tensor that its C program describes: what carry() asks of it are callbacks.
 class CallbackDoor {

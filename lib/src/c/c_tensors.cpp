@@ -37,12 +37,12 @@ dlbridge_status dlbridge_convert(DLManagedTensorVersioned* tensor, const dlbridg
                                  const dlbridge_capabilities* target, const dlbridge_policy* policy,
                                  const dlbridge_request* request, DLManagedTensorVersioned** out,
                                  dlbridge_error** error) {
-  Taken taken(tensor);
+  Taken taken(tensor, run_deleter);
   return give(out, error, [&] {
     const Call call(target, policy, request);
     Library words = DLPack::kLibrary;
     read_library(library, words);
-    TensorDoor door(taken.adopt(), words, call);
+    TensorDoor door(adopted(std::move(taken)), words, call);
     return crossed(door, call).release();
   });
 }
@@ -110,11 +110,11 @@ dlbridge_status dlbridge_from_legacy(DLManagedTensor* tensor, int32_t writable,
 
 dlbridge_status dlbridge_to_legacy(DLManagedTensorVersioned* tensor, const dlbridge_policy* policy,
                                    DLManagedTensor** out, dlbridge_error** error) {
-  Taken taken(tensor);
+  Taken taken(tensor, run_deleter);
   return give(out, error, [&] {
     Call call(nullptr, policy, nullptr);
     call.target = legacy_capabilities();
-    TensorDoor door(taken.adopt(), DLPack::kLibrary, call);
+    TensorDoor door(adopted(std::move(taken)), DLPack::kLibrary, call);
     return crossed(door, call).release_legacy();
   });
 }
