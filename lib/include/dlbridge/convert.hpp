@@ -201,21 +201,10 @@ template <typename Door>
   return carried;
 }
 
-/// The scope of a bridge's own, or none.
+/// Of a door without a lock: nothing to let go of.
 struct NoScope {
   template <typename Door>
   NoScope(const Door& /*door*/, std::int64_t /*bytes*/, bool /*waits*/) noexcept {}
-};
-template <typename Bridge>
-struct CopyingOf {
-  using Type = NoScope;
-};
-template <typename Bridge>
-requires requires {
-  typename Bridge::Copying;
-}
-struct CopyingOf<Bridge> {
-  using Type = typename Bridge::Copying;
 };
 
 /// Holds what a library made against the leg and what it was asked for: where it is, of which dtype
@@ -232,7 +221,7 @@ void require_dimensions(const Source& source);
 /// An object whose door is open, for the bridges of C++.
 template <Producer From>
 struct Opened {
-  using Copying = typename CopyingOf<From>::Type;
+  using Copying = NoScope;
 
   explicit Opened(const typename From::Object& object_) : object(object_) {
     From::describe(object, source);
