@@ -100,11 +100,7 @@ class DeviceSet {
   [[nodiscard]] static constexpr DeviceSet host() {
     return of({kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged});
   }
-  [[nodiscard]] static constexpr DeviceSet everything() {
-    DeviceSet set;
-    set.bits_ = ~std::uint32_t{0};
-    return set;
-  }
+  [[nodiscard]] static constexpr DeviceSet everything() { return DeviceSet(~std::uint32_t{0}); }
   friend constexpr DeviceSet operator|(DeviceSet a, DeviceSet b) {
     a.bits_ |= b.bits_;
     return a;
