@@ -304,18 +304,15 @@ class Walk {
 // Adds the place to the error that is on its way (Python 3.11 and later show it). A refusal speaks
 // of x, the tree's leaf: its fix is told of the leaf's place in the tree.
 void add_place(const std::string& place) {
-  PyObject* type = nullptr;
-  PyObject* value = nullptr;
-  PyObject* traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  PyErr_NormalizeException(&type, &value, &traceback);
-  if (value != nullptr && PyObject_HasAttrString(value, "add_note") != 0) {
-    const Ref noted(PyObject_CallMethod(value, "add_note", "s", ("at " + place).c_str()));
+  KeepError raised;
+  raised.normalise();
+  for (const auto& [method, told] :
+       {std::pair{"add_note", "at " + place}, std::pair{"_move_to", place}}) {
+    PyObject* value = raised.value();
+    if (value != nullptr && PyObject_HasAttrString(value, method) != 0) {
+      const Ref done(PyObject_CallMethod(value, method, "s", told.c_str()));
+    }
   }
-  if (value != nullptr && PyObject_HasAttrString(value, "_move_to") != 0) {
-    const Ref moved(PyObject_CallMethod(value, "_move_to", "s", place.c_str()));
-  }
-  PyErr_Restore(type, value, traceback);  // in place of what may have failed meanwhile
 }
 
 template <typename Action>

@@ -16,17 +16,38 @@ class PythonError : public std::exception {
 };
 
 /// Keeps an error that is on its way: what is released or deallocated meanwhile can run any code.
+/// At the end of the scope it is the one that is set, in place of what may have failed meanwhile.
 class KeepError {
  public:
   KeepError() noexcept { PyErr_Fetch(&type_, &value_, &traceback_); }
-  ~KeepError() { PyErr_Restore(type_, value_, traceback_); }
+  ~KeepError() {
+    if (!dropped_) {
+      PyErr_Restore(type_, value_, traceback_);
+    }
+  }
   KeepError(const KeepError&) = delete;
   KeepError& operator=(const KeepError&) = delete;
+
+  /// Borrowed, and null where no error was on its way. The value may be what an exception is still
+  /// to be made of.
+  [[nodiscard]] PyObject* type() const noexcept { return type_; }
+  [[nodiscard]] PyObject* value() const noexcept { return value_; }
+  [[nodiscard]] PyObject* traceback() const noexcept { return traceback_; }
+  /// Makes the exception.
+  void normalise() noexcept { PyErr_NormalizeException(&type_, &value_, &traceback_); }
+  /// Lets go of it: another error counts.
+  void drop() noexcept {
+    dropped_ = true;
+    Py_XDECREF(type_);
+    Py_XDECREF(value_);
+    Py_XDECREF(traceback_);
+  }
 
  private:
   PyObject* type_ = nullptr;
   PyObject* value_ = nullptr;
   PyObject* traceback_ = nullptr;
+  bool dropped_ = false;
 };
 
 namespace cpython {

@@ -9,31 +9,25 @@
 namespace dlbridge::python {
 
 bool is_about_keyword(const char* keyword) {
-  PyObject* type = nullptr;
-  PyObject* value = nullptr;
-  PyObject* traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  bool about = false;
-  if (type == PyExc_TypeError && value != nullptr) {
-    const Ref text(PyObject_Str(value));
-    const char* bytes = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
-    if (bytes != nullptr) {
-      // Python functions and pybind11 name the keyword or the signature; C functions without any
-      // keyword say so.
-      const std::string name = std::string("'") + keyword + "'";
-      about = std::strstr(bytes, name.c_str()) != nullptr ||
-              std::strstr(bytes, "takes no keyword arguments") != nullptr ||
-              std::strstr(bytes, "incompatible function arguments") != nullptr;
-    } else if (PyErr_ExceptionMatches(PyExc_MemoryError) != 0) {
-      Py_XDECREF(type);
-      Py_XDECREF(value);
-      Py_XDECREF(traceback);
+  KeepError raised;
+  if (raised.type() != PyExc_TypeError || raised.value() == nullptr) {
+    return false;
+  }
+  const Ref text(PyObject_Str(raised.value()));
+  const char* bytes = text ? PyUnicode_AsUTF8(text.get()) : nullptr;
+  if (bytes == nullptr) {
+    if (PyErr_ExceptionMatches(PyExc_MemoryError) != 0) {
+      raised.drop();
       throw PythonError();
     }
-    PyErr_Clear();
+    return false;
   }
-  PyErr_Restore(type, value, traceback);
-  return about;
+  // Python functions and pybind11 name the keyword or the signature; C functions without any
+  // keyword say so.
+  const std::string name = std::string("'") + keyword + "'";
+  return std::strstr(bytes, name.c_str()) != nullptr ||
+         std::strstr(bytes, "takes no keyword arguments") != nullptr ||
+         std::strstr(bytes, "incompatible function arguments") != nullptr;
 }
 
 namespace {

@@ -17,22 +17,15 @@ namespace {
 // What an object's own library refused, said with what its row knows of it. Throws PythonError.
 [[noreturn]] void tell_again(const LibraryRow& row, PyObject* object) {
   throw_if_not_of_object();
-  PyObject* type = nullptr;
-  PyObject* value = nullptr;
-  PyObject* traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  PyErr_NormalizeException(&type, &value, &traceback);
-  const Ref told(PyObject_CallFunctionObjArgs(row.refusal.get(), object, value, nullptr));
+  KeepError raised;
+  raised.normalise();
+  const Ref told(PyObject_CallFunctionObjArgs(row.refusal.get(), object, raised.value(), nullptr));
   if (told && PyExceptionInstance_Check(told.get())) {
-    PyException_SetTraceback(value, traceback == nullptr ? Py_None : traceback);
-    PyException_SetCause(told.get(), Py_NewRef(value));
+    PyObject* traceback = raised.traceback();
+    PyException_SetTraceback(raised.value(), traceback == nullptr ? Py_None : traceback);
+    PyException_SetCause(told.get(), Py_NewRef(raised.value()));
     PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(told.get())), told.get());
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(traceback);
-  } else {
-    PyErr_Clear();
-    PyErr_Restore(type, value, traceback);
+    raised.drop();
   }
   throw PythonError();
 }

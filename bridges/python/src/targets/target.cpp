@@ -48,16 +48,13 @@ Ref made_by(const char* result, PyObject* made) {
   if (made != nullptr) [[likely]] {
     return Ref(made);
   }
-  PyObject* type = nullptr;
-  PyObject* value = nullptr;
-  PyObject* traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  if (type != PyExc_ValueError && type != PyExc_RuntimeError) {
-    PyErr_Restore(type, value, traceback);
+  KeepError raised;
+  if (raised.type() != PyExc_ValueError && raised.type() != PyExc_RuntimeError) {
     throw PythonError();
   }
-  const Ref owned[] = {Ref(type), Ref(value), Ref(traceback)};
-  const std::string text = text_of(value);
+  const Ref value = Ref::borrow(raised.value());
+  raised.drop();
+  const std::string text = text_of(value.get());
   const std::string said = text.substr(0, text.find('\n'));  // torch adds a stack of C++
   if (said.starts_with("Failed to allocate")) {              // torch 2.15's words for it
     throw std::bad_alloc();
