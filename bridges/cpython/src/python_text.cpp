@@ -4,11 +4,7 @@ namespace dlbridge::cpython {
 namespace {
 
 std::string bytes_of(const Ref& text) {
-  const char* bytes = PyUnicode_AsUTF8(text.get());
-  if (bytes == nullptr) {
-    throw PythonError();
-  }
-  return bytes;
+  return checked_pointer(PyUnicode_AsUTF8(text.get()));
 }
 
 }  // namespace
@@ -19,6 +15,18 @@ std::string text_of(PyObject* object) {
 
 std::string shown(PyObject* object) {
   return bytes_of(checked(PyObject_Repr(object)));
+}
+
+bool is_text(PyObject* object, const char* text) noexcept {
+  return PyUnicode_Check(object) && PyUnicode_CompareWithASCIIString(object, text) == 0;
+}
+
+std::string module_of(PyTypeObject* type) {
+  const Ref name(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__module__"));
+  forget_error();
+  const char* text = name && PyUnicode_Check(name.get()) ? PyUnicode_AsUTF8(name.get()) : nullptr;
+  forget_error();
+  return text == nullptr ? "" : text;
 }
 
 PyObject* Name::made() {

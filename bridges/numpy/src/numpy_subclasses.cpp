@@ -46,7 +46,7 @@ bool has_unit(PyObject* array) {
 
 void describe_subclass(PyObject* array, Source& source) {
   if (!NumPy::is_array(array)) {
-    raise(PyExc_TypeError, std::string("expected a numpy.ndarray, not ") + Py_TYPE(array)->tp_name);
+    raise_other_type("expected a numpy.ndarray", array);
   }
   source.traits.conditions.add_if(is_masked(array), Condition::kMasked);
   if (has_unit(array)) {

@@ -36,14 +36,6 @@ int int_item(PyObject* pair, Py_ssize_t index) {
   return static_cast<int>(overflow != 0 ? overflow * kMost : std::clamp(value, -kMost, kMost));
 }
 
-bool is_of_module(PyObject* object, const char* module) {
-  const Ref name(
-      PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object)), "__module__"));
-  forget_error();
-  return name && PyUnicode_Check(name.get()) &&
-         PyUnicode_CompareWithASCIIString(name.get(), module) == 0;
-}
-
 std::optional<DType> named(std::string_view text) {
   // torch.dtype prints as torch.float32.
   if (text.starts_with("torch.")) {
@@ -57,7 +49,7 @@ bool is_given(PyObject* argument) {
 }
 
 bool is_c_order(PyObject* order) {
-  if (PyUnicode_Check(order) && PyUnicode_CompareWithASCIIString(order, "C") == 0) {
+  if (is_text(order, "C")) {
     return true;
   }
   raise(PyExc_ValueError, "order=" + shown(order) + " is no order; use one of None, 'C'");
@@ -126,12 +118,8 @@ Policy policy_argument(PyObject* policy) {
   if (policy == last) {
     return policy_of_last;
   }
-  const int is_policy = PyObject_IsInstance(policy, policy_type.get());
-  checked(is_policy);
-  if (is_policy == 0) {
-    raise(PyExc_TypeError, std::string("policy must be a dlbridge.Policy or the name of a preset, "
-                                       "not ") +
-                               Py_TYPE(policy)->tp_name);
+  if (!checked_truth(PyObject_IsInstance(policy, policy_type.get()))) {
+    raise_other_type("policy must be a dlbridge.Policy or the name of a preset", policy);
   }
   const Ref code = checked(PyObject_GetAttrString(policy, "_code"));
   const unsigned long bits = PyLong_AsUnsignedLong(code.get());
@@ -180,10 +168,9 @@ Device device_argument(PyObject* argument) {
     }
     return pair;
   }
-  if (!PyUnicode_Check(device) && !is_of_module(device, "torch")) {
-    raise(PyExc_TypeError, std::string("device must be a name such as \"cpu\" or \"cuda:0\", or a "
-                                       "DLPack pair, not ") +
-                               Py_TYPE(device)->tp_name);
+  if (!PyUnicode_Check(device) && module_of(Py_TYPE(device)) != "torch") {
+    raise_other_type("device must be a name such as \"cpu\" or \"cuda:0\", or a DLPack pair",
+                     device);
   }
   const std::string text = text_of(device);
   if (const auto known = device_named(text)) {
@@ -194,8 +181,8 @@ Device device_argument(PyObject* argument) {
 }
 
 DType dtype_argument(PyObject* dtype) {
-  if (PyUnicode_Check(dtype) || is_of_module(dtype, "torch") ||
-      is_of_module(dtype, "dlbridge._types")) {
+  const auto is_of = [&](const char* module) { return module_of(Py_TYPE(dtype)) == module; };
+  if (PyUnicode_Check(dtype) || is_of("torch") || is_of("dlbridge._types")) {
     if (const auto known = named(text_of(dtype))) {
       return *known;
     }
@@ -219,8 +206,7 @@ bool wants_versioned(PyObject* max_version) {
     return false;
   }
   if (!PyTuple_Check(max_version) && !PyList_Check(max_version)) {
-    raise(PyExc_TypeError, std::string("max_version must be None or a pair of ints, not ") +
-                               Py_TYPE(max_version)->tp_name);
+    raise_other_type("max_version must be None or a pair of ints", max_version);
   }
   if (PySequence_Size(max_version) != 2) {
     forget_error();

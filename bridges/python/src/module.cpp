@@ -58,9 +58,8 @@ Arguments<Count> keywords_of(const char* function, const std::array<const char*,
                          .order = named.get(3),
                          .writable = named.get(4)});
   PyObject* out = named.get(5);
-  const int pending = PyObject_IsTrue(named.get(7));
-  checked(pending);
-  if (out == Py_None && pending == 0) {
+  const bool pending = checked_truth(PyObject_IsTrue(named.get(7)));
+  if (out == Py_None && !pending) {
     return cross(x, kToNumPy, call);
   }
   if (out != Py_None) {
@@ -75,7 +74,7 @@ Arguments<Count> keywords_of(const char* function, const std::array<const char*,
     }
     call = call_into(out, call);
   }
-  return cross(x, PendingTarget(out, pending != 0 ? Gives::kPending : Gives::kArray), call);
+  return cross(x, PendingTarget(out, pending ? Gives::kPending : Gives::kArray), call);
 }
 
 Ref to_numpy(PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {

@@ -25,11 +25,7 @@ Ref name_of_dtype(ArgumentTuple arguments) {
 }
 
 Ref triple_of_dtype(PyObject* name) {
-  const char* text = PyUnicode_AsUTF8(name);
-  if (text == nullptr) {
-    throw PythonError();
-  }
-  const auto dtype = dtype_named(text);
+  const auto dtype = dtype_named(checked_pointer(PyUnicode_AsUTF8(name)));
   if (!dtype) {
     raise(PyExc_ValueError, "DLPack has no type of that name");
   }

@@ -68,13 +68,8 @@ ConditionTexts texts_by_condition(PyObject* dictionary, std::vector<std::string>
 }
 
 std::string first_part_of_module(PyTypeObject* type) {
-  const Ref module(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__module__"));
-  forget_error();
-  const char* text =
-      module && PyUnicode_Check(module.get()) ? PyUnicode_AsUTF8(module.get()) : nullptr;
-  forget_error();
-  const std::string_view full = text == nullptr ? "" : text;
-  return std::string(full.substr(0, full.find('.')));
+  const std::string module = module_of(type);
+  return module.substr(0, module.find('.'));
 }
 
 // The row of the module that the type itself is defined in.
@@ -110,12 +105,6 @@ bool has_memory(PyTypeObject* type) {
   return type->tp_as_buffer != nullptr && type->tp_as_buffer->bf_getbuffer != nullptr;
 }
 
-bool is_true(PyObject* object) {
-  const int truth = PyObject_IsTrue(object);
-  checked(truth);
-  return truth != 0;
-}
-
 // Reads the fields of a dlbridge.Library.
 class Fields {
  public:
@@ -125,7 +114,9 @@ class Fields {
     return checked(PyObject_GetAttrString(library_, name));
   }
   [[nodiscard]] std::string text(const char* name) const { return text_in_row(value(name).get()); }
-  [[nodiscard]] bool flag(const char* name) const { return is_true(value(name).get()); }
+  [[nodiscard]] bool flag(const char* name) const {
+    return checked_truth(PyObject_IsTrue(value(name).get()));
+  }
   /// Null for None.
   [[nodiscard]] Ref function(const char* name) const {
     Ref function = value(name);
@@ -175,7 +166,7 @@ std::int32_t device_type_of(const std::string& name) {
 
 // A field's value out of Python, by its type; and into Python.
 void read_field(const char* /*name*/, PyObject* value, bool& field) {
-  field = is_true(value);
+  field = checked_truth(PyObject_IsTrue(value));
 }
 
 template <typename Number>

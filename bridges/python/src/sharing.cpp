@@ -20,7 +20,7 @@ constexpr std::array<const char*, 3> kModes = {"read", "give", "write"};
 
 SharedMode mode_named(PyObject* name) {
   for (std::size_t i = 0; i < kModes.size(); ++i) {
-    if (PyUnicode_Check(name) && PyUnicode_CompareWithASCIIString(name, kModes[i]) == 0) {
+    if (is_text(name, kModes[i])) {
       return static_cast<SharedMode>(i);
     }
   }

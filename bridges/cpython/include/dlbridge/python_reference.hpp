@@ -46,4 +46,19 @@ inline void checked(int status) {
   }
 }
 
+/// The answer of a call that says yes, no, or that it failed.
+inline bool checked_truth(int answer) {
+  checked(answer);
+  return answer != 0;
+}
+
+/// What a call gave that gives a pointer: borrowed, a text, what is in a capsule.
+template <typename Given>
+Given* checked_pointer(Given* given) {
+  if (given == nullptr) {
+    throw PythonError();
+  }
+  return given;
+}
+
 }  // namespace dlbridge::cpython

@@ -13,6 +13,12 @@ namespace dlbridge::cpython {
 std::string text_of(PyObject* object);
 std::string shown(PyObject* object);
 
+/// Whether it is that text.
+bool is_text(PyObject* object, const char* text) noexcept;
+
+/// The name of the module that the type says it is of; empty where it says none.
+std::string module_of(PyTypeObject* type);
+
 /// The text; bytes of another library's that are no UTF-8 are written out.
 Ref text_object(const std::string& text);
 

@@ -20,11 +20,8 @@ PackageAttribute torch_cuda_names("dlbridge._torch", "CUDA_NAMES");
 Name initialized_name("_initialized");
 
 DeviceRuntime* opened(PyObject* capsule) {
-  const auto* companion =
-      static_cast<const DeviceCompanion*>(PyCapsule_GetPointer(capsule, kDeviceCapsule));
-  if (companion == nullptr) {
-    throw PythonError();
-  }
+  const auto* companion = static_cast<const DeviceCompanion*>(
+      checked_pointer(PyCapsule_GetPointer(capsule, kDeviceCapsule)));
   if (companion->interface != DeviceCompanion::kInterface) {
     raise(PyExc_ImportError, "the device runtime was built for another release of dlbridge");
   }
@@ -206,10 +203,10 @@ std::optional<Stream> stream_argument(PyObject* stream) {
       return Stream{reinterpret_cast<void*>(*address)};
     }
   }
-  raise(PyExc_TypeError,
-        std::string("stream must be None, the handle of a stream as an int, or a stream of torch, "
-                    "CuPy or cuda.core, not ") +
-            Py_TYPE(stream)->tp_name);
+  raise_other_type(
+      "stream must be None, the handle of a stream as an int, or a stream of torch, CuPy or "
+      "cuda.core",
+      stream);
 }
 
 ManagedTensor until_done_on(ManagedTensor tensor, Stream stream) {

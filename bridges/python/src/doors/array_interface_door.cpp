@@ -220,9 +220,7 @@ Ref read_data(PyObject* object, PyObject* dictionary, Description& from, const D
         refuse(door, "its interface's data is no address");
       }
     }
-    const int readonly = PyObject_IsTrue(PyTuple_GET_ITEM(data.get(), 1));
-    checked(readonly);
-    from.readonly = readonly != 0;
+    from.readonly = checked_truth(PyObject_IsTrue(PyTuple_GET_ITEM(data.get(), 1)));
     return Ref();
   }
   PyObject* holder = !data || data.get() == Py_None ? object : data.get();

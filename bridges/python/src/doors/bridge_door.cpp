@@ -15,10 +15,7 @@ const detail::BridgeRow& bridge_of(const Door& door) {
 }
 
 ManagedTensor owned(DLManagedTensorVersioned* tensor) {
-  if (tensor == nullptr) {
-    throw PythonError();
-  }
-  return ManagedTensor::adopt(tensor);
+  return ManagedTensor::adopt(checked_pointer(tensor));
 }
 
 void describe(Door& door) {

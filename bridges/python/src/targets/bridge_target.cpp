@@ -11,11 +11,7 @@ PackageAttribute add_compiled("dlbridge._registry", "add_compiled");
 }  // namespace
 
 const Capabilities& BridgeTarget::capabilities(Door& door, const Call& /*call*/) const {
-  const Capabilities* can = bridge_.capabilities(door.source);
-  if (can == nullptr) {
-    throw PythonError();
-  }
-  return *can;
+  return *checked_pointer(bridge_.capabilities(door.source));
 }
 
 Ref BridgeTarget::deliver(Door& door, const Plan& plan, const Call& /*call*/) const {

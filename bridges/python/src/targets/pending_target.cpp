@@ -31,9 +31,7 @@ class Out {
     const DLTensor& from = source.tensor;
     const Ref wanted = shape_tuple(from);
     const Ref found = shape_tuple(into);
-    const int same = PyObject_RichCompareBool(wanted.get(), found.get(), Py_EQ);
-    checked(same);
-    if (same == 0) {
+    if (!checked_truth(PyObject_RichCompareBool(wanted.get(), found.get(), Py_EQ))) {
       PyErr_Format(PyExc_ValueError,
                    "out must be a writable numpy.ndarray of the result's shape and dtype: it is of "
                    "shape %S, and the result of shape %S",
@@ -83,8 +81,7 @@ bool is_pending(PyObject* object) {
 
 Call call_into(PyObject* out, const Call& call) {
   if (!NumPy::is_array(out)) {
-    raise(PyExc_TypeError,
-          std::string("out must be a numpy.ndarray, not ") + Py_TYPE(out)->tp_name);
+    raise_other_type("out must be a numpy.ndarray", out);
   }
   if (call.request.copy_was_argument && call.policy.copy() == CopyRule::kNever) {
     raise(PyExc_ValueError, "out= asks for a copy, and copy=False forbids one; leave one out");

@@ -27,17 +27,13 @@ Ref target_capsule(std::unique_ptr<Target> target) {
 
 const Target& target_in(PyObject* name_or_capsule) {
   if (PyCapsule_CheckExact(name_or_capsule)) {
-    const void* target = PyCapsule_GetPointer(name_or_capsule, kTargetCapsule);
-    if (target == nullptr) {
-      throw PythonError();
-    }
-    return *static_cast<const Target*>(target);
+    return *static_cast<const Target*>(
+        checked_pointer(PyCapsule_GetPointer(name_or_capsule, kTargetCapsule)));
   }
   const std::pair<const char*, const Target&> known[] = {
       {"numpy", kToNumPy}, {"torch", kToTorch}, {"dlbridge", kToManaged}, {"process", kToProcess}};
   for (const auto& [name, target] : known) {
-    if (PyUnicode_Check(name_or_capsule) &&
-        PyUnicode_CompareWithASCIIString(name_or_capsule, name) == 0) {
+    if (is_text(name_or_capsule, name)) {
       return target;
     }
   }

@@ -176,9 +176,7 @@ bool is_ordinary(const Tools& torch, PyObject* tensor) {
   }
   const Ref keys = checked(PyObject_CallOneArg(torch.keys_of.get(), tensor));
   const Ref number = checked(PyObject_CallMethodNoArgs(keys.get(), raw_repr_name.get()));
-  const int known = PySet_Contains(torch.ordinary_keys.get(), number.get());
-  checked(known);
-  return known == 1;
+  return checked_truth(PySet_Contains(torch.ordinary_keys.get(), number.get()));
 }
 
 bool in_forward_mode(const Tools& torch) {

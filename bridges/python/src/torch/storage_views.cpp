@@ -47,11 +47,8 @@ StorageViews* views_of(PyObject* storage) {
   views->count = 0;
   views->storage = nullptr;
   // Other threads may have come by while the storage was guarded: the first one's counts for all.
-  PyObject* counting = PyDict_SetDefault(attributes.get(), name, made.get());
-  if (counting == nullptr) {
-    throw PythonError();
-  }
-  return reinterpret_cast<StorageViews*>(counting);
+  return reinterpret_cast<StorageViews*>(
+      checked_pointer(PyDict_SetDefault(attributes.get(), name, made.get())));
 }
 
 }  // namespace

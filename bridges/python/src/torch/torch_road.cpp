@@ -18,11 +18,8 @@ const TorchRoad* linked = nullptr;
 // The road in a companion's capsule; null for a companion of another build of this library, which
 // would misread our classes.
 const TorchRoad* road_in(PyObject* capsule) {
-  const auto* companion =
-      static_cast<const Companion*>(PyCapsule_GetPointer(capsule, kCompanionCapsule));
-  if (companion == nullptr) {
-    throw PythonError();
-  }
+  const auto* companion = static_cast<const Companion*>(
+      checked_pointer(PyCapsule_GetPointer(capsule, kCompanionCapsule)));
   return companion->interface == Companion::kInterface ? companion->open({run_with_gil, free_large})
                                                        : nullptr;
 }

@@ -112,8 +112,7 @@ std::optional<Stream> export_stream(PyObject* stream, Device device) {
     return numbers ? std::optional<Stream>(Stream{}) : std::nullopt;
   }
   if (!PyLong_Check(stream)) {
-    raise(PyExc_TypeError,
-          std::string("stream must be None or an int, not ") + Py_TYPE(stream)->tp_name);
+    raise_other_type("stream must be None or an int", stream);
   }
   const long long number = integer_of(stream, "stream");
   if (!numbers) {
