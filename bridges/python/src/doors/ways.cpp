@@ -1,6 +1,7 @@
 #include "doors/ways.hpp"
 
 #include <array>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -48,6 +49,10 @@ bool type_has(PyTypeObject* type, const char* name) {
   return attribute && attribute.get() != Py_None;
 }
 
+bool has_buffer(PyTypeObject* type) {
+  return type->tp_as_buffer != nullptr && type->tp_as_buffer->bf_getbuffer != nullptr;
+}
+
 bool is_torch_tensor(PyTypeObject* type) {
   const Ref name = checked(PyUnicode_FromString("torch"));
   const Ref torch(PyImport_GetModule(name.get()));
@@ -61,6 +66,20 @@ bool is_torch_tensor(PyTypeObject* type) {
          PyType_IsSubtype(type, reinterpret_cast<PyTypeObject*>(tensor.get())) != 0;
 }
 
+// In the order in which they are asked for, by what a type has for its instances; of a buffer, no
+// name. A single instance may have those from the second to the fourth.
+constexpr std::pair<const char*, const Way*> kProtocols[] = {
+    {"__dlpack_c_exchange_api__", &kExchangeTableWay},
+    {"__dlpack__", &kDLPackWay},
+    {"__cuda_array_interface__", &kCudaArrayInterfaceWay},
+    {"__array_interface__", &kArrayInterfaceWay},
+    {nullptr, &kBufferWay},
+    {"__arrow_c_array__", &kArrowArrayWay},
+    {"__arrow_c_stream__", &kArrowStreamWay},
+    {"__array__", &kArrayMethodWay},
+    {"__arrow_c_device_array__", &kArrowDeviceArrayWay},
+};
+
 // Those of bridges in C++, with the types that they are of.
 std::vector<std::pair<PyTypeObject*, const Way*>> bridges;
 
@@ -73,32 +92,10 @@ const Way* probe(PyTypeObject* type) {
   if (is_torch_tensor(type)) {
     return &kTorchWay;
   }
-  if (type_has(type, "__dlpack_c_exchange_api__")) {
-    return &kExchangeTableWay;
-  }
-  if (type_has(type, "__dlpack__")) {
-    return &kDLPackWay;
-  }
-  if (type_has(type, "__cuda_array_interface__")) {
-    return &kCudaArrayInterfaceWay;
-  }
-  if (type_has(type, "__array_interface__")) {
-    return &kArrayInterfaceWay;
-  }
-  if (type->tp_as_buffer != nullptr && type->tp_as_buffer->bf_getbuffer != nullptr) {
-    return &kBufferWay;
-  }
-  if (type_has(type, "__arrow_c_array__")) {
-    return &kArrowArrayWay;
-  }
-  if (type_has(type, "__arrow_c_stream__")) {
-    return &kArrowStreamWay;
-  }
-  if (type_has(type, "__array__")) {
-    return &kArrayMethodWay;
-  }
-  if (type_has(type, "__arrow_c_device_array__")) {
-    return &kArrowDeviceArrayWay;
+  for (const auto& [name, way] : kProtocols) {
+    if (name == nullptr ? has_buffer(type) : type_has(type, name)) {
+      return way;
+    }
   }
   return nullptr;
 }
@@ -113,9 +110,7 @@ const Way* probe_instance(PyObject* object) {
   if (dictionary == nullptr || *dictionary == nullptr) {
     return nullptr;
   }
-  for (const auto& [name, way] : {std::pair{"__dlpack__", &kDLPackWay},
-                                  std::pair{"__cuda_array_interface__", &kCudaArrayInterfaceWay},
-                                  std::pair{"__array_interface__", &kArrayInterfaceWay}}) {
+  for (const auto& [name, way] : std::span(kProtocols).subspan<1, 3>()) {
     if (item_of(*dictionary, name)) {
       return way;
     }
