@@ -206,6 +206,7 @@ Ref give_back_pool() {
   return checked(PyLong_FromSize_t(before - std::min(before, pooled_bytes())));
 }
 
+// Those of the package alone have their words in _core.pyi.
 PyMethodDef functions[] = {
     {"to_numpy", called<to_numpy>(), METH_FASTCALL | METH_KEYWORDS,
      "to_numpy(x, /, *, policy=None, dtype=None, copy=None, order=None, writable=None, out=None, "
@@ -231,24 +232,15 @@ PyMethodDef functions[] = {
     {"add_library", called<add_library>(), METH_O, nullptr},
     {"new_target", called<new_target>(), METH_VARARGS, nullptr},
     {"capability_fields", called<capability_fields>(), METH_NOARGS, nullptr},
-    {"library_of", called<library_of_in_python>(), METH_O,
-     "library_of(x, /)\n--\n\nThe name of the library that x is of, by its bases too, or None."},
-    {"is_tensor", called<is_tensor_in_python>(), METH_O,
-     "is_tensor(x, /)\n--\n\nWhether x has a door, so that it is no tree."},
-    {"is_array", called<is_array_in_python>(), METH_O,
-     "is_array(x, /)\n--\n\n"
-     "Whether x is an array or a tensor. Buffers, capsules and NumPy's scalars are not."},
-    {"map_tree", called<map_tree_in_python>(), METH_FASTCALL,
-     "map_tree(tree, convert, /)\n--\n\n"
-     "The tree with convert(leaf) for each tensor; None where it is no tree."},
-    {"map_leaves", called<map_leaves_in_python>(), METH_FASTCALL,
-     "map_leaves(tree, function, /)\n--\n\n"
-     "The tree with function(leaf) for each leaf. A part in which nothing changes stays itself."},
+    {"library_of", called<library_of_in_python>(), METH_O, nullptr},
+    {"is_tensor", called<is_tensor_in_python>(), METH_O, nullptr},
+    {"is_array", called<is_array_in_python>(), METH_O, nullptr},
+    {"map_tree", called<map_tree_in_python>(), METH_FASTCALL, nullptr},
+    {"map_leaves", called<map_leaves_in_python>(), METH_FASTCALL, nullptr},
     {"hold", called<hold>(), METH_FASTCALL, nullptr},
     {"counting_deleters", called<counting_deleters>(), METH_NOARGS, nullptr},
     {"policy_fields", called<policy_fields>(), METH_NOARGS, nullptr},
-    {"live_managed_tensors", called<live_tensors>(), METH_NOARGS,
-     "live_managed_tensors()\n--\n\nManaged tensors that are alive, exports included."},
+    {"live_managed_tensors", called<live_tensors>(), METH_NOARGS, nullptr},
     {"pool_limit", called<limit_of_pool>(), METH_FASTCALL,
      "pool_limit(bytes=None, /)\n--\n\n"
      "How many bytes of ended copies' memory are kept for the next copies. With an argument, sets\n"
@@ -263,26 +255,15 @@ PyMethodDef functions[] = {
     {"unpack_shared", called<unpack_shared>(), METH_VARARGS, nullptr},
     {"send_shared", called<send_shared>(), METH_VARARGS, nullptr},
     {"receive_shared", called<receive_shared>(), METH_VARARGS, nullptr},
-    {"count_blocks", called<count_blocks>(), METH_VARARGS,
-     "count_blocks(blocks, ledgers, /)\n--\n\n"
-     "Opens blocks that crossings have to ask, and ledgers among them; or closes them (-1)."},
-    {"refused", called<refused_in_python>(), METH_O,
-     "refused(plan, /)\n--\n\nCounts a refusal, and tells the open blocks."},
-    {"caller", called<caller>(), METH_NOARGS,
-     "caller()\n--\n\nFile, line and function of the innermost frame that is the user's."},
-    {"stats", called<stats>(), METH_O, "stats(road, /)\n--\n\nThe counts since start."},
-    {"register_device_runtime", called<register_device_runtime>(), METH_VARARGS,
-     "register_device_runtime(device_type, companion, /)\n--\n\n"
-     "Makes an extension's runtime the one for a DLPack device type; None takes it away."},
-    {"release_pinned_memory", called<release_pinned>(), METH_NOARGS,
-     "release_pinned_memory()\n--\n\n"
-     "Gives pinned memory that waits for the next copy back to the drivers."},
+    {"count_blocks", called<count_blocks>(), METH_VARARGS, nullptr},
+    {"refused", called<refused_in_python>(), METH_O, nullptr},
+    {"caller", called<caller>(), METH_NOARGS, nullptr},
+    {"stats", called<stats>(), METH_O, nullptr},
+    {"register_device_runtime", called<register_device_runtime>(), METH_VARARGS, nullptr},
+    {"release_pinned_memory", called<release_pinned>(), METH_NOARGS, nullptr},
     {"pinned", called<new_pinned>(), METH_VARARGS, nullptr},
-    {"companion_agrees", called<companion_agrees>(), METH_VARARGS,
-     "companion_agrees(companion, tensors, /)\n--\n\nWhether a companion for torch reads these "
-     "tensors as torch's own Python does."},
-    {"torch_road", called<choose_torch_road>(), METH_VARARGS,
-     "torch_road(name=None, /)\n--\n\nThe road to torch in use, \"linked\" or \"portable\"."},
+    {"companion_agrees", called<companion_agrees>(), METH_VARARGS, nullptr},
+    {"torch_road", called<choose_torch_road>(), METH_VARARGS, nullptr},
     {"torch_vocabulary", called<torch_vocabulary>(), METH_NOARGS, nullptr},
     {"device_name", called<name_of_device>(), METH_VARARGS, nullptr},
     {"device_type", called<type_of_device>(), METH_O, nullptr},
