@@ -22,7 +22,6 @@ endfunction()
 
 set(module_sources
   call.cpp
-  counting_deleters.cpp
   devices/devices.cpp
   devices/packaged_runtimes.cpp
   doors/array_interface_door.cpp

@@ -2,6 +2,8 @@
 
 #include "extension.hpp"
 
+#include <atomic>
+
 #include "crossing.hpp"
 #include "dlbridge/dlbridge.h"
 #include "dlbridge/python.hpp"
@@ -110,7 +112,22 @@ constexpr PythonInterface kInterface{.take = take,
                                      .stream_of = managed_stream,
                                      .set_refused = set_refused_for_extension};
 
+template <typename Managed>
+void count(Managed* managed) {
+  std::atomic_ref(*static_cast<std::uint64_t*>(managed->manager_ctx)).fetch_add(1);
+}
+
+template <typename Managed>
+unsigned long long address_of_deleter() {
+  return reinterpret_cast<std::uintptr_t>(&count<Managed>);
+}
+
 }  // namespace
+
+Ref counting_deleters() {
+  return checked(Py_BuildValue("(KK)", address_of_deleter<DLManagedTensorVersioned>(),
+                               address_of_deleter<DLManagedTensor>()));
+}
 
 Ref extension_interface() {
   return checked(

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "call.hpp"
-#include "counting_deleters.hpp"
 #include "crossing.hpp"
 #include "devices/devices.hpp"
 #include "dlbridge/memory_pool.hpp"
