@@ -47,6 +47,17 @@ struct Buffer : Py_buffer {
   }
 };
 
+/// A type of which the module alone makes objects.
+inline PyTypeObject type_of_ours(const char* name, std::size_t size, destructor deallocate) {
+  PyTypeObject type{};
+  Py_SET_REFCNT(&type, 1);
+  type.tp_name = name;
+  type.tp_basicsize = static_cast<Py_ssize_t>(size);
+  type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION;
+  type.tp_dealloc = deallocate;
+  return type;
+}
+
 Ref integer_tuple(std::span<const std::int64_t> numbers);
 
 /// The integers of a tuple.

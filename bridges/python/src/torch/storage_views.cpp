@@ -20,12 +20,8 @@ PyMemberDef storage_views_members[] = {
     {nullptr, 0, 0, 0, nullptr}};
 
 PyTypeObject storage_views_type = [] {
-  PyTypeObject type{};
-  Py_SET_REFCNT(&type, 1);
-  type.tp_name = "dlbridge._core.StorageViews";
-  type.tp_basicsize = sizeof(StorageViews);
-  type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION;
-  type.tp_dealloc = [](PyObject* self) { PyObject_Free(self); };
+  PyTypeObject type = type_of_ours("dlbridge._core.StorageViews", sizeof(StorageViews),
+                                   [](PyObject* self) { PyObject_Free(self); });
   type.tp_members = storage_views_members;
   return type;
 }();

@@ -84,12 +84,7 @@ PyMethodDef methods[] = {
     {nullptr, nullptr, 0, nullptr}};
 
 PyTypeObject arriving_type = [] {
-  PyTypeObject type{};
-  Py_SET_REFCNT(&type, 1);
-  type.tp_name = "dlbridge._core.Arriving";
-  type.tp_basicsize = sizeof(ArrivingObject);
-  type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION;
-  type.tp_dealloc = deallocate;
+  PyTypeObject type = type_of_ours("dlbridge._core.Arriving", sizeof(ArrivingObject), deallocate);
   type.tp_methods = methods;
   return type;
 }();

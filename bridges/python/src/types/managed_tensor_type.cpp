@@ -76,10 +76,13 @@ Ref strides_of(const ManagedTensor& tensor) {
   return integer_tuple(tensor.strides());
 }
 Ref dtype_of(const ManagedTensor& tensor) {
-  return dtype_object(tensor.dtype());
+  const DType dtype = tensor.dtype();
+  return checked(
+      PyObject_CallFunction(dtype_type.get(), "iii", dtype.code, dtype.bits, dtype.lanes));
 }
 Ref device_of(const ManagedTensor& tensor) {
-  return device_object(tensor.device());
+  const Device device = tensor.device();
+  return checked(PyObject_CallFunction(device_type.get(), "ii", device.type, device.id));
 }
 Ref readonly_of(const ManagedTensor& tensor) {
   return Ref(PyBool_FromLong(tensor.readonly() ? 1 : 0));
@@ -254,17 +257,13 @@ PyMethodDef methods[] = {
     {nullptr, nullptr, 0, nullptr}};
 
 PyTypeObject make_type() {
-  PyTypeObject type{};
-  Py_SET_REFCNT(&type, 1);
-  type.tp_name = "dlbridge.ManagedTensor";
+  PyTypeObject type =
+      type_of_ours("dlbridge.ManagedTensor", sizeof(ManagedTensorObject), deallocate);
   type.tp_doc =
       "A tensor of no library: memory, shape, strides, type and device, owned through DLPack.\n\n"
       "Made by from_dlpack(); exported to any library, as often as wanted, through DLPack's\n"
       "capsules and exchange table, the buffer protocol, or to_numpy() and to_torch().";
-  type.tp_basicsize = sizeof(ManagedTensorObject);
   type.tp_weaklistoffset = offsetof(ManagedTensorObject, weak_references);
-  type.tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION;
-  type.tp_dealloc = deallocate;
   type.tp_repr = represent;
   type.tp_getset = attributes;
   type.tp_methods = methods;
@@ -300,15 +299,6 @@ void add_managed_tensor_type(PyObject* module) {
   PyType_Modified(&managed_tensor_type);
   checked(PyModule_AddObjectRef(module, "ManagedTensor",
                                 reinterpret_cast<PyObject*>(&managed_tensor_type)));
-}
-
-Ref device_object(Device device) {
-  return checked(PyObject_CallFunction(device_type.get(), "ii", device.type, device.id));
-}
-
-Ref dtype_object(DType dtype) {
-  return checked(
-      PyObject_CallFunction(dtype_type.get(), "iii", dtype.code, dtype.bits, dtype.lanes));
 }
 
 Ref hold(PyObject* const* arguments, Py_ssize_t count) {

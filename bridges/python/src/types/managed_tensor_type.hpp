@@ -34,8 +34,4 @@ void add_managed_tensor_type(PyObject* module);
 /// DLPack's C exchange table of dlbridge.ManagedTensor, in its capsule. A new reference.
 [[nodiscard]] Ref exchange_table_capsule();
 
-/// The Python values of a device and a type.
-[[nodiscard]] Ref device_object(Device device);
-[[nodiscard]] Ref dtype_object(DType dtype);
-
 }  // namespace dlbridge::python
