@@ -72,11 +72,13 @@ bool torch_uses_cuda() {
   return PyDict_GetItem(torch_cuda_names.get(), initialized_name.get()) == Py_True;
 }
 
-std::optional<std::uintptr_t> address_in(PyObject* number) {
-  if (!PyLong_Check(number) || PyBool_Check(number)) {
+// The stream of a handle; nothing where it is no number, or null.
+std::optional<Stream> stream_at(const Ref& handle) {
+  PyObject* number = handle.get();
+  if (number == nullptr || !PyLong_Check(number) || PyBool_Check(number)) {
     return std::nullopt;
   }
-  return static_cast<std::uintptr_t>(size_of(number, "stream"));
+  return Stream{reinterpret_cast<void*>(size_of(number, "stream"))};
 }
 
 struct HandedOver {
@@ -130,7 +132,7 @@ Stream torch_stream(Device device) {
   }
   const Ref handle =
       checked(PyObject_CallFunction(torch_current_stream.get(), "ii", device.type, device.id));
-  return {reinterpret_cast<void*>(address_in(handle.get()).value_or(0))};
+  return stream_at(handle).value_or(Stream{});
 }
 
 void settle_pinned(Source& source) {
@@ -183,24 +185,22 @@ std::optional<Stream> stream_argument(PyObject* stream) {
   if (stream == Py_None) {
     return std::nullopt;
   }
-  if (const auto address = address_in(stream)) {
-    return Stream{reinterpret_cast<void*>(*address)};
+  if (const auto found = stream_at(Ref::borrow(stream))) {
+    return found;
   }
   for (const char* name : {"cuda_stream", "ptr", "handle"}) {  // torch, CuPy, PyCUDA and others
     const Ref handle(PyObject_GetAttrString(stream, name));
     forget_error();
-    if (handle) {
-      if (const auto address = address_in(handle.get())) {
-        return Stream{reinterpret_cast<void*>(*address)};
-      }
+    if (const auto found = stream_at(handle)) {
+      return found;
     }
   }
   // cuda.core's protocol: a pair of its version and the handle.
   const Ref pair(PyObject_CallMethod(stream, "__cuda_stream__", nullptr));
   forget_error();
   if (pair && PyTuple_Check(pair.get()) && PyTuple_GET_SIZE(pair.get()) == 2) {
-    if (const auto address = address_in(PyTuple_GET_ITEM(pair.get(), 1))) {
-      return Stream{reinterpret_cast<void*>(*address)};
+    if (const auto found = stream_at(Ref::borrow(PyTuple_GET_ITEM(pair.get(), 1)))) {
+      return found;
     }
   }
   raise_other_type(
