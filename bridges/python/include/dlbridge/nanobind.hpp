@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "dlbridge/python.hpp"
-#include "dlbridge/python_error.hpp"
 #include "dlbridge/view_argument.hpp"
 
 namespace dlbridge {
@@ -19,14 +18,8 @@ namespace dlbridge {
 /// tensor. Needs the GIL.
 inline void install_nanobind_translator() {
   static const bool kInstalled = [] {
-    nanobind::register_exception_translator([](const std::exception_ptr& thrown, void*) {
-      try {
-        std::rethrow_exception(thrown);
-      } catch (const ConversionRefused&) {
-        set_python_error();
-      } catch (const PythonError&) {  // whose error is set
-      }
-    });
+    nanobind::register_exception_translator(
+        [](const std::exception_ptr& thrown, void*) { detail::translate_refusal(thrown); });
     return true;
   }();
   (void)kInstalled;

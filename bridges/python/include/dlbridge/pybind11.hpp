@@ -18,14 +18,8 @@ namespace dlbridge {
 /// tensor. Needs the GIL.
 inline void install_pybind11_translator() {
   static const bool kInstalled = [] {
-    pybind11::register_local_exception_translator([](std::exception_ptr thrown) {
-      try {
-        std::rethrow_exception(thrown);
-      } catch (const ConversionRefused&) {
-        set_python_error();
-      } catch (const PythonError&) {  // whose error is set
-      }
-    });
+    pybind11::register_local_exception_translator(
+        [](std::exception_ptr thrown) { detail::translate_refusal(thrown); });
     return true;
   }();
   (void)kInstalled;

@@ -8,6 +8,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <optional>
 #include <string_view>
 #include <type_traits>
@@ -15,6 +16,7 @@
 
 #include "dlbridge/needs.hpp"
 #include "dlbridge/python.hpp"
+#include "dlbridge/python_error.hpp"
 #include "dlbridge/results.hpp"
 #include "dlbridge/tensor_view.hpp"
 
@@ -157,6 +159,17 @@ template <typename Taken>
 concept IsTaken = requires {
   Taking<Taken>::kParameter;
 };
+
+/// For a binder's translator of exceptions: throws what is no refusal, and no error of
+/// Python's, on to the next.
+inline void translate_refusal(const std::exception_ptr& thrown) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const ConversionRefused&) {
+    set_python_error();
+  } catch (const PythonError&) {  // whose error is set
+  }
+}
 
 /// What a function of Python's gave, or the binder's exception for the error that is set.
 template <typename Error>
