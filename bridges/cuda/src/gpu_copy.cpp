@@ -35,25 +35,22 @@ ElementChange change_of(const CopyJob& job) {
   return change;
 }
 
-std::uint64_t address_of(const void* memory) {
-  return reinterpret_cast<std::uintptr_t>(memory);
-}
-
 // The bits in which an address may differ from a multiple of a power of two.
-std::uint64_t source_residue(const DeviceCopy& copy) {
-  std::uint64_t residue = address_of(copy.source);
+std::uint64_t residue_of(const DeviceCopy& copy, const void* memory,
+                         std::int64_t DeviceLoop::*stride) {
+  std::uint64_t residue = reinterpret_cast<std::uintptr_t>(memory);
   for (int i = 0; i < copy.loops; ++i) {
-    residue |= static_cast<std::uint64_t>(copy.loop[i].source_stride);
+    residue |= static_cast<std::uint64_t>(copy.loop[i].*stride);
   }
   return residue;
+}
+
+std::uint64_t source_residue(const DeviceCopy& copy) {
+  return residue_of(copy, copy.source, &DeviceLoop::source_stride);
 }
 
 std::uint64_t target_residue(const DeviceCopy& copy) {
-  std::uint64_t residue = address_of(copy.target);
-  for (int i = 0; i < copy.loops; ++i) {
-    residue |= static_cast<std::uint64_t>(copy.loop[i].target_stride);
-  }
-  return residue;
+  return residue_of(copy, copy.target, &DeviceLoop::target_stride);
 }
 
 // The widest words that rows are made of and both sides are aligned to.
