@@ -18,6 +18,16 @@ PackageAttribute look_for("dlbridge._registry", "look_for");
 std::unordered_map<std::string, const LibraryRow*> rows;
 std::unordered_set<std::string> unknown;  // names that were looked for already
 
+// The names of a table, in those quotes.
+template <typename Table>
+std::string names_of(const Table& table, const std::string& quote) {
+  std::string names;
+  for (const auto& row : table) {
+    names += (names.empty() ? "" : ", ") + quote + std::string(row.name) + quote;
+  }
+  return names;
+}
+
 std::string text_in_row(PyObject* text) {
   const char* bytes = PyUnicode_Check(text) ? PyUnicode_AsUTF8(text) : nullptr;
   if (bytes == nullptr) {
@@ -31,11 +41,8 @@ Condition condition_called(const std::string& name) {
   if (const auto found = condition_named(name)) {
     return *found;
   }
-  std::string known;
-  for (const auto& row : kConditions) {
-    known += (known.empty() ? "" : ", ") + std::string(row.name);
-  }
-  raise(PyExc_ValueError, "no condition is called '" + name + "'; use one of " + known);
+  raise(PyExc_ValueError,
+        "no condition is called '" + name + "'; use one of " + names_of(kConditions, ""));
 }
 
 // Calls visit(text) for each of a sequence. Of another object `what` is the TypeError.
@@ -135,14 +142,13 @@ class Fields {
 // One of a table's names, or a ValueError that lists them.
 template <typename Table>
 auto value_named(const Table& table, const char* field, const std::string& name) {
-  std::string known;
   for (const auto& row : table) {
     if (row.name == name) {
       return row.value;
     }
-    known += (known.empty() ? "'" : ", '") + std::string(row.name) + "'";
   }
-  raise(PyExc_ValueError, std::string(field) + "='" + name + "'; use one of " + known);
+  raise(PyExc_ValueError,
+        std::string(field) + "='" + name + "'; use one of " + names_of(table, "'"));
 }
 
 template <typename Table, typename Value>
