@@ -7,20 +7,15 @@ from typing import Any
 from dlbridge._core import policy_fields
 
 # Fields, values and the order of both are the core's: lib/include/dlbridge/policy.hpp.
-_FIELDS: dict[str, tuple[str, ...]] = policy_fields()
-_COPY_CODES = {None: 0, False: 1, True: 2}
-_COPY_SHIFT = 4 * len(_FIELDS)
+_FIELDS: dict[str, tuple[Any, ...]] = policy_fields() | {"copy": (None, False, True)}
 
 
-def _checked(name: str, value: Any) -> Any:
-    if name == "copy":
-        if value is not None and not isinstance(value, bool):
-            raise ValueError(f"copy={value!r} is no rule; use one of None, False, True")
-        return value
-    if value not in _FIELDS[name]:
-        listed = ", ".join(repr(each) for each in _FIELDS[name])
-        raise ValueError(f"{name}={value!r} is no rule; use one of {listed}")
-    return value
+def _code_of(name: str, value: Any) -> int:
+    for code, each in enumerate(_FIELDS[name]):
+        if value is each or (isinstance(each, str) and value == each):  # 0 is no False
+            return code
+    listed = ", ".join(map(repr, _FIELDS[name]))
+    raise ValueError(f"{name}={value!r} is no rule; use one of {listed}")
 
 
 class Policy:
@@ -32,7 +27,7 @@ class Policy:
 
     __slots__ = ("_code", "_values")
 
-    # Read by the C++ core: four bits for each field's value, in order, and two for copy.
+    # Read by the C++ core: four bits for each field's value, in order.
     _code: int
     _values: tuple[Any, ...]
 
@@ -51,11 +46,8 @@ class Policy:
     ) -> None:
         values = (grad, bits, device, layout, dtype, readonly, mutable, overlap, copy)
         code = 0
-        for shift, (name, value) in enumerate(zip((*_FIELDS, "copy"), values, strict=True)):
-            _checked(name, value)
-            if name != "copy":
-                code |= _FIELDS[name].index(value) << (4 * shift)
-        code |= _COPY_CODES[copy] << _COPY_SHIFT
+        for place, (name, value) in enumerate(zip(_FIELDS, values, strict=True)):
+            code |= _code_of(name, value) << (4 * place)
         object.__setattr__(self, "_values", values)
         object.__setattr__(self, "_code", code)
 
@@ -64,13 +56,12 @@ class Policy:
         return Policy(**{**self._asdict(), **fields})
 
     def _asdict(self) -> dict[str, Any]:
-        return dict(zip((*_FIELDS, "copy"), self._values, strict=True))
+        return dict(zip(_FIELDS, self._values, strict=True))
 
     def __getattr__(self, name: str) -> Any:
-        values = self._asdict() if name in _FIELDS or name == "copy" else {}
-        if name in values:
-            return values[name]
-        raise AttributeError(f"a Policy has no field {name!r}; it has {', '.join(_FIELDS)}, copy")
+        if name in _FIELDS:
+            return self._asdict()[name]
+        raise AttributeError(f"a Policy has no field {name!r}; it has {', '.join(_FIELDS)}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"a Policy cannot be changed; use policy.replace({name}={value!r})")
@@ -99,6 +90,6 @@ def _from_fields(fields: dict[str, Any]) -> Policy:
 host = Policy()
 zero_copy = host.replace(copy=False)
 snapshot = host.replace(copy=True)
-strict = zero_copy.replace(**dict.fromkeys(_FIELDS, "refuse") | {"overlap": "readonly"})
+strict = host.replace(**dict.fromkeys(_FIELDS, "refuse") | {"overlap": "readonly", "copy": False})
 
 PRESETS = {"host": host, "strict": strict, "zero_copy": zero_copy, "snapshot": snapshot}
