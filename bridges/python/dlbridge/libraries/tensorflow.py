@@ -6,20 +6,18 @@ from dlbridge import Capabilities, ConversionRefused, Library
 from dlbridge._errors import refused
 from dlbridge.libraries import PLAIN, address_by_dlpack
 
+# Why it is refused, and the call that makes a tensor of it.
+_NOT_DENSE = {
+    "RaggedTensor": ("its rows differ in length", "x.to_tensor() (padded with zeros)"),
+    "SparseTensor": ("it has no dense memory", "tf.sparse.to_dense(x)"),
+}
+
 
 def _read(x: Any) -> Any:
     """Tensors as they are; a variable's value. Asking for a capsule of strings ends the process."""
     name = type(x).__name__
-    if name == "RaggedTensor":
-        raise refused(
-            "cannot take a tf.RaggedTensor in",
-            "its rows differ in length",
-            "x.to_tensor() (padded with zeros)",
-        )
-    if name == "SparseTensor":
-        raise refused(
-            "cannot take a tf.SparseTensor in", "it has no dense memory", "tf.sparse.to_dense(x)"
-        )
+    if name in _NOT_DENSE:
+        raise refused(f"cannot take a tf.{name} in", *_NOT_DENSE[name])
     dtype = getattr(x, "dtype", None)
     if getattr(dtype, "name", "") in ("string", "variant", "resource"):
         raise refused(
