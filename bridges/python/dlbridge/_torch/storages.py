@@ -42,8 +42,9 @@ def guard(storage: torch.UntypedStorage) -> None:
         owner = torch._C._construct_storage_from_data_pointer(
             storage.data_ptr(), storage.device, storage.nbytes()
         )
-        storage.__dict__["_dlbridge_memory"] = owner
-        storage._swap_data_ptr_(owner)
+        # Other threads may be here too: what replaced an owner that was swapped in would end it.
+        if storage.__dict__.setdefault("_dlbridge_memory", owner) is owner:
+            storage._swap_data_ptr_(owner)
 
 
 def _move(
