@@ -161,7 +161,8 @@ TEST(Explain, of_a_refusal_says_what_was_met_why_and_what_works) {
        Policy::strict(),
        kHostOnly,
        {},
-       "cannot view a shelf.Book that requires grad and of a subclass with __torch_dispatch__ (unknown) "
+       "cannot view a shelf.Book that requires grad and of a subclass with __torch_dispatch__ "
+       "(unknown) "
        "as Host (requires_grad is set, and autograd would not see a write through the view; its "
        "own rules for what its values are would be passed by); use "
        "copied(x.detach(), x.detach().size)",
