@@ -85,7 +85,9 @@ struct Source {
 /// What the flags of a DLManagedTensorVersioned say of its elements.
 [[nodiscard]] Conditions conditions_of_flags(std::uint64_t flags, DType dtype);
 
-/// Fills `source` with a managed tensor, which speaks as `library`.
+/// Fills `source` with what a managed tensor's struct holds, which speaks as `library`.
+void describe(const DLTensor& tensor, std::uint64_t flags, const Library& library, Source& source);
+/// The same of a managed tensor of ours.
 void describe(const ManagedTensor& tensor, const Library& library, Source& source);
 
 }  // namespace dlbridge

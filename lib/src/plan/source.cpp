@@ -17,18 +17,23 @@ const Library& Traits::words() const noexcept {
   return library == nullptr ? kNameless : *library;
 }
 
-void describe(const ManagedTensor& tensor, const Library& library, Source& source) {
+void describe(const DLTensor& tensor, std::uint64_t flags, const Library& library, Source& source) {
   source.traits.library = &library;
+  source.traits.conditions |= conditions_of_flags(flags, tensor.dtype);
+  if ((flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0) {
+    // Of memory that nobody ever shared, that costs one load.
+    source.traits.has_shared_pages = is_in_block(tensor);
+  }
+  source.tensor = tensor;
+}
+
+void describe(const ManagedTensor& tensor, const Library& library, Source& source) {
   if (!tensor) {
+    source.traits.library = &library;
     source.traits.conditions.add(Condition::kUninitialised);
     return;
   }
-  source.traits.conditions |= conditions_of_flags(tensor.flags(), tensor.dtype());
-  if (tensor.readonly()) {
-    // Of memory that nobody ever shared, that costs one load.
-    source.traits.has_shared_pages = is_in_block(tensor.tensor());
-  }
-  source.tensor = tensor.tensor();
+  describe(tensor.tensor(), tensor.flags(), library, source);
 }
 
 }  // namespace dlbridge

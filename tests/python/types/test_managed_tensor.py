@@ -160,6 +160,7 @@ def test_read_only_memory_does_not_leave_in_a_legacy_capsule(versioned: bool) ->
         with pytest.raises(BufferError) as caught:
             tensor.__dlpack__(**keywords)
         assert isinstance(caught.value, dlbridge.ConversionRefused)
+        assert str(caught.value.fix).startswith("max_version=(1, 3), or copy=True")
     copied = tensor.__dlpack__(copy=True)
     assert probe.fields(copied)["data"] != tensor.data_ptr
     assert probe.fields(tensor.__dlpack__(max_version=(1, 0)))["flags"] == READ_ONLY
@@ -287,6 +288,14 @@ def test_every_dtype_code_of_dlpack_is_carried(name: str, flags: int) -> None:
 def test_the_flag_of_padded_sub_bytes_is_kept() -> None:
     tensor, _ = managed(dtype=(17, 4), flags=PADDED)
     assert probe.fields(tensor.__dlpack__(max_version=(1, 3)))["flags"] == PADDED
+
+
+def test_a_raw_capsule_of_padded_elements_is_refused_as_its_tensor_is() -> None:
+    capsule, _ = make_f32(dtype=(17, 4), flags=PADDED)
+    for keywords in ({}, {"copy": True}):
+        assert dlbridge.explain(capsule, "torch", **keywords).refused
+        with pytest.raises(dlbridge.ConversionRefused, match="padded"):
+            dlbridge.to_torch(capsule, **keywords)
 
 
 def test_64_dimensions_are_carried() -> None:

@@ -1,5 +1,6 @@
 #include "types/capsule.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace dlbridge::python {
@@ -91,7 +92,8 @@ ManagedTensor take_capsule(PyObject* capsule, bool legacy_writable) {
 
 void peek_capsule(PyObject* capsule, const Library& library, Source& source) {
   const CapsuleKind kind = capsule_kind(capsule);
-  bool readonly = true;
+  DLTensor tensor;
+  std::uint64_t flags = DLPACK_FLAG_BITMASK_READ_ONLY;
   if (kind == CapsuleKind::kVersioned) {
     const auto* managed = pointer_in<DLManagedTensorVersioned>(capsule);
     if (managed->version.major != DLPACK_MAJOR_VERSION) {
@@ -99,23 +101,28 @@ void peek_capsule(PyObject* capsule, const Library& library, Source& source) {
                             "." + std::to_string(managed->version.minor) +
                             ", and only major version 1 is understood");
     }
-    readonly = (managed->flags & DLPACK_FLAG_BITMASK_READ_ONLY) != 0;
-    source.tensor = managed->dl_tensor;
+    flags = managed->flags;
+    tensor = managed->dl_tensor;
   } else if (kind == CapsuleKind::kLegacy) {
-    source.tensor = pointer_in<DLManagedTensor>(capsule)->dl_tensor;
+    tensor = pointer_in<DLManagedTensor>(capsule)->dl_tensor;
   } else {
     refuse_capsule(capsule, kind);
   }
-  if (const auto fault = tensor_fault(source.tensor); !fault.empty()) {
+  if (const auto fault = tensor_fault(tensor); !fault.empty()) {
     throw MalformedTensor(fault);
   }
-  if (source.tensor.strides == nullptr) {
-    fill_c_strides({source.tensor.shape, static_cast<std::size_t>(source.tensor.ndim)},
-                   source.room.data());
-    source.tensor.strides = source.room.data();
+  // Copied, since somebody else may take the tensor before we do.
+  std::int64_t* strides = source.room.data();
+  std::int64_t* shape = strides + kMaxDimensions;
+  std::copy_n(tensor.shape, tensor.ndim, shape);
+  if (tensor.strides == nullptr) {
+    fill_c_strides({shape, static_cast<std::size_t>(tensor.ndim)}, strides);
+  } else {
+    std::copy_n(tensor.strides, tensor.ndim, strides);
   }
-  source.traits.library = &library;
-  source.traits.conditions.add_if(readonly, Condition::kReadOnly);
+  tensor.shape = shape;
+  tensor.strides = strides;
+  describe(tensor, flags, library, source);
 }
 
 Ref make_capsule(ManagedTensor tensor, bool versioned) {

@@ -16,7 +16,7 @@ enum class CapsuleKind { kNone, kVersioned, kLegacy, kUsed };
 [[nodiscard]] ManagedTensor take_capsule(PyObject* capsule, bool legacy_writable);
 
 /// Looks at the tensor in a capsule without taking it. Throws as take_capsule does, but leaves the
-/// capsule as it is. `source` borrows from the capsule.
+/// capsule as it is. `source` borrows the memory alone.
 void peek_capsule(PyObject* capsule, const Library& library, Source& source);
 
 /// A new capsule that owns the tensor; its destructor runs the deleter unless somebody took it.

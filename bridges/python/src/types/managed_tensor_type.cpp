@@ -179,6 +179,11 @@ PyObject* export_dlpack(PyObject* self, PyObject* const* arguments, Py_ssize_t c
       }
       to = here ? device : wanted;
     }
+    if (!versioned && tensor.readonly() && copy != CopyRule::kAlways && to == device) {
+      refuse_export("that nobody may write to in a legacy capsule",
+                    "the legacy struct cannot say so",
+                    "max_version=(1, 3), or copy=True to export a writable copy");
+    }
     return make_capsule(exported(self, copy, to, stream), versioned);
   });
 }
