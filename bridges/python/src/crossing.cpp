@@ -33,7 +33,9 @@ Apart pass_parts(const Plan& decided, const Door& door, const Capabilities& targ
         checked(PyObject_CallFunctionObjArgs(taken_apart.get(), whole, name.get(), nullptr));
     return apart.object.get() != Py_None;
   };
-  if (!take_apart(door.object) && (door.readable == door.object || !take_apart(door.readable))) {
+  // Of what a row reads only where it says no more of the object: the parts would not know it.
+  const bool says_no_more = door.source.traits.conditions == Conditions{Condition::kSparse};
+  if (!take_apart(door.object) && (!says_no_more || !take_apart(door.readable))) {
     return {};
   }
   const Ref arrays = checked(PyObject_GetAttrString(apart.object.get(), "arrays"));

@@ -376,3 +376,9 @@ def test_a_sparse_tensor_that_a_row_reads_crosses_by_its_parts(layout: str) -> N
     assert made.data.ctypes.data == addresses(Holder.tensor)[0]
     plan = dlbridge.explain(Holder(), "scipy")
     assert not plan.refused and plan.result == f"scipy {layout}"
+    # The parts would not know what the row says of the whole.
+    row = dlbridge.Library("holder_of_sparse", read=lambda x: x.tensor, immutable=True)
+    dlbridge.register(row)
+    assert dlbridge.explain(Holder(), "scipy").refused
+    with pytest.raises(dlbridge.ConversionRefused):
+        dlbridge.to(Holder(), "scipy")
