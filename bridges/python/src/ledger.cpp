@@ -121,8 +121,9 @@ std::string_view library_of_frame(const Ref& frame) {
     return {};
   }
   const char* text = PyUnicode_AsUTF8(module);
-  if (text == nullptr) {
-    throw PythonError();
+  if (text == nullptr) {  // a name that no library has
+    forget_error();
+    return {};
   }
   const std::string_view name(text);
   const auto* found = std::ranges::find(kLibraries, name.substr(0, name.find('.')));
@@ -134,7 +135,7 @@ Ref frame_below(const Ref& frame) {
   return Ref(reinterpret_cast<PyObject*>(PyFrame_GetBack(of)));
 }
 
-// Of a crossing.
+// Whose line a crossing is.
 struct Place {
   Ref file;
   Ref line;
@@ -250,25 +251,24 @@ void Watch::finish() {
   }
 }
 
-// It counts as an open block: so a crossing asks for both at once.
+// It counts as an open block with a ledger: so a crossing asks for all at once.
 Handing::Handing() noexcept {
   ++open_blocks;
+  ++open_ledgers;
   ++handing;
 }
 
 Handing::~Handing() {
   --open_blocks;
+  --open_ledgers;
   --handing;
 }
 
 bool report(const Plan& plan, const Source& source, const Capabilities& target,
             const Policy& policy, const Request& request) {
-  if (handing != 0) {
-    return false;
-  }
   const bool forbidden = !plan.view && held_in(copies_forbidden).get() == Py_True;
-  if (open_ledgers == 0 && !forbidden) {
-    return true;
+  if (!forbidden && (handing != 0 || open_ledgers == 0)) {
+    return handing == 0;
   }
   Watch* watch = Watch::current();
   if (watch != nullptr) {

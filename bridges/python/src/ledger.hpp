@@ -70,7 +70,7 @@ class Watch {
 };
 
 /// While a library takes what it is handed: what its row makes cross for that is part of the
-/// crossing, which is told of already. It is not counted, and follows no block.
+/// crossing, which is told of already. It is not counted, and follows no block but no_copies().
 class Handing {
  public:
   Handing() noexcept;
@@ -110,7 +110,7 @@ void refused(PyObject* plan);
 /// The policy that the innermost block sets, or None. Only asked while a block is open.
 [[nodiscard]] Ref policy_of_block();
 
-/// For the module: refused(); whose line a call of the caller's is, as file, line and function;
+/// For the module: refused(); file, line and function of the user's innermost frame; it
 /// opens blocks and ledgers, or closes them (-1); the tallies as a Stats.
 Ref refused_in_python(PyObject* plan);
 Ref caller();

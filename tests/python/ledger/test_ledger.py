@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import ctypes
 import html.parser
@@ -538,7 +539,43 @@ def test_what_a_row_makes_cross_for_its_target_is_part_of_that_crossing(
     with dlbridge.trace() as log:
         dlbridge.to(torch.ones(3), target)
     assert [(each.source, each.outcome) for each in log] == [("torch.Tensor", "view")]
-    assert dlbridge.stats().crossings == before.crossings + 1
+    dlbridge.to(torch.ones(3), target)  # without a ledger
+    assert dlbridge.stats().crossings == before.crossings + 2
+
+
+def test_no_copies_forbids_what_a_row_copies_for_its_target() -> None:
+    dlbridge.register(
+        dlbridge.Library(
+            name="copying_row",
+            capabilities=dlbridge.Capabilities(read_only="honours"),
+            take=lambda managed: dlbridge.to_numpy(managed, copy=True),
+        )
+    )
+    assert dlbridge.to(np.ones(3), "copying_row").tolist() == [1, 1, 1]
+    with dlbridge.no_copies(), pytest.raises(dlbridge.ConversionRefused, match="would copy"):
+        dlbridge.to(np.ones(3), "copying_row")
+
+
+def test_a_decorated_function_has_its_block_in_every_thread() -> None:
+    @dlbridge.no_copies()
+    def cross(array: Any) -> None:
+        dlbridge.to_torch(array)
+        with pytest.raises(dlbridge.ConversionRefused, match="would copy"):
+            dlbridge.to_numpy(array, copy=True)
+
+    def often() -> None:
+        for _ in range(200):
+            cross(np.ones(3))
+        dlbridge.to_numpy(np.ones(3), copy=True)  # no block is left
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for done in [pool.submit(often) for _ in range(4)]:
+                done.result()
+    finally:
+        sys.setswitchinterval(interval)
 
 
 @pytest.mark.parametrize("target", ["ledger_row", "memoryview"])

@@ -46,8 +46,8 @@ def leave_block(ledgers: int = 0) -> None:
 
 
 class Holding:
-    """What a variable has between ``begin()`` and ``end()``, which may be nested, and in several
-    threads or tasks at once."""
+    """Gives a variable its value between ``begin()`` and ``end()``, which may be nested, and called
+    in several threads or tasks at once."""
 
     def __init__(self, variable: ContextVar[Held], value: object) -> None:
         self._variable = variable
@@ -61,11 +61,11 @@ class Holding:
         self._held.append(held)
 
     def end(self) -> None:
+        here = [*map(id, self._variable.get())]
         held = self._held[-1]
-        if len(self._held) > 1:  # other threads may have some
-            here = [*map(id, self._variable.get())]
-            ours = [each for each in self._held if id(each) in here]
-            held = (ours or self._held)[-1]
+        for each in [*self._held]:  # of other threads too
+            if id(each) in here:
+                held = each
         held.clear()
         self._held.remove(held)
 
@@ -79,8 +79,10 @@ class _Block(ContextDecorator, Holding):
         return self._value
 
     def __exit__(self, *error: object) -> None:
-        self.end()
-        leave_block()
+        try:
+            self.end()
+        finally:
+            leave_block()
 
 
 def no_copies() -> _Block:
