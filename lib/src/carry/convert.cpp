@@ -10,6 +10,11 @@ namespace {
       "cannot convert a " + std::string(source.traits.words().object) + ": " + fault, {fault});
 }
 
+// Memory of the host has several names.
+bool same_place(Device a, Device b) {
+  return a == b || (a.host_accessible() && b.host_accessible());
+}
+
 bool of_one_kind(const DLTensor& a, const DLTensor& b) {
   return DType(a.dtype) == DType(b.dtype) && a.ndim == b.ndim &&
          std::equal(a.shape, a.shape + a.ndim, b.shape);
@@ -29,8 +34,7 @@ ManagedTensor as_described(ManagedTensor acquired, const Source& source) {
     refuse(source, "its bridge acquired nothing");
   }
   const DLTensor& tensor = acquired.tensor();
-  if (!of_one_kind(tensor, source.tensor) ||
-      Device(tensor.device) != Device(source.tensor.device)) {
+  if (!of_one_kind(tensor, source.tensor) || !same_place(tensor.device, source.tensor.device)) {
     refuse(source, "its bridge acquired another dtype, shape or device than it described");
   }
   // What the description says, whoever has the tensor next has to be told as well.
@@ -50,7 +54,7 @@ void require_prepared(const Leg& leg, const Source& asked, Source& made) {
     left.remove(harmless);
   }
   const Device found(made.tensor.device);
-  const bool there = found == leg.to || (found.host_accessible() && leg.to.host_accessible());
+  const bool there = same_place(found, leg.to);
   const bool alike = of_one_kind(asked.tensor, made.tensor);
   if (there && alike && left.empty()) {
     return;

@@ -42,7 +42,11 @@ struct CalledFromPython {
   }
   static DLManagedTensorVersioned* acquire(PyObject* object, Source& source) noexcept {
     return for_python(static_cast<DLManagedTensorVersioned*>(nullptr), [&] {
-      return as_described(Bridge::acquire(Bridge::from_python(object), source), source).release();
+      // What came since into `source` may be another spelling of the same memory.
+      const typename Bridge::Object held = Bridge::from_python(object);
+      Source described;
+      Bridge::describe(held, described);
+      return as_described(Bridge::acquire(held, source), described).release();
     });
   }
   static DLManagedTensorVersioned* prepare(PyObject* object, const Leg& leg,

@@ -119,7 +119,7 @@ ManagedTensor Door::prepare(const Leg& leg, Source& made) {
     detail::refuse_to_prepare(source);
   }
   ManagedTensor tensor = way->prepare(*this, leg, made);
-  detail::require_prepared(leg, respelled_ ? made : source, made);
+  detail::require_prepared(leg, source, made);
   return tensor;
 }
 
