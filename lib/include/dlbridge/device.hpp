@@ -4,8 +4,11 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
+
+#include "dlbridge/dtype.hpp"
 
 namespace dlbridge {
 
@@ -117,4 +120,18 @@ class DeviceSet {
 /// The types of devices that have a runtime now (device_runtime.hpp).
 [[nodiscard]] DeviceSet device_runtimes() noexcept;
 
+namespace detail {
+
+/// A tensor on the host, in C order, whose memory is still to be named. Borrows the shape.
+[[nodiscard]] inline DLTensor host_tensor(DType dtype, std::span<const std::int64_t> shape) {
+  return {.data = nullptr,
+          .device = Device{}.dl(),
+          .ndim = static_cast<std::int32_t>(shape.size()),
+          .dtype = dtype.dl(),
+          .shape = const_cast<std::int64_t*>(shape.data()),
+          .strides = nullptr,
+          .byte_offset = 0};
+}
+
+}  // namespace detail
 }  // namespace dlbridge

@@ -153,17 +153,6 @@ inline constexpr int kBlockVersion = 1;
 void retain(Block* block) noexcept;
 void release(Block* block) noexcept;
 
-/// A tensor on the host, in C order, whose memory is still to be named. Borrows the shape.
-[[nodiscard]] inline DLTensor host_tensor(DType dtype, std::span<const std::int64_t> shape) {
-  return {.data = nullptr,
-          .device = Device{}.dl(),
-          .ndim = static_cast<std::int32_t>(shape.size()),
-          .dtype = dtype.dl(),
-          .shape = const_cast<std::int64_t*>(shape.data()),
-          .strides = nullptr,
-          .byte_offset = 0};
-}
-
 /// Ends a managed tensor of either struct by its own deleter, if it has one.
 template <typename Managed>
 void run_own_deleter(void* managed) noexcept {

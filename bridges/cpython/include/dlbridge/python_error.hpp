@@ -58,11 +58,6 @@ namespace cpython {
   throw PythonError();
 }
 
-/// Raises the TypeError of an object of another type than is wanted.
-[[noreturn]] inline void raise_other_type(const std::string& wanted, PyObject* met) {
-  raise(PyExc_TypeError, wanted + ", not " + Py_TYPE(met)->tp_name);
-}
-
 /// Throws the error that is set, if there is one: for calls whose result does not say.
 inline void check_error() {
   if (PyErr_Occurred() != nullptr) {

@@ -13,6 +13,11 @@ namespace dlbridge::cpython {
 std::string text_of(PyObject* object);
 std::string shown(PyObject* object);
 
+/// Raises the TypeError of an object of another type than is wanted.
+[[noreturn]] inline void raise_other_type(const std::string& wanted, PyObject* met) {
+  raise(PyExc_TypeError, wanted + ", not " + Py_TYPE(met)->tp_name);
+}
+
 /// Whether it is that text.
 bool is_text(PyObject* object, const char* text) noexcept;
 
