@@ -304,7 +304,7 @@ def _library_for(target: str | ModuleType) -> Library:
     if not isinstance(target, (str, ModuleType)):
         raise TypeError(
             f"target must be the name of a library or its module, not {type(target).__name__}"
-        )
+        ) from None
     if isinstance(target, ModuleType):
         full = target.__name__
         library = library_named(full) or library_named(full.partition(".")[0])
@@ -325,7 +325,7 @@ def _library_for(target: str | ModuleType) -> Library:
         raise ValueError(
             f"target {full!r} is unknown; use one of {known}, a module with a from_dlpack(), or "
             "dlbridge.register() to add it"
-        )
+        ) from None
     return library
 
 

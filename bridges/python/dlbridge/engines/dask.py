@@ -30,7 +30,7 @@ def _writer(kind: type[Any]) -> Callable[..., tuple[dict[str, Any], list[Any]]]:
         if x.nbytes >= _SMALL and _is_here(context) and not getattr(x, "requires_grad", False):
             return {"place": place_for_one(share(x))}, []
         data, buffers = dumps(x)
-        return {"pickle": True}, [data, *(memoryview(buffer).cast("B") for buffer in buffers)]
+        return {"dumps": True}, [data, *(memoryview(buffer).cast("B") for buffer in buffers)]
 
     return write
 
@@ -42,7 +42,7 @@ def _reader(convert: Callable[[Any], Any], of_dask: _Read) -> _Read:
     def read(header: dict[str, Any], frames: list[Any]) -> Any:
         if "place" in header:
             return convert(fetch(header["place"]))
-        if "pickle" in header:
+        if "dumps" in header:
             return loads(frames[0], frames[1:])
         return of_dask(header, frames)  # of a subclass, for which it has a writer and no reader
 

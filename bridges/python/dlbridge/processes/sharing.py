@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, SupportsIndex
 from weakref import WeakKeyDictionary
 
@@ -88,23 +89,25 @@ def recv(sock: socket.socket, target: str | ModuleType | None = None) -> Any:
     With a ``target`` all are of that library. A ``Shared`` arrives as one. NumPy's arrays of what
     is for reading are read-only; torch, which knows no such memory, gets pages that are copied when
     they are written to. What cannot become the ``target``'s is refused and stays the next tree that
-    the socket gives. An EOFError where the sender has closed the socket.
+    ``recv`` of this very socket gives (``select`` does not see it). An EOFError where the sender
+    has closed the socket.
     """
     if target is not None:
         library_for(target)  # an unknown one is found before anything is read
     number, patience = _number_and_patience(sock)
-    shared, whole = _refused.pop(sock) if sock in _refused else _received(number, patience)
+    shared, whole = (_refused and _refused.pop(sock, None)) or _received(number, patience)
     if target is not None:
         try:
             return to(shared.tree, target)
         except BaseException:
-            _refused[sock] = shared, whole
+            with suppress(TypeError):  # of a class of one's own that has no weak references
+                _refused[sock] = shared, whole
             raise
     return _known_to_children(shared) if whole else _as_sent(shared)
 
 
 # By the socket that they came from.
-_refused: WeakKeyDictionary[socket.socket, tuple[Shared, bool]] = WeakKeyDictionary()
+_refused: WeakKeyDictionary[socket.socket, Any] = WeakKeyDictionary()
 
 
 def _received(number: int, patience: int | None) -> tuple[Shared, bool]:
