@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from dlb_support import run_child
 
 SIXTEEN_THREADS = """
@@ -190,6 +191,18 @@ print("counted")
 
 def test_threads_that_make_the_first_view_together_are_all_counted() -> None:
     assert run_child(FIRST_VIEWS).split() == ["counted"]
+
+
+def test_a_storage_that_two_threads_guard_is_kept_by_the_first() -> None:
+    from dlbridge._torch import storages
+
+    storage = torch.ones(3).untyped_storage()
+    if not hasattr(storage, "_swap_data_ptr_"):
+        pytest.skip("this torch does not let storages swap their memory")
+    storages.guard(storage)
+    owner = storage._dlbridge_memory  # it would end the memory
+    storages.guard(storage)
+    assert storage._dlbridge_memory is owner
 
 
 @pytest.mark.parametrize("road", ["linked", "portable"])
