@@ -5,6 +5,7 @@
 #include <new>
 
 #include "dlbridge/error.hpp"
+#include "dlbridge/source.hpp"
 #include "dlbridge/tensor_view.hpp"
 #include "memory/block_memory.hpp"
 #include "memory/host_memory.hpp"
@@ -298,7 +299,7 @@ DLManagedTensor* ManagedTensor::release_legacy() {
     refuse_legacy("read-only memory", "that nobody may write",
                   std::string("release(), or ") + detail::kCallForACopy);
   }
-  if ((flags() & DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED) != 0) {
+  if (conditions_of_flags(flags(), dtype()).has(Condition::kPaddedElements)) {
     refuse_legacy("elements that are padded to whole bytes", "that they are", "release()");
   }
   auto* legacy = new DLManagedTensor;

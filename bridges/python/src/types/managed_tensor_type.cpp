@@ -162,7 +162,8 @@ PyObject* export_dlpack(PyObject* self, PyObject* const* arguments, Py_ssize_t c
     const CopyRule copy = copy_rule(parsed.get(3), CopyRule::kWhenNeeded);
     const Device device = tensor.device();
     const auto stream = export_stream(parsed.get(0), device);
-    if (!versioned && (tensor.flags() & DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED) != 0) {
+    if (!versioned &&
+        conditions_of_flags(tensor.flags(), tensor.dtype()).has(Condition::kPaddedElements)) {
       refuse_export("whose elements are padded to whole bytes in a legacy capsule",
                     "the legacy struct cannot say so", "max_version=(1, 3)");
     }
