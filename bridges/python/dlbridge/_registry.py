@@ -271,11 +271,8 @@ def library_named(name: str) -> Library | None:
     """The registered library: by its name, or by a module that it says is its own."""
     if name not in _libraries:
         look_for(name)
-    return _libraries.get(name) or _library_of_module(name)
-
-
-def _library_of_module(name: str) -> Library | None:
-    return next((row for row in _libraries.values() if name in row.modules), None)
+    found = _libraries.get(name)
+    return found or next((row for row in _libraries.values() if name in row.modules), None)
 
 
 def libraries() -> tuple[Library, ...]:

@@ -162,6 +162,8 @@ void run_own_deleter(void* managed) noexcept {
   }
 }
 
+// Throws MalformedTensor for a major version that is not ours.
+void require_version(DLPackVersion version);
 // Throws MalformedTensor where the tensor has another number of elements.
 void require_count(const ManagedTensor& tensor, std::int64_t count);
 // Throws MalformedTensor where they are not as many.

@@ -84,6 +84,8 @@ struct Source {
 
 /// What the flags of a DLManagedTensorVersioned say of its elements.
 [[nodiscard]] Conditions conditions_of_flags(std::uint64_t flags, DType dtype);
+/// The flags that say so.
+[[nodiscard]] std::uint64_t flags_of_conditions(Conditions said) noexcept;
 
 /// Fills `source` with what a managed tensor's struct holds, which speaks as `library`.
 void describe(const DLTensor& tensor, std::uint64_t flags, const Library& library, Source& source);

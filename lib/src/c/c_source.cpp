@@ -48,9 +48,7 @@ void ReadSource::read_conditions() {
     conditions.add(row.condition);
   });
   // Said either way, the tensor that shows the memory has to say it as well.
-  given.flags |= conditions.has(Condition::kReadOnly) ? DLPACK_FLAG_BITMASK_READ_ONLY : 0;
-  given.flags |=
-      conditions.has(Condition::kPaddedElements) ? DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED : 0;
+  given.flags |= flags_of_conditions(conditions);
   require_usage(!conditions.has(Condition::kFractionalStrides) || given.byte_strides != nullptr,
                 "the condition \"fractional_strides\" needs dlbridge_source.byte_strides");
 }

@@ -38,11 +38,8 @@ ManagedTensor as_described(ManagedTensor acquired, const Source& source) {
     refuse(source, "its bridge acquired another dtype, shape or device than it described");
   }
   // What the description says, whoever has the tensor next has to be told as well.
-  const Conditions said = source.traits.conditions;
   DLManagedTensorVersioned* managed = acquired.release();
-  managed->flags |= said.has(Condition::kReadOnly) ? DLPACK_FLAG_BITMASK_READ_ONLY : 0;
-  managed->flags |=
-      said.has(Condition::kPaddedElements) ? DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED : 0;
+  managed->flags |= flags_of_conditions(source.traits.conditions);
   return ManagedTensor::retake(managed);
 }
 

@@ -12,6 +12,11 @@ Conditions conditions_of_flags(std::uint64_t flags, DType dtype) {
   return said;
 }
 
+std::uint64_t flags_of_conditions(Conditions said) noexcept {
+  return (said.has(Condition::kReadOnly) ? DLPACK_FLAG_BITMASK_READ_ONLY : 0) |
+         (said.has(Condition::kPaddedElements) ? DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED : 0);
+}
+
 const Library& Traits::words() const noexcept {
   static constexpr Library kNameless{.name = "unnamed", .object = "tensor of an unnamed library"};
   return library == nullptr ? kNameless : *library;

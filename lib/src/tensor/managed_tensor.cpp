@@ -212,6 +212,14 @@ ManagedTensor ManagedTensor::own(const DLTensor& tensor, std::uint64_t flags, Le
   return own_trusted(tensor, flags, lease);
 }
 
+void detail::require_version(DLPackVersion version) {
+  if (version.major != DLPACK_MAJOR_VERSION) {
+    throw MalformedTensor("it is of DLPack version " + std::to_string(version.major) + "." +
+                          std::to_string(version.minor) +
+                          ", and only major version 1 is understood");
+  }
+}
+
 ManagedTensor ManagedTensor::adopt(DLManagedTensorVersioned* managed,
                                    void (*run_deleter)(void*) noexcept) {
   try {
@@ -229,11 +237,7 @@ ManagedTensor ManagedTensor::adopt_or_leave(DLManagedTensorVersioned* managed,
   if (managed == nullptr) {
     throw MalformedTensor("the pointer to it is NULL");
   }
-  if (managed->version.major != DLPACK_MAJOR_VERSION) {
-    throw MalformedTensor("it is of DLPack version " + std::to_string(managed->version.major) +
-                          "." + std::to_string(managed->version.minor) +
-                          ", and only major version 1 is understood");
-  }
+  detail::require_version(managed->version);
   if (is_own(*managed)) {
     return retake(managed);
   }

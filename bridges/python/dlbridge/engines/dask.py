@@ -26,6 +26,7 @@ def _is_here(context: dict[str, Any] | None) -> bool:
 def _writer(kind: type[Any]) -> Callable[..., tuple[dict[str, Any], list[Any]]]:
     def write(x: Any, context: dict[str, Any] | None = None) -> tuple[dict[str, Any], list[Any]]:
         if type(x) is not kind or explain(x, "process").refused:
+            # Dask asks the next of its serializers then.
             raise NotImplementedError("means more than its memory, or has none on the host")
         if x.nbytes >= _SMALL and _is_here(context) and not getattr(x, "requires_grad", False):
             return {"place": place_for_one(share(x))}, []

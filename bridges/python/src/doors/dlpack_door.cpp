@@ -70,7 +70,7 @@ std::optional<Device> declared_device(const Door& door) {
 }
 
 // Two names for host memory are no lie: torch's pinned tensors declare (3, 0) and export kDLCPU.
-bool same_place(Device declared, Device found) {
+bool is_no_lie(Device declared, Device found) {
   return declared.type == found.type || (declared.host_accessible() && found.host_accessible());
 }
 
@@ -121,7 +121,7 @@ ManagedTensor call_producer(Door& door, bool legacy_writable) {
     throw PythonError();
   }
   ManagedTensor tensor = take_result(result.get(), door, legacy_writable);
-  if (declared && !same_place(*declared, tensor.device())) {
+  if (declared && !is_no_lie(*declared, tensor.device())) {
     refuse(door, "it declares to be on " + to_string(*declared) + ", but its capsule is on " +
                      to_string(tensor.device()));
   }

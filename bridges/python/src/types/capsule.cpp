@@ -96,11 +96,7 @@ void peek_capsule(PyObject* capsule, const Library& library, Source& source) {
   std::uint64_t flags = DLPACK_FLAG_BITMASK_READ_ONLY;
   if (kind == CapsuleKind::kVersioned) {
     const auto* managed = pointer_in<DLManagedTensorVersioned>(capsule);
-    if (managed->version.major != DLPACK_MAJOR_VERSION) {
-      throw MalformedTensor("it is of DLPack version " + std::to_string(managed->version.major) +
-                            "." + std::to_string(managed->version.minor) +
-                            ", and only major version 1 is understood");
-    }
+    dlbridge::detail::require_version(managed->version);
     flags = managed->flags;
     tensor = managed->dl_tensor;
   } else if (kind == CapsuleKind::kLegacy) {
