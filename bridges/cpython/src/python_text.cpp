@@ -52,11 +52,7 @@ Ref text_or_none(const std::string& text) {
 
 Ref item_of(PyObject* dictionary, const char* name) {
   const Ref key = checked(PyUnicode_FromString(name));
-  Ref item = Ref::borrow(PyDict_GetItemWithError(dictionary, key.get()));
-  if (!item) {
-    check_error();
-  }
-  return item;
+  return Ref::borrow(found_in(dictionary, key.get()));
 }
 
 }  // namespace dlbridge::cpython

@@ -80,7 +80,7 @@ CANNOT_FAIL = {
     "PyBool_FromLong", "PyBuffer_IsContiguous", "PyBuffer_Release", "PyCapsule_GetName",
     "PyException_SetCause", "PyException_SetTraceback",
     "PyCapsule_GetPointer", "PyCapsule_IsValid",
-    "PyDict_GetItem", "PyDict_GetItemString", "PyDict_Next", "PyErr_Clear",
+    "PyDict_GetItemString", "PyDict_Next", "PyErr_Clear",
     "PyErr_ExceptionMatches", "PyErr_Fetch", "PyErr_Format", "PyErr_NoMemory",
     "PyErr_NormalizeException", "PyErr_Occurred", "PyErr_Restore", "PyErr_SetObject",
     "PyErr_SetString", "PyErr_WriteUnraisable", "PyList_SetItem",

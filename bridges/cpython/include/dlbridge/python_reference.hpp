@@ -52,6 +52,15 @@ inline bool checked_truth(int answer) {
   return answer != 0;
 }
 
+/// What a dictionary has under a key, borrowed; null, without an error, where it has nothing.
+inline PyObject* found_in(PyObject* dictionary, PyObject* key) {
+  PyObject* found = PyDict_GetItemWithError(dictionary, key);
+  if (found == nullptr) {
+    check_error();
+  }
+  return found;
+}
+
 /// What a call gave that gives a pointer: borrowed, a text, what is in a capsule.
 template <typename Given>
 Given* checked_pointer(Given* given) {

@@ -69,7 +69,7 @@ const DLPackExchangeAPI* torch_table() {
 }
 
 bool torch_uses_cuda() {
-  return PyDict_GetItem(torch_cuda_names.get(), initialized_name.get()) == Py_True;
+  return found_in(torch_cuda_names.get(), initialized_name.get()) == Py_True;
 }
 
 // The stream of a handle; nothing where it is no number, or null.

@@ -168,11 +168,12 @@ class WithoutTorchFunction {
 };
 
 // Whether nothing changes what the memory means. torch.Tensor itself and Parameter can only be
-// conjugated or negated, or have no memory to be lent, which the exchange table finds; of any other
-// class the dispatch keys are looked at.
-bool is_ordinary(const Tools& torch, PyObject* tensor) {
+// conjugated, if complex, or negated, or have no memory to be lent, which the exchange table finds;
+// of any other class the dispatch keys are looked at.
+bool is_ordinary(const Tools& torch, PyObject* tensor, DType dtype) {
   if (is_torchs_own(torch, tensor)) {
-    return torch.is_neg(tensor).get() == Py_False && torch.is_conj(tensor).get() == Py_False;
+    return torch.is_neg(tensor).get() == Py_False &&
+           (dtype.code != kDLComplex || torch.is_conj(tensor).get() == Py_False);
   }
   const Ref keys = checked(PyObject_CallOneArg(torch.keys_of.get(), tensor));
   const Ref number = checked(PyObject_CallMethodNoArgs(keys.get(), raw_repr_name.get()));
@@ -180,7 +181,7 @@ bool is_ordinary(const Tools& torch, PyObject* tensor) {
 }
 
 bool in_forward_mode(const Tools& torch) {
-  PyObject* level = PyDict_GetItem(torch.forward_mode.get(), level_name.get());
+  PyObject* level = found_in(torch.forward_mode.get(), level_name.get());
   return level == nullptr || integer_of(level) >= 0;
 }
 
@@ -211,12 +212,15 @@ bool has_its_memory(const Tools& torch, PyObject* tensor, const DLTensor& borrow
 // is filled in then.
 bool describe_ordinary(PyObject* tensor, Source& source) {
   const Tools& torch = tools();
-  if (!torch.complete() || !is_ordinary(torch, tensor) || in_forward_mode(torch)) {
+  if (!torch.complete() || in_forward_mode(torch)) {
     return false;
   }
-  const Ref dtype = torch.dtype(tensor);
-  PyObject* triple = PyDict_GetItem(torch.dtypes.get(), dtype.get());
+  PyObject* triple = found_in(torch.dtypes.get(), torch.dtype(tensor).get());
   if (triple == nullptr) {
+    return false;
+  }
+  const DType dtype = dtype_in(triple);
+  if (!is_ordinary(torch, tensor, dtype)) {
     return false;
   }
   DLTensor borrowed{};
@@ -233,7 +237,7 @@ bool describe_ordinary(PyObject* tensor, Source& source) {
   source.tensor = borrowed;
   source.traits.stream_known = source.traits.maybe_pinned = borrowed.device.device_type == kDLCPU;
   // The table's own type says int8 for torch.int4.
-  source.tensor.dtype = dtype_in(triple).dl();
+  source.tensor.dtype = dtype.dl();
   return true;
 }
 

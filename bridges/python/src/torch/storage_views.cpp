@@ -31,7 +31,7 @@ PyTypeObject storage_views_type = [] {
 StorageViews* views_of(PyObject* storage) {
   PyObject* name = views_name.get();
   const Ref attributes = checked(PyObject_GenericGetDict(storage, nullptr));
-  PyObject* known = PyDict_GetItem(attributes.get(), name);
+  PyObject* known = found_in(attributes.get(), name);
   if (known != nullptr) {
     return reinterpret_cast<StorageViews*>(known);
   }
