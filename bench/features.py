@@ -138,7 +138,7 @@ def pickling() -> list[Line]:
 
     sent: dict[str, tuple[Any, float | None, int]] = {
         "torch, 1 KiB": (torch.ones(256), 0.15, 20),
-        "torch, 1 MiB": (torch.ones(1 << 18), 0.04, 2),
+        "torch, 1 MiB": (torch.ones(1 << 18), 0.04, 20),
         "a dict of 1,000 torch tensors": ({str(i): torch.ones(256) for i in range(1000)}, 0.07, 1),
         "NumPy, 1 KiB": (np.ones(128), 1.1, 200),
         "a dict of 1,000 arrays": ({str(i): np.ones(128) for i in range(1000)}, 1.1, 4),
