@@ -1,5 +1,7 @@
 #include "ledger.hpp"
 
+#include <frameobject.h>  // before CPython 3.11 Python.h lacks PyFrame_GetBack
+
 #include <algorithm>
 #include <chrono>
 #include <concepts>
