@@ -130,6 +130,7 @@ struct Adviser {
 
   [[nodiscard]] std::vector<Way> ways() const {
     const Policy host = Policy::host();
+    const Policy densify = host.with(Field::kLayout, Ruling::kDensify);
     std::vector<Way> all{{host, request, std::string(advice.host)}};
     const auto cast_to = [&](DType dtype, std::string_view loses) {
       Request asked = request;
@@ -138,11 +139,11 @@ struct Adviser {
       put(words, "{dtype}", to_string(dtype));
       all.push_back({policy, asked, words, loses});
       all.push_back({host, asked, std::string(advice.host) + ", " + words, loses});
+      all.push_back({densify, asked, std::string(advice.densify) + ", " + words, loses});
     };
     const DType dtype(source.tensor.dtype);
     const bool missing = refused.has(Condition::kMissingDType) && !request.dtype;
-    all.push_back(
-        {host.with(Field::kLayout, Ruling::kDensify), request, std::string(advice.densify)});
+    all.push_back({densify, request, std::string(advice.densify)});
     all.push_back({host.with(Field::kDType, Ruling::kUpcast), request, std::string(advice.upcast)});
     if (const auto wide = holder(); missing && wide) {
       cast_to(*wide, "");

@@ -285,3 +285,18 @@ def test_every_fix_does_what_it_says(road: str, name: str, target: str, tmp_path
                 assert same(plain(result), plain(meant), rounded), (call, way)
                 if promise == "for a read-only view" and target == "numpy":
                     assert not result.flags.writeable and result.base is not None
+
+
+def test_a_fix_may_have_to_densify_and_to_cast(road: str) -> None:
+    """One does not help without the other."""
+
+    def door(x: Any, **how: Any) -> np.ndarray:
+        return dlbridge.to(x, "crates_for_fixes", **how).cells
+
+    eye = np.eye(3)
+    for x in (torch.tensor(eye).to_sparse(), torch.tensor(eye).to_sparse_csc()):
+        for how in ({}, {"policy": "strict"}, {"copy": False}):
+            with pytest.raises(dlbridge.ConversionRefused, match="sparse") as refused:
+                door(x, **how)
+            result, promise = follow(refused.value.fix, x, door, how)
+            assert promise == "to cast" and np.array_equal(result, eye)
