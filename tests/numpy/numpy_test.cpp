@@ -172,7 +172,7 @@ std::string refusal_of(const std::string& expression) {
 TEST_F(Refusal, names_the_type_and_what_to_make_of_it) {
   EXPECT_EQ(refusal_of("np.array(['2026-01-01'], 'M8[D]')"),
             "cannot view a numpy.ndarray of dtype datetime64[D] as Flame (DLPack has no such "
-            "type); use x.view(\"int64\") (the unit is lost)");
+            "type); use x.astype(\"int64\") (the unit is lost)");
   EXPECT_EQ(
       refusal_of("np.zeros(2, [('a', 'f4')])"),
       "cannot view a numpy.ndarray of dtype structured [('a', '<f4')] as Flame (DLPack has no such "

@@ -19,15 +19,15 @@ using namespace cpython;
 
 // NumPy 1 gives the numbers of an array of any shape in one row.
 constexpr const char* kNumberTexts =
-    "np.unique(x, return_inverse=True)[1].reshape(x.shape) (numbers for the texts)";
+    "np.unique(x, return_inverse=True)[1].reshape(np.shape(x)) (numbers for the texts)";
 
 // What makes numbers that DLPack knows of the kinds that it does not, by NumPy's letter.
 constexpr std::array<std::pair<char, const char*>, 8> kFixesByKind = {{
     {'U', kNumberTexts},
     {'S', kNumberTexts},
     {'T', kNumberTexts},
-    {'M', "x.view(\"int64\") (the unit is lost)"},
-    {'m', "x.view(\"int64\") (the unit is lost)"},
+    {'M', "x.astype(\"int64\") (the unit is lost)"},
+    {'m', "x.astype(\"int64\") (the unit is lost)"},
     {'f', "x.astype(\"float64\") (its values are rounded)"},
     {'c', "x.astype(\"complex128\") (its values are rounded)"},
     {'O', "x.astype(\"float64\") (if its items are numbers)"},

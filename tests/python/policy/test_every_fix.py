@@ -126,6 +126,7 @@ MEANINGS: dict[str, Callable[[Any], Any]] = {
     "numpy masked, nothing masked": lambda x: x.filled(),
     "numpy object": lambda x: np.array([1.0, 2.5]),
     "numpy datetime64": lambda x: x.view("i8"),
+    "numpy datetime64, byte-swapped": lambda x: x.astype("i8"),
     "numpy timedelta64": lambda x: x.view("i8"),
     "numpy bytes": lambda x: np.array([0, 1]),
     "numpy str": lambda x: np.array([0, 1]),

@@ -95,6 +95,9 @@ SOURCES: dict[str, Callable[[Path], np.ndarray]] = {
     "str": lambda _: np.array(["ab", "c"]),
     "StringDType": lambda _: np.array(["ab", "c"], dtype=np.dtypes.StringDType()),
     "datetime64": lambda _: np.array(["2020-01-01"], dtype="M8[s]"),
+    "datetime64, byte-swapped": lambda _: np.array(["2020-01-01"], dtype="M8[s]").astype(
+        np.dtype("M8[s]").newbyteorder()
+    ),
     "timedelta64": lambda _: np.array([1, 2], dtype="m8[s]"),
     "structured": lambda _: np.zeros(3, dtype=[("x", "f4"), ("y", "i4")]),
     "recarray": lambda _: np.zeros(3, dtype=[("x", "f4")]).view(np.recarray),
