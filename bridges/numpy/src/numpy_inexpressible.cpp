@@ -86,7 +86,7 @@ namespace dlbridge {
 
 using namespace cpython;
 
-PyObject* NumPy::array_of_structs(PyObject* object, std::int64_t itemsize) {
+PyObject* NumPy::array_of_its_own(PyObject* object, std::int64_t itemsize) {
   Ref array(PyArray_FromAny(object, nullptr, 0, 0, 0, nullptr));
   if (!array) {
     if (PyErr_ExceptionMatches(PyExc_ValueError) == 0 &&
@@ -99,8 +99,10 @@ PyObject* NumPy::array_of_structs(PyObject* object, std::int64_t itemsize) {
   // What it does not understand it wraps as an object. Whoever says what lies in memory may be
   // wrong: larger structs would be read past its end, and what is no object would be taken for one.
   PyArray_Descr* descriptor = PyArray_DESCR(reinterpret_cast<PyArrayObject*>(array.get()));
-  const bool sound = PyDataType_HASFIELDS(descriptor) &&
-                     PyTuple_GET_SIZE(PyDataType_NAMES(descriptor)) > 0 &&
+  const bool means_something =
+      descriptor->type_num != NPY_VOID ||
+      (PyDataType_HASFIELDS(descriptor) && PyTuple_GET_SIZE(PyDataType_NAMES(descriptor)) > 0);
+  const bool sound = means_something && !dtype_of(reinterpret_cast<PyObject*>(descriptor)) &&
                      PyDataType_ELSIZE(descriptor) == itemsize && !PyDataType_REFCHK(descriptor);
   return sound ? array.release() : nullptr;
 }

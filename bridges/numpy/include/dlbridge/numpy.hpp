@@ -31,9 +31,10 @@ struct NumPy {
   /// A new reference to a 0-d array of the scalar's value; throws PythonError.
   static PyObject* array_of_scalar(PyObject* scalar);
 
-  /// A new reference to an array over an object's structs of that many bytes, which lie in a buffer
-  /// or an array interface; null where NumPy finds no such. Throws PythonError.
-  static PyObject* array_of_structs(PyObject* object, std::int64_t itemsize);
+  /// A new reference to an array over an object's structs, texts or dates of that many bytes each,
+  /// which lie in a buffer or an array interface; null where NumPy finds no such. Throws
+  /// PythonError.
+  static PyObject* array_of_its_own(PyObject* object, std::int64_t itemsize);
 
   /// Throws PythonError with a TypeError set where it is no array.
   static void describe(PyObject* array, Source& source);

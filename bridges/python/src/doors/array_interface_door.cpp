@@ -70,13 +70,12 @@ void settle(const Description& from, Device device, Lease lease, Door& door) {
   }
 }
 
-// Structs are NumPy's own: it reads them in the object's place. Whether it did.
-bool read_structs(const Description& from, Door& door) {
-  const bool structs = from.type_text.starts_with("T{") || from.type_text.find('V') == 1;
-  if (from.dtype || !structs) {
+// Structs, texts and dates are NumPy's own: it reads them in the object's place. Whether it did.
+bool read_by_numpy(const Description& from, Door& door) {
+  if (from.dtype) {
     return false;
   }
-  Ref array(NumPy::array_of_structs(door.readable, from.itemsize));
+  Ref array(NumPy::array_of_its_own(door.readable, from.itemsize));
   if (!array) {
     return false;
   }
@@ -148,7 +147,7 @@ void take_buffer(Door& door) {
     refuse(door, fault);
   }
   const Description from = read_buffer(*buffer);
-  if (read_structs(from, door)) {
+  if (read_by_numpy(from, door)) {
     return;
   }
   const Lease lease{buffer.release(), [](void* held) noexcept {
@@ -202,6 +201,9 @@ void read_typestr(PyObject* dictionary, Description& from, const Door& door) {
   from.itemsize = std::strtoll(text + 2, nullptr, 10);
   if (from.itemsize < 0 || from.itemsize > std::numeric_limits<std::int32_t>::max()) {
     refuse(door, "its interface's typestr has no size");
+  }
+  if (text[1] == 'U') {
+    from.itemsize *= 4;  // which is told in characters
   }
   from.dtype = type_of_kind(text[1], from.itemsize);
   from.swapped = text[0] == kOtherOrder && from.itemsize > 1;
@@ -264,11 +266,34 @@ Ref read_data(PyObject* object, PyObject* dictionary, Description& from, const D
   return memory;
 }
 
+// Of a class whose objects lie here or there, one says by an AttributeError that this interface is
+// not for it: what it has else counts, as if the name were missing.
+void take_by_next_way(Door& door) {
+  if (PyErr_ExceptionMatches(PyExc_AttributeError) == 0) {
+    throw PythonError();
+  }
+  const Way* next = nullptr;
+  {
+    const KeepError missing;
+    next = next_way(door.way, Py_TYPE(door.readable));
+  }
+  if (next == nullptr) {
+    throw PythonError();
+  }
+  PyErr_Clear();
+  door.way = next;
+  next->take(door);
+}
+
 template <bool kCuda>
 void take_array_interface(Door& door) {
   PyObject* object = door.readable;
-  Ref dictionary = checked(
+  Ref dictionary(
       PyObject_GetAttrString(object, kCuda ? "__cuda_array_interface__" : "__array_interface__"));
+  if (!dictionary) {
+    take_by_next_way(door);
+    return;
+  }
   if (!PyDict_Check(dictionary.get())) {
     refuse(door, "its array interface is no dictionary");
   }
@@ -284,7 +309,7 @@ void take_array_interface(Door& door) {
   }
   const Ref memory = read_data(object, dictionary.get(), from, door);
   const Ref mask = item_of(dictionary.get(), "mask");
-  if (kCuda || !read_structs(from, door)) {
+  if (kCuda || !read_by_numpy(from, door)) {
     // The object and what its interface handed out keep the memory between them.
     PyObject* held =
         checked(PyTuple_Pack(3, object, dictionary.get(), memory ? memory.get() : Py_None))

@@ -92,12 +92,7 @@ const Way* probe(PyTypeObject* type) {
   if (is_torch_tensor(type)) {
     return &kTorchWay;
   }
-  for (const auto& [name, way] : kProtocols) {
-    if (name == nullptr ? has_buffer(type) : type_has(type, name)) {
-      return way;
-    }
-  }
-  return nullptr;
+  return next_way(nullptr, type);
 }
 
 // An attribute of the instance's own counts too, when its type has no door, or the last.
@@ -135,6 +130,17 @@ const Way* first_look(PyObject* object, PyTypeObject* type) {
 }
 
 }  // namespace
+
+const Way* next_way(const Way* after, PyTypeObject* type) {
+  bool behind = after == nullptr;
+  for (const auto& [name, way] : kProtocols) {
+    if (behind && (name == nullptr ? has_buffer(type) : type_has(type, name))) {
+      return way;
+    }
+    behind = behind || way == after;
+  }
+  return nullptr;
+}
 
 const Way* way_into(PyObject* object) {
   PyTypeObject* type = Py_TYPE(object);

@@ -48,6 +48,9 @@ extern const Way kRegisteredWay;
 /// changed. The order is that of the design: the exchange table before __dlpack__, and so on.
 [[nodiscard]] const Way* way_into(PyObject* object);
 
+/// The first protocol of a type behind that one, or behind none; null where it has no more.
+[[nodiscard]] const Way* next_way(const Way* after, PyTypeObject* type);
+
 /// The way into what is one tensor, and no tree: its library's, where it has no other.
 [[nodiscard]] inline const Way& way_into_tensor(PyObject* object) {
   const Way* way = way_into(object);

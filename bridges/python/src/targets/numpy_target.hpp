@@ -13,12 +13,13 @@ class NumPyTarget final : public Target {
   /// it.
   [[nodiscard]] bool owns(const Door& door) const override {
     const Traits& traits = door.source.traits;
+    const bool numpys_alone = traits.own_copy_bytes >= 0;
     if (door.way == &kNumPyWay) [[likely]] {
-      return !door.held || (traits.no_numbers && !traits.conditions.has(Condition::kCopiesOut));
+      return !door.held || (numpys_alone && !traits.conditions.has(Condition::kCopiesOut));
     }
     const bool makes_one =
         (door.way == &kNumPyScalarWay && door.row == nullptr) || door.way == &kArrayMethodWay;
-    return makes_one && traits.own_copy_bytes >= 0;
+    return makes_one && numpys_alone;
   }
   [[nodiscard]] const Capabilities& capabilities(Door& door, const Call& call) const override {
     return NumPy::capabilities(door.source, call.request);
