@@ -35,6 +35,7 @@ _FILES = {
         ("polars", ("polars",)),
         ("pandas", ("pandas",)),
         ("xarray", ("xarray",)),
+        ("duckdb", ("duckdb",)),
         ("dask", ("dask",)),
         ("scipy", ("scipy", "scipy_coords")),
         ("warp", ("warp",)),

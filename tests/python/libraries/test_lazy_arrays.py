@@ -123,6 +123,10 @@ def test_what_xarray_holds_in_memory_is_a_view() -> None:
         dlbridge.to_torch(frame)
     tree = dlbridge.to_torch(eval(str(caught.value.fix), {"x": frame}))
     assert torch.equal(tree["x"], torch.from_numpy(VALUES))
+    dates = xarray.DataArray(np.array(["1970-01-03"], "M8[ns]"))
+    fix = str(dlbridge.explain(dates, "torch").fix).partition(" (")[0]
+    made = dlbridge.to_torch(eval(fix, {"np": np, "x": dates}))
+    assert made.tolist() == [172_800_000_000_000]
 
 
 @pytest.mark.parametrize("kind", ["masked", "sparse"])

@@ -140,3 +140,26 @@ def test_dates_and_objects_go_to_torch_by_their_fix() -> None:
             dlbridge.to_torch(x)
         call = str(caught.value.fix).partition(" (")[0]
         assert dlbridge.to_torch(eval(call)).tolist() == numbers
+
+
+def test_a_category_of_numbers_keeps_them() -> None:
+    pytest.importorskip("pyarrow")
+    x = pd.Series([5, 3, 5], dtype="category")
+    for each in (x, pd.CategoricalIndex(x), x.array):
+        assert followed(each, dlbridge.to_torch, np=np) == [5, 3, 5]
+    assert followed(x.astype("Int64").astype("category"), np=np) == [5, 3, 5]
+    assert followed(pd.Series(["b", "a", "b"], dtype="category"), np=np) == [0, 1, 0]
+
+
+def test_what_makes_numbers_of_a_frame_or_an_index_is_said() -> None:
+    pytest.importorskip("pyarrow")
+    periods = pd.period_range("1970-01", periods=2, freq="M")
+    assert followed(periods) == followed(pd.Series(periods)) == [0, 1]
+    pairs = pd.MultiIndex.from_tuples([(1, 2), (3, 4)])
+    assert followed(pairs, dlbridge.to_torch, np=np) == [[1, 2], [3, 4]]
+    texts = pd.DataFrame({"a": ["x"], "b": ["y"]})
+    twice = pd.DataFrame({"a": [1], "b": [2.5]}).set_axis(["a", "a"], axis=1)
+    for x in (texts, twice):
+        fix = str(dlbridge.explain(x, "torch").fix).partition(" (")[0]
+        parts = dlbridge.to_torch(eval(fix, {"x": x}))
+        assert len(parts) == 2 and (x is texts or parts[1].tolist() == [2.5])

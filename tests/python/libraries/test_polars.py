@@ -155,6 +155,17 @@ def test_results_of_duckdb() -> None:
     x = duckdb.sql("select i::double as a, -i::double as b from range(5000) t(i)")
     made = dlbridge.to_numpy(x)
     np.testing.assert_array_equal(made, np.arange(5000.0)[:, None] * [1, -1])
+    fixed = {
+        "1.5::double as a, 2 as b": {"a": [1.5], "b": [2]},
+        "sum(i) as a from range(4) t(i)": {"a": [6]},  # of 128 bits
+        "'x' as a": {"a": ["x"]},
+    }
+    for query, values in fixed.items():
+        x = duckdb.sql(f"select {query}")
+        tree = dlbridge.to_numpy(eval(dlbridge.explain(x, "numpy").fix.partition(" (")[0]))
+        assert {name: column.tolist() for name, column in tree.items()} == values
+    assert followed(duckdb.sql("select null::double as a")) == [[0]]
+    assert followed(duckdb.sql("select null::bool as a, true as b")) == [[False, True]]
 
 
 def test_structs_of_several_types_are_a_tree_of_their_fields() -> None:
@@ -173,10 +184,24 @@ NO_NUMBERS = {
     "category": (lambda: pl.Series(["a", "b", "a"], dtype=pl.Categorical), [0, 1, 0]),
     "enumeration": (lambda: pl.Series(["b"], dtype=pl.Enum(["a", "b"])), [1]),
     "decimal": (lambda: pl.Series([Decimal("1.5")]), [1.5]),
+    "text": (lambda: pl.Series(["b", "a", "b"]), [1, 0, 1]),
+    "128 bits": (lambda: pl.Series([7], dtype=pl.Int128), [7]),
+    "no type": (lambda: pl.Series([None]), [0]),
 }
 
 
 @pytest.mark.parametrize("name", NO_NUMBERS)
 def test_what_makes_numbers_of_a_column_is_said(name: str) -> None:
     make, numbers = NO_NUMBERS[name]
-    assert followed(make(), pl=pl) == numbers
+    assert followed(make()) == numbers
+
+
+def test_a_frame_of_what_is_no_number_is_a_tree_of_its_columns() -> None:
+    pairs = pl.DataFrame({"a": [[1.0, 2.0]], "b": [[3.0, 4.0]]})
+    for x in (pairs, pl.DataFrame({"a": ["x"], "b": ["y"]}), pl.DataFrame()):
+        with pytest.raises(dlbridge.ConversionRefused, match="no such type") as caught:
+            dlbridge.to_numpy(x)
+        tree = dlbridge.to_numpy(eval(str(caught.value.fix)))
+        assert list(tree) == x.columns
+        if x is pairs:
+            assert tree["b"].tolist() == [[3, 4]]

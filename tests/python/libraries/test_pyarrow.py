@@ -244,3 +244,13 @@ def test_the_fix_of_several_types_keeps_what_has_one_name() -> None:
             dlbridge.to_numpy(x)
         parts = eval(str(refused.value.fix).partition(" (")[0])
         assert [part.tolist() for part in dlbridge.to_numpy(parts)] == [[1, 2], [0.5, 1.5]]
+
+
+def test_dictionaries_and_tables_of_texts_have_a_fix() -> None:
+    column = pa.array(["b", "a", "b"]).dictionary_encode()
+    assert followed(column) == followed(pa.chunked_array([column])) == [0, 1, 0]
+    assert dlbridge.to_torch([VALUES, column])[1] is column
+    for x in (pa.table({"a": ["x"]}), pa.record_batch({"a": ["x"]})):
+        with pytest.raises(dlbridge.ConversionRefused, match="dtype string") as refused:
+            dlbridge.to_numpy(x)
+        assert list(dlbridge.to_numpy(eval(str(refused.value.fix)))) == ["a"]

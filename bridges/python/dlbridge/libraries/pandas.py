@@ -50,7 +50,7 @@ def _read(x: Any) -> Any:
         raise refused(
             f"cannot take a pandas.{type(x).__name__} in",
             f"its columns are of {', '.join(map(str, types))}, and a tensor has one type",
-            "dict(x.items())" if x.columns.is_unique else None,
+            _columns(x),
         )
     if _is_over_numpy(x):
         return x.to_numpy()
@@ -58,16 +58,27 @@ def _read(x: Any) -> Any:
     return x if hasattr(x, "__arrow_c_stream__") else x.to_series()
 
 
+def _columns(x: Any) -> str:
+    unique = x.columns.is_unique
+    return "dict(x.items())" if unique else "[y for _, y in x.items()] (without their names)"
+
+
 def _fix(x: Any) -> str | None:
     types = _types(x)
     if all(getattr(dtype, "kind", "") in ("M", "m") for dtype in types):
         return 'x.astype("int64") (the unit is lost)'
-    if hasattr(x, "columns") or hasattr(x, "levels"):
-        return None
+    if hasattr(x, "levels"):
+        return "x.to_frame()"
+    if hasattr(x, "columns"):
+        return _columns(x)
     if isinstance(types[0], np.dtype):
         return 'x.astype("float64") (if its items are numbers)'
-    texts = str(types[0]).startswith(("str", "category", "large_string"))
-    return "x.factorize()[0] (numbers for the texts)" if texts else None
+    if str(types[0]).startswith("period"):
+        return 'x.astype("int64") (the unit is lost)'
+    categories = getattr(types[0], "categories", None)
+    if str(getattr(categories, "dtype", types[0])).startswith(("str", "object", "large_string")):
+        return "x.factorize()[0] (numbers for the texts)"
+    return None if categories is None else "np.asarray(x)"
 
 
 def _to_pandas(array: Any) -> Any:

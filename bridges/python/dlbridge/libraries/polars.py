@@ -16,7 +16,15 @@ def _read(x: Any) -> Any:
 
 
 def _fix(x: Any) -> str | None:
+    if hasattr(x, "columns"):
+        return "x.to_dict()"
     kind = str(getattr(x, "dtype", "")).partition("(")[0]
+    if kind == "String":
+        return 'x.rank("dense") - 1 (numbers for the texts)'
+    if kind in ("Int128", "UInt128"):
+        return "x.cast(int)"
+    if kind == "Null":
+        return "x.cast(float)"
     if kind in ("Date", "Datetime", "Duration", "Time"):
         return "x.to_physical() (the unit is lost)"
     if kind in ("Categorical", "Enum"):

@@ -10,6 +10,7 @@ from dlbridge.libraries import COLUMN, FLOATS, INTEGERS, UNSIGNED, address_by_dl
 # become, and the types that count from a date or a time.
 _NUMBERS = (*INTEGERS, *UNSIGNED, "halffloat", "float", "double")
 _FILLERS = dict.fromkeys(("halffloat", "float", "double"), 'float("nan")') | {"bool": "False"}
+_BY_NAME = "dict(zip(x.column_names, x.columns))"
 _TEMPORAL = ("date", "time", "timestamp", "duration")
 
 
@@ -68,7 +69,8 @@ def _refusal(x: Any, error: Exception) -> ConversionRefused | None:
 
 
 def _is_text(kind: Any) -> bool:
-    return str(kind).startswith(("string", "large_string"))
+    item = kind.value_type if str(kind).startswith("dictionary") else kind
+    return str(item).startswith(("string", "large_string"))
 
 
 def _nulls(x: Any) -> int:
@@ -77,7 +79,10 @@ def _nulls(x: Any) -> int:
 
 def _fix(x: Any) -> str | None:
     """The calls of pyarrow's that make numbers of it, where there are some."""
-    kind = str(getattr(x, "type", ""))  # a Table has none
+    if hasattr(x, "column_names"):
+        unique = len(set(x.column_names)) == len(x.column_names)
+        return _BY_NAME if unique else "x.columns (without their names)"
+    kind = str(getattr(x, "type", ""))  # a Tensor has none
     call = "x"
     lost = []
     if kind.startswith("dictionary") and str(x.type.value_type) in _NUMBERS:
@@ -86,7 +91,7 @@ def _fix(x: Any) -> str | None:
         filler = _FILLERS.get(kind, "0")
         call += f".fill_null({filler})"
         lost.append(f"nulls become {filler}")
-    if _is_text(kind) and hasattr(x, "dictionary_encode"):
+    if hasattr(x, "dictionary_encode") and _is_text(x.type):
         whole = "x.combine_chunks()" if hasattr(x, "chunks") else "x"
         return f"{whole}.dictionary_encode().indices (numbers for the texts)"
     by_arrow = hasattr(x, "__arrow_c_array__") or hasattr(x, "__arrow_c_stream__")
@@ -112,7 +117,7 @@ ROWS = (
         fix_for=_fix,
         fixes={
             "read_only": "dlbridge.to_numpy(x, copy=True)",
-            "mixed_types": "dict(zip(x.column_names, x.columns))",
+            "mixed_types": _BY_NAME,
         },
         capabilities=Capabilities(
             result="pyarrow.Tensor",

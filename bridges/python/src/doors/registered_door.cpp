@@ -1,5 +1,6 @@
 // Objects of libraries without a bridge: what their row in the registry says of them comes first.
 
+#include "doors/array_method_door.hpp"
 #include "doors/dlpack_door.hpp"
 #include "registry.hpp"
 
@@ -35,7 +36,12 @@ namespace {
 void take_by_bridge(Door& door) {
   door.way->describe(door);
   door.source.traits.library = &*door.library;
-  door.source.fix = {};  // the bridge's own words for its own objects
+  // The bridge's own words are for its own objects, and NumPy's for what it makes an array of too.
+  if (door.way == &kNumPyWay && type_has(Py_TYPE(door.object), "__array__")) {
+    advise_by_array(door.source);
+  } else {
+    door.source.fix = {};
+  }
 }
 
 void describe_by_registry(Door& door) {

@@ -42,13 +42,6 @@ bool is_about(const Remembered& known, PyTypeObject* type) {
   return known.type == type && has_valid_tag(type) && known.version == type->tp_version_tag;
 }
 
-// Looks on the type alone: an object that answers to every name must not be mistaken for a tensor.
-bool type_has(PyTypeObject* type, const char* name) {
-  const Ref attribute(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), name));
-  forget_error();
-  return attribute && attribute.get() != Py_None;
-}
-
 bool has_buffer(PyTypeObject* type) {
   return type->tp_as_buffer != nullptr && type->tp_as_buffer->bf_getbuffer != nullptr;
 }
@@ -130,6 +123,12 @@ const Way* first_look(PyObject* object, PyTypeObject* type) {
 }
 
 }  // namespace
+
+bool type_has(PyTypeObject* type, const char* name) {
+  const Ref attribute(PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), name));
+  forget_error();
+  return attribute && attribute.get() != Py_None;
+}
 
 const Way* next_way(const Way* after, PyTypeObject* type) {
   bool behind = after == nullptr;

@@ -48,6 +48,9 @@ extern const Way kRegisteredWay;
 /// changed. The order is that of the design: the exchange table before __dlpack__, and so on.
 [[nodiscard]] const Way* way_into(PyObject* object);
 
+/// Looks on the type alone: an object that answers to every name must not be mistaken for a tensor.
+[[nodiscard]] bool type_has(PyTypeObject* type, const char* name);
+
 /// The first protocol of a type behind that one, or behind none; null where it has no more.
 [[nodiscard]] const Way* next_way(const Way* after, PyTypeObject* type);
 
