@@ -183,7 +183,8 @@ void release_base(PyObject* capsule) {
 }  // namespace
 
 bool NumPy::import() noexcept {
-  if (PyArray_ImportNumPyAPI() < 0) {
+  // PyArray_ImportNumPyAPI() would print what NumPy raised, and raise another error.
+  if (_import_array() < 0) {
     return false;
   }
   // NumPy 1 has room for 32 dimensions; the headers of NumPy 2 say 64 whatever runs.

@@ -123,6 +123,25 @@ print(dlbridge.to_numpy(dlbridge.from_dlpack(b"abc")))
     assert out == "[97 98 99]\n"
 
 
+def test_what_importing_numpy_raised_is_raised() -> None:
+    out = run_python(
+        "-c",
+        """
+import sys
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            raise OSError("the disk is gone")
+sys.meta_path.insert(0, Broken())
+try:
+    import dlbridge
+except OSError as error:
+    print(error)
+""",
+    )
+    assert out == "the disk is gone\n"
+
+
 def test_nothing_is_written_where_the_package_lies() -> None:
     # So that it may lie in a folder that only somebody else can write to.
     out = run_python(
