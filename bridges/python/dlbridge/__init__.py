@@ -6,20 +6,29 @@
 >>> print(dlbridge.explain(tensor, "numpy"))
 """
 
+try:  # before what imports NumPy: it says what it cannot do
+    from dlbridge._core import (
+        ManagedTensor,
+        __version__,
+        capsule,
+        from_dlpack,
+        pool_limit,
+        release_pool,
+        to_numpy,
+        to_torch,
+    )
+except ModuleNotFoundError as missing:
+    if missing.name == "dlbridge._core":
+        missing.msg = (
+            f"no dlbridge._core that this Python can load lies in {', '.join(__path__)} (it is "
+            "built for one version of Python, and loaded from no archive); pip install dlbridge "
+            "with this Python"
+        )
+    raise
 from dlbridge import _compiler
-from dlbridge import _core as _core  # before what imports NumPy: it says what it cannot do
+from dlbridge import _core as _core
 from dlbridge import engines as engines
 from dlbridge._arrival import PendingArray, pinned_empty
-from dlbridge._core import (
-    ManagedTensor,
-    __version__,
-    capsule,
-    from_dlpack,
-    pool_limit,
-    release_pool,
-    to_numpy,
-    to_torch,
-)
 from dlbridge._core import (
     counting_deleters as counting_deleters,  # for the conformance kit
 )

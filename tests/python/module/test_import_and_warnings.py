@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +142,24 @@ except OSError as error:
 """,
     )
     assert out == "the disk is gone\n"
+
+
+def test_without_its_compiled_part_the_package_says_so(tmp_path: Path) -> None:
+    for file in Path(dlbridge.__file__).parent.glob("*.py"):
+        (tmp_path / "dlbridge").mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / "dlbridge")
+    out = run_python(
+        "-c",
+        f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+try:
+    import dlbridge
+except ModuleNotFoundError as error:
+    print(error)
+""",
+    )
+    assert f"no dlbridge._core that this Python can load lies in {tmp_path}" in out
 
 
 def test_nothing_is_written_where_the_package_lies() -> None:
