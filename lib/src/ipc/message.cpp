@@ -34,8 +34,9 @@ constexpr std::uint64_t kFlags =
 
 template <typename Value>
 void add(std::vector<std::byte>& bytes, const Value* values, std::size_t count) {
-  const auto* first = reinterpret_cast<const std::byte*>(values);
-  bytes.insert(bytes.end(), first, first + count * sizeof(Value));
+  const auto added = std::as_bytes(std::span(values, count));
+  bytes.resize(bytes.size() + added.size());
+  std::ranges::copy(added, bytes.end() - std::ssize(added));
 }
 
 [[noreturn]] void refuse_message(const std::string& fault) {

@@ -90,7 +90,7 @@ std::optional<Extent> extent_of(const DLTensor& tensor) noexcept {
     }
     (reach < 0 ? lowest : highest) += reach;
   }
-  const int bits = DType(tensor.dtype).element_bits();
+  const Wide bits = DType(tensor.dtype).element_bits();
   const Wide origin = Wide{data} + tensor.byte_offset;
   // Of elements of less than a byte the first may begin inside of one.
   const Wide first = origin - (-lowest * bits + 7) / 8;
