@@ -191,6 +191,11 @@ template <typename Door>
         carried = {carry_out(leg, from, &warning, plan.alignment), managed_stream(leg.to)};
       }
     }
+    if constexpr (requires { door.keep_until_done(); }) {
+      if (!leg.to.host_accessible() && !Device(from.tensor.device).host_accessible()) [[unlikely]] {
+        door.keep_until_done();  // the copy is only begun
+      }
+    }
     if (warning != CastWarning::kNone) [[unlikely]] {
       door.warn(warning);
     }

@@ -155,6 +155,12 @@ Door::Copying::Copying(Door& door, std::int64_t bytes, bool waits)
   without_gil_.emplace();
 }
 
+void Door::keep_until_done() {
+  if (taken) {
+    taken = until_done_on(std::move(taken), source.stream);
+  }
+}
+
 Door::Copying::~Copying() {
   without_gil_.reset();
   source_.tensor.shape = described_.shape;

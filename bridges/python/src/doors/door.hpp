@@ -54,6 +54,8 @@ class Door {
     return way->acquire(*this);
   }
   [[nodiscard]] ManagedTensor prepare(const Leg& leg, Source& made);
+  /// What was taken is read by work that `source.stream` waits for: it may end after that only.
+  void keep_until_done();
 
   /// As NumPy does of its own casts. Throws PythonError where the warning is an error.
   static void warn(CastWarning warning);
