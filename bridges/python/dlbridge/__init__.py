@@ -6,6 +6,9 @@
 >>> print(dlbridge.explain(tensor, "numpy"))
 """
 
+import sys as _sys
+from types import ModuleType as _ModuleType
+
 try:  # before what imports NumPy: it says what it cannot do
     from dlbridge._core import (
         ManagedTensor,
@@ -121,5 +124,14 @@ for _class in (
 ):
     _class.__module__ = __name__
 del _class
+
+
+def _come_back(package: _ModuleType) -> None:
+    """Puts a package that was taken out of sys.modules there again, with its parts."""
+    _sys.modules[package.__name__] = package
+    for part in vars(package).values():
+        if isinstance(part, _ModuleType) and part.__name__.startswith(f"{package.__name__}."):
+            _come_back(part)
+
 
 _compiler.watch()

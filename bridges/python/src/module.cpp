@@ -283,6 +283,20 @@ void refuse_subinterpreter() {
   }
 }
 
+// What a block of policy() says, and the classes of plans and refusals, are the package's, and are
+// looked for once: what a second package says would be passed over in silence. So one that was
+// taken out of sys.modules and is imported again is the first one.
+void bring_back_first_package() {
+  static PyObject* first = nullptr;  // kept for good
+  Ref package = item_of(PyImport_GetModuleDict(), "dlbridge");
+  // An import that failed came to no such name, and does not count.
+  if (first == nullptr || PyObject_HasAttrString(first, "_come_back") == 0) {
+    first = package.release();
+  } else if (package.get() != first) {
+    checked(PyObject_CallMethod(first, "_come_back", "O", first));
+  }
+}
+
 int fill_module(PyObject* module) {
   const bool filled = succeeds([&] {
     refuse_subinterpreter();
@@ -294,6 +308,7 @@ int fill_module(PyObject* module) {
     checked(PyModule_AddObjectRef(module, "_interface", extension_interface().get()));
     checked(PyModule_AddObjectRef(module, "dlbridge_c_api", c_interface().get()));
     checked(PyModule_AddStringConstant(module, "__version__", DLBRIDGE_VERSION));
+    bring_back_first_package();
   });
   return filled ? 0 : -1;
 }

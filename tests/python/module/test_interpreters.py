@@ -55,14 +55,43 @@ del sys.modules["dlbridge._core"]
 again = importlib.import_module("dlbridge._core")
 assert again.ManagedTensor is dlbridge.ManagedTensor
 assert again.to_numpy(kept).sum() == 3 and dlbridge.to_numpy(again.from_dlpack(kept)).sum() == 3
-for name in [name for name in sys.modules if name.partition(".")[0] == "dlbridge"]:
-    del sys.modules[name]
-import dlbridge
+importlib.reload(dlbridge)
 assert dlbridge.to_numpy(kept).sum() == 3
 print("done")
 """
     )
     assert out == "done\n"
+
+
+def test_a_package_that_was_taken_out_of_sys_modules_comes_back() -> None:
+    """A second one's blocks and classes would be others than those that the module knows."""
+    out = run_child(
+        """
+import sys
+import numpy as np
+sys.modules["numpy"] = None
+try:
+    import dlbridge
+except ImportError:
+    del sys.modules["numpy"]
+import dlbridge  # the import that failed does not count
+import dlbridge.ledger.blocks as blocks
+kept = dlbridge.from_dlpack(np.arange(3.0))
+first, refusal = dlbridge, dlbridge.ConversionRefused
+for name in [name for name in sys.modules if name.partition(".")[0] == "dlbridge"]:
+    del sys.modules[name]
+import dlbridge
+import dlbridge.ledger.blocks as again
+assert dlbridge is first and again is blocks and dlbridge.ConversionRefused is refusal
+with dlbridge.policy("strict"), dlbridge.trace() as ledger:
+    dlbridge.to_numpy(kept)
+    try:
+        dlbridge.to_numpy(kept, dtype="int8")
+    except refusal:
+        print(len(ledger))
+"""
+    )
+    assert out == "2\n"
 
 
 @pytest.mark.skipif(

@@ -87,7 +87,7 @@ CANNOT_FAIL = {
     "PyEval_GetFrame", "PyEval_RestoreThread", "PyEval_SaveThread", "PyFrame_GetBack",
     "PyFrame_GetCode", "PyFrame_GetLineNumber",
     "PyGILState_Check", "PyGILState_Ensure", "PyGILState_Release",
-    "PyMem_Free", "PyObject_ClearWeakRefs", "PyObject_Free",
+    "PyImport_GetModuleDict", "PyMem_Free", "PyObject_ClearWeakRefs", "PyObject_Free",
     "PyThread_get_thread_ident",
     "PyObject_HasAttrString", "PyObject_Init", "PySequence_Check", "PyTuple_GetItem",
     "PyTuple_Size", "PyType_IsSubtype", "PyType_Modified", "PyUnicode_CompareWithASCIIString",
