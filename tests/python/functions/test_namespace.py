@@ -52,6 +52,15 @@ def test_as_namespace_gives_the_functions_and_the_arrays() -> None:
     assert dlbridge.as_namespace(jax.numpy, np.ones(3, dtype="f4"))[0] is jax.numpy
 
 
+def test_what_is_no_library_is_no_namespace() -> None:
+    for function in (dlbridge.as_namespace, dlbridge.accepts):
+        for target in (3, None, torch.Tensor):
+            with pytest.raises(TypeError, match="a library's name or its module, not"):
+                function(target)
+    with pytest.raises(ValueError, match="target 'nope' is unknown"):
+        dlbridge.as_namespace("nope", np.ones(3))
+
+
 def test_as_namespace_follows_a_policy() -> None:
     with pytest.raises(dlbridge.ConversionRefused):
         dlbridge.as_namespace("numpy", torch.ones(1, requires_grad=True), policy="strict")

@@ -24,13 +24,18 @@ _NAMESPACES = {"jax": "jax.numpy"}
 def as_namespace(
     target: str | ModuleType, /, *arrays: Any, policy: Policy | str | None = None
 ) -> tuple[ModuleType, tuple[Any, ...]]:
+    _check_target("as_namespace()", target, 'xp, (x,) = dlbridge.as_namespace("numpy", x)')
     if isinstance(target, ModuleType):
-        namespace = target
         name: Any = "jax" if target.__name__.startswith("jax.") else target
-    else:
-        name = target
-        namespace = importlib.import_module(_NAMESPACES.get(target, target))
-    return namespace, converted(arrays, name, policy=policy)
+        return target, converted(arrays, name, policy=policy)
+    made = converted(arrays, target, policy=policy)
+    return importlib.import_module(_NAMESPACES.get(target, target)), made
+
+
+def _check_target(function: str, target: object, example: str) -> None:
+    if not isinstance(target, str | ModuleType):
+        met = type(target).__name__
+        raise TypeError(f"{function} takes a library's name or its module, not {met}: {example}")
 
 
 def returns_like(x: Any, /) -> Callable[[Any], Any]:
@@ -82,11 +87,7 @@ def _dtype_in_jax(answer: Any) -> Any:
 def accepts(
     target: str | ModuleType, /, *, policy: Policy | str | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    if not isinstance(target, str | ModuleType):
-        raise TypeError(
-            f"accepts() takes a library's name or its module, not {type(target).__name__}: "
-            '@dlbridge.accepts("numpy")'
-        )
+    _check_target("accepts()", target, '@dlbridge.accepts("numpy")')
     return functools.partial(_Accepting, target, policy)
 
 
