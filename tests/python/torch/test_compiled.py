@@ -170,6 +170,7 @@ def casts_that_hold_every_value(x: Any) -> Any:
         to_torch(x, dtype="float32"),
         to_numpy(x, dtype=float),
         to_torch(x, policy="host"),
+        to_numpy(x, policy=dlbridge.host),
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from dlbridge import _core, _torch
+from dlbridge._policy import host
 from dlbridge._torch.devices import DTYPES
 from dlbridge.ledger.blocks import open_blocks
 
@@ -81,7 +82,7 @@ def _is_traced(x: Any, dtype: Any, copy: Any, others: dict[str, Any]) -> bool:
     policy = others.get("policy")
     by_default = (
         copy in (None, True)
-        and (policy is None or (isinstance(policy, str) and policy == "host"))
+        and (policy is None or (policy == "host" if isinstance(policy, str) else policy is host))
         and all(each is None or each is False for name, each in others.items() if name != "policy")
     )
     return by_default and not cast and not open_blocks and _has_tensor(x)
