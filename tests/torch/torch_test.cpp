@@ -160,13 +160,14 @@ TEST_P(Described, has_exactly_its_conditions) {
 }
 
 // The glance for the common case may say less than a closer look, but nothing else.
-void expect_the_glance_agrees(const at::Tensor& tensor, bool plain) {
+void expect_the_glance_agrees(const at::Tensor& tensor, Glance expected) {
   DLTensor glance{};
   Source closely;
   Torch::describe_closely(tensor, closely);
-  EXPECT_EQ(Torch::plain(tensor, glance), plain);
-  if (plain) {
-    EXPECT_TRUE(closely.traits.conditions.empty());
+  EXPECT_EQ(Torch::plain(tensor, glance), expected);
+  if (expected != Glance::kCloser) {
+    const bool in_graph = expected == Glance::kInGraph;
+    EXPECT_EQ(closely.traits.conditions, in_graph ? Conditions{Condition::kInGraph} : Conditions{});
     EXPECT_FALSE(closely.traits.maybe_pinned);
     EXPECT_TRUE(closely.traits.stream_known);
     EXPECT_EQ(Device(glance.device), Device(closely.tensor.device));
@@ -189,23 +190,27 @@ TEST_P(Described, is_the_same_at_a_glance) {
                                     "made_without_grad",
                                     "made_in_inference_mode",
                                     "with_storage_of_just_its_size"};
+  const std::set<std::string> in_graph{"leaf_in_a_graph", "result_in_a_graph"};
+  const Glance expected = plain.contains(GetParam().name)      ? Glance::kPlain
+                          : in_graph.contains(GetParam().name) ? Glance::kInGraph
+                                                               : Glance::kCloser;
   const at::Tensor tensor = GetParam().make();
-  expect_the_glance_agrees(tensor, plain.contains(GetParam().name));
+  expect_the_glance_agrees(tensor, expected);
   if (GetParam().cells[1] == 'V') {
     const ManagedTensor held = view_of(tensor, Policy::host());
-    expect_the_glance_agrees(tensor, plain.contains(GetParam().name));
+    expect_the_glance_agrees(tensor, expected);
   }
 }
 
 TEST(Torch, sees_at_a_glance_where_more_has_to_be_asked) {
   doubles::CountedMemory counted;
-  expect_the_glance_agrees(counted.tensor(), false);  // memory of others may be pinned
+  expect_the_glance_agrees(counted.tensor(), Glance::kCloser);  // memory of others may be pinned
   const at::Tensor tensor = counting();
-  expect_the_glance_agrees(tensor.slice(0, 1, 2), true);
+  expect_the_glance_agrees(tensor.slice(0, 1, 2), Glance::kPlain);
   const auto level = torch::autograd::ForwardADLevel::get_next_idx();
-  expect_the_glance_agrees(tensor.t().t(), false);  // a view may have its base's tangent
+  expect_the_glance_agrees(tensor.t().t(), Glance::kCloser);  // a view may have its base's tangent
   torch::autograd::ForwardADLevel::release_idx(level);
-  expect_the_glance_agrees(tensor.t().t(), true);
+  expect_the_glance_agrees(tensor.t().t(), Glance::kPlain);
 }
 
 TEST_P(Described, crosses_to_the_host_as_the_policy_says) {

@@ -232,12 +232,12 @@ void NumPy::describe(PyObject* object, Source& source) {
   fill_strides(array, dtype->itemsize(), source);
 }
 
-bool NumPy::plain(PyObject* object, DLTensor& tensor) noexcept {
+Glance NumPy::plain(PyObject* object, DLTensor& tensor) noexcept {
   constexpr int kPlain = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_WRITEABLE;
   auto* array = reinterpret_cast<PyArrayObject*>(object);
   if (!PyArray_CheckExact(object) || (PyArray_FLAGS(array) & kPlain) != kPlain ||
       PyArray_ISBYTESWAPPED(array)) {
-    return false;
+    return Glance::kCloser;
   }
   const auto number = static_cast<std::size_t>(PyArray_TYPE(array));
   const DType dtype = number < kTypes.size() ? kTypes[number] : DType();
@@ -245,7 +245,7 @@ bool NumPy::plain(PyObject* object, DLTensor& tensor) noexcept {
   for (int i = PyArray_NDIM(array); i-- > 0;) {
     // Along a dimension of one element NumPy's stride may be any.
     if (PyArray_DIMS(array)[i] == 0 || PyArray_STRIDES(array)[i] != packed) {
-      return false;
+      return Glance::kCloser;
     }
     packed *= PyArray_DIMS(array)[i];
   }
@@ -256,7 +256,7 @@ bool NumPy::plain(PyObject* object, DLTensor& tensor) noexcept {
                     .shape = reinterpret_cast<std::int64_t*>(PyArray_DIMS(array)),
                     .strides = nullptr,
                     .byte_offset = 0};
-  return dtype.bits != 0;
+  return dtype.bits != 0 ? Glance::kPlain : Glance::kCloser;
 }
 
 PyObject* NumPy::copy_of(PyObject* object) {

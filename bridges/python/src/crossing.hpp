@@ -42,8 +42,11 @@ template <bool kRecorded, typename AnyTarget>
   }
   const Capabilities* capabilities = target.at_a_glance(way);
   DLTensor tensor;
-  if (capabilities == nullptr || !way.plain(object, tensor) ||
-      !takes_as_it_is(*capabilities, tensor, call.policy, call.request)) {
+  if (capabilities == nullptr) {
+    return {};
+  }
+  const Glance glance = way.plain(object, tensor);
+  if (!takes_as_it_is(glance, *capabilities, tensor, call.policy, call.request)) {
     return {};
   }
   if constexpr (requires { target.fits(tensor, Device()); }) {
@@ -55,7 +58,7 @@ template <bool kRecorded, typename AnyTarget>
     count_view(target.towards);
   }
   const Lease held = way.lease(object, tensor);
-  return ManagedTensor::own_trusted(tensor, 0, held);
+  return ManagedTensor::own_trusted(tensor, detail::flags_of(glance), held);
 }
 
 /// The object on its way through `way` to `target`. Throws PythonError with the refusal set, and

@@ -37,13 +37,13 @@ concept Preparer = Producer<Bridge> &&
 
 /// A producer that knows its common case at a glance.
 ///  - plain(object, tensor): whether it is host memory in C order, with elements, of which
-///    describe() would say nothing: no condition, nothing to wait for. Fills `tensor`, which
-///    borrows from the object, only then, and just as describe() would.
+///    describe() would say nothing, or that it is in a graph: no other condition, nothing to wait
+///    for. Fills `tensor`, which borrows from the object, only then, and just as describe() would.
 ///  - lease(object, tensor): what acquire() would hold; it may correct the data pointer.
 template <typename Bridge>
 concept PlainProducer = Producer<Bridge> &&
     requires(const typename Bridge::Object& object, DLTensor& tensor) {
-  { Bridge::plain(object, tensor) } -> std::same_as<bool>;
+  { Bridge::plain(object, tensor) } -> std::same_as<Glance>;
   { Bridge::lease(object, tensor) } -> std::same_as<Lease>;
 };
 
@@ -289,6 +289,11 @@ template <Producer From>
   return brought_out(door, target, policy, request);
 }
 
+// Of what passes as it is.
+[[nodiscard]] constexpr std::uint64_t flags_of(Glance glance) {
+  return glance == Glance::kInGraph ? DLPACK_FLAG_BITMASK_READ_ONLY : 0;
+}
+
 }  // namespace detail
 
 /// The object as a managed tensor that `target` can take, under `policy`. Throws ConversionRefused
@@ -300,9 +305,10 @@ template <typename From>
   detail::require_producer<From>();
   if constexpr (PlainProducer<From>) {
     DLTensor tensor;
-    if (From::plain(object, tensor) && takes_as_it_is(target, tensor, policy, request)) [[likely]] {
+    const Glance glance = From::plain(object, tensor);
+    if (takes_as_it_is(glance, target, tensor, policy, request)) [[likely]] {
       const Lease held = From::lease(object, tensor);
-      return ManagedTensor::own_trusted(tensor, 0, held);
+      return ManagedTensor::own_trusted(tensor, detail::flags_of(glance), held);
     }
   }
   return detail::to_managed_by_plan<From>(object, target, policy, request);

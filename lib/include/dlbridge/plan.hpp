@@ -147,6 +147,20 @@ namespace detail {
   return !request.dtype && !request.device && detail::takes_where_it_is(target, packed, policy);
 }
 
+/// What is seen of an object at a glance: that it takes a closer look, memory in C order of which
+/// nothing is to be said, or such memory of what is in a graph.
+enum class Glance : std::uint8_t { kCloser, kPlain, kInGraph };
+
+/// The same of what was seen at a glance. What is in a graph passes where it is detached, and is
+/// not written to.
+[[nodiscard]] inline bool takes_as_it_is(Glance glance, const Capabilities& target,
+                                         const DLTensor& packed, const Policy& policy,
+                                         const Request& request) {
+  const bool detached = glance == Glance::kInGraph && policy[Field::kGrad] == Ruling::kDetach &&
+                        target.readonly == ReadOnlySupport::kHonours && !request.writable;
+  return (glance == Glance::kPlain || detached) && takes_as_it_is(target, packed, policy, request);
+}
+
 /// Decides how, and whether, `source` becomes what `target` can take: the whole route, of at most
 /// three legs. `runtimes`: the types of devices that a runtime serves. A pure function: touches no
 /// object and no memory behind the tensor, and reads nothing but its arguments. Safe on any thread.

@@ -153,10 +153,11 @@ Capabilities random_capabilities(Chance& chance) {
 TEST(ShortCut, comes_to_what_the_conditions_say) {
   Chance chance(20261126);
   int taken = 0;
+  int detached = 0;
   for (int round = 0; round < 100000; ++round) {
     Spec spec = random_spec(chance);
     if (chance.one_in(2)) {
-      spec.conditions = {};
+      spec.conditions = chance.one_in(2) ? Conditions{} : Conditions{Condition::kInGraph};
       fill_c_strides(spec.shape, spec.strides.data());
     }
     const Capabilities target = random_capabilities(chance);
@@ -167,14 +168,20 @@ TEST(ShortCut, comes_to_what_the_conditions_say) {
     ASSERT_TRUE(laws::same(plan(source, target, policy, request),
                            detail::plan_by_conditions(source, target, policy, request)))
         << "in round " << round;
-    if (source.traits.conditions.empty() && is_c_contiguous(source.tensor) &&
-        takes_as_it_is(target, source.tensor, policy, request)) {
-      ++taken;
+    const bool in_graph = source.traits.conditions == Conditions{Condition::kInGraph};
+    const Glance glance = in_graph ? Glance::kInGraph : Glance::kPlain;
+    if ((in_graph || source.traits.conditions.empty()) && is_c_contiguous(source.tensor) &&
+        takes_as_it_is(glance, target, source.tensor, policy, request)) {
+      ++(in_graph ? detached : taken);
       const Plan slow = detail::plan_by_conditions(source, target, policy, request);
-      ASSERT_TRUE(slow.empty() && slow.view && slow.writable) << "in round " << round;
+      ASSERT_TRUE(!slow.is_refused() && slow.view && slow.writable == !in_graph &&
+                  slow.has(Step::kDetach) == in_graph && slow.leg_count == 0)
+          << "in round " << round;
     }
+    ASSERT_FALSE(takes_as_it_is(Glance::kCloser, target, source.tensor, policy, request));
   }
-  EXPECT_GT(taken, 2000) << "too few to say anything";
+  EXPECT_GT(taken, 1000) << "too few to say anything";
+  EXPECT_GT(detached, 100) << "too few to say anything";
 }
 
 // ---- overlap ----------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ struct NumPy {
 
   /// The common case of describe() at a glance, see PlainProducer: without strides, since they are
   /// those of C order.
-  static bool plain(PyObject* array, DLTensor& tensor) noexcept;
+  static Glance plain(PyObject* array, DLTensor& tensor) noexcept;
   /// What acquire() holds; throws PythonError.
   static Lease lease(PyObject* array, const DLTensor& tensor);
 

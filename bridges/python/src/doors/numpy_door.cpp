@@ -19,7 +19,7 @@ ManagedTensor acquire(Door& door) {
   return NumPy::acquire(door.readable, door.source);
 }
 
-bool plain(PyObject* array, DLTensor& tensor) {
+Glance plain(PyObject* array, DLTensor& tensor) {
   return NumPy::plain(array, tensor);
 }
 

@@ -6,7 +6,7 @@
 namespace dlbridge::python {
 namespace {
 
-bool plain(PyObject* tensor, DLTensor& described) {
+Glance plain(PyObject* tensor, DLTensor& described) {
   const TorchRoad* road = torch_road();
   if (road == nullptr) {
     throw PythonError();

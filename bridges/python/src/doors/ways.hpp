@@ -23,7 +23,7 @@ struct Way {
   void (*take)(Door& door);
   /// The common case of describe() and acquire() at a glance, as a PlainProducer has them; null for
   /// a way that has none.
-  bool (*plain)(PyObject* object, DLTensor& tensor) = nullptr;
+  Glance (*plain)(PyObject* object, DLTensor& tensor) = nullptr;
   Lease (*lease)(PyObject* object, DLTensor& tensor) = nullptr;
 };
 

@@ -263,8 +263,8 @@ class PortableRoad final : public TorchRoad {
   }
 
   // Python's attributes are asked one by one.
-  bool plain(PyObject* /*tensor*/, DLTensor& /*described*/) const noexcept override {
-    return false;
+  Glance plain(PyObject* /*tensor*/, DLTensor& /*described*/) const noexcept override {
+    return Glance::kCloser;
   }
 
   bool lease(PyObject* tensor, DLTensor& described, Lease& lease) const noexcept override {

@@ -112,9 +112,10 @@ class LinkedRoad final : public TorchRoad {
     });
   }
 
-  bool plain(PyObject* tensor, DLTensor& described) const noexcept override {
-    return guarded(false, [&] {
-      return LinkedTorch::plain(THPVariable_Unpack(tensor), described) && !is_watched(kTraces);
+  Glance plain(PyObject* tensor, DLTensor& described) const noexcept override {
+    return guarded(Glance::kCloser, [&] {
+      const Glance glance = LinkedTorch::plain(THPVariable_Unpack(tensor), described);
+      return is_watched(kTraces) ? Glance::kCloser : glance;
     });
   }
 

@@ -32,8 +32,8 @@ class TorchRoad {
   /// Fills `source`, which borrows from the tensor. False on an error.
   virtual bool describe(PyObject* tensor, Source& source) const noexcept = 0;
 
-  /// Whether it is plain at a glance, as a PlainProducer says it, and in no trace.
-  virtual bool plain(PyObject* tensor, DLTensor& described) const noexcept = 0;
+  /// What a PlainProducer says of it at a glance; a closer look for what is in a trace.
+  virtual Glance plain(PyObject* tensor, DLTensor& described) const noexcept = 0;
 
   /// Holds the tensor's memory, and corrects the data pointer. False on an error.
   virtual bool lease(PyObject* tensor, DLTensor& described, Lease& lease) const noexcept = 0;
@@ -63,7 +63,7 @@ struct ReleasesOfModule {
 inline constexpr const char* kCompanionCapsule = "dlbridge.torch_companion";
 struct Companion {
   // Bumped with any change of the classes that cross between the two binaries.
-  static constexpr int kInterface = 6;
+  static constexpr int kInterface = 7;
   int interface = kInterface;
   const TorchRoad* (*open)(const ReleasesOfModule& releases) = nullptr;
 };

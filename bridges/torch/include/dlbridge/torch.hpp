@@ -71,7 +71,7 @@ struct BasicTorch {
   using Object = at::Tensor;
 
   static void describe(const at::Tensor& tensor, Source& source) {
-    if (plain(tensor, source.tensor)) [[likely]] {
+    if (plain(tensor, source.tensor) == Glance::kPlain) [[likely]] {
       source.traits = torch_detail::kTraits;
     } else {
       describe_closely(tensor, source);
@@ -116,21 +116,24 @@ struct BasicTorch {
 
   /// The common case of describe() at a glance, see PlainProducer. Inlined, as the other parts of
   /// the way out, since a call's own cost shows there.
-  [[gnu::always_inline]] inline static bool plain(const at::Tensor& tensor, DLTensor& plain) {
+  [[gnu::always_inline]] inline static Glance plain(const at::Tensor& tensor, DLTensor& plain) {
     const c10::TensorImpl& impl = *tensor.unsafeGetTensorImpl();
     // With these keys the tensor is dense, on the host, and has no rules of its own.
     const c10::StorageImpl* storage = impl.unsafe_storage().unsafeGetStorageImpl();
     if ((impl.key_set().raw_repr() & ~torch_detail::kPlainKeys) != 0 || storage == nullptr) {
-      return false;
+      return Glance::kCloser;
     }
-    if (const auto* meta = impl.autograd_meta();
-        meta != nullptr && (meta->requires_grad() || torch_detail::tangents_exist())) {
-      return false;
+    Glance glance = Glance::kPlain;
+    if (const auto* meta = impl.autograd_meta(); meta != nullptr) {
+      if (torch_detail::tangents_exist()) [[unlikely]] {
+        return Glance::kCloser;
+      }
+      glance = meta->requires_grad() ? Glance::kInGraph : Glance::kPlain;
     }
     caffe2::TypeMeta held = impl.dtype();  // so are this one's
     const auto type = static_cast<std::size_t>(held.toScalarType());
     if (type >= torch_detail::kScalarTypes.size() || !impl.is_contiguous()) {
-      return false;
+      return Glance::kCloser;
     }
     const DType dtype = torch_detail::kScalarTypes[type].dtype;
     const auto itemsize = static_cast<std::int64_t>(impl.itemsize());
@@ -140,7 +143,7 @@ struct BasicTorch {
     if (dtype.bits == 0 || start == nullptr || count == 0 ||
         (offset + count) * itemsize > static_cast<std::int64_t>(storage->nbytes()) ||
         is_foreign(const_cast<c10::StorageImpl&>(*storage))) {
-      return false;
+      return Glance::kCloser;
     }
     const auto sizes = impl.sizes();
     plain = DLTensor{.data = const_cast<char*>(start + offset * itemsize),
@@ -150,7 +153,7 @@ struct BasicTorch {
                      .shape = const_cast<std::int64_t*>(sizes.data()),
                      .strides = const_cast<std::int64_t*>(impl.strides().data()),
                      .byte_offset = 0};
-    return true;
+    return glance;
   }
 
   static ManagedTensor acquire(const at::Tensor& tensor, Source& source) {
