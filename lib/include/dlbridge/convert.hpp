@@ -230,6 +230,7 @@ struct Opened {
 
   explicit Opened(const typename From::Object& object_) : object(object_) {
     From::describe(object, source);
+    source.traits.can_prepare = Preparer<From>;
     require_dimensions(source);
   }
   [[nodiscard]] ManagedTensor acquire() {

@@ -45,6 +45,7 @@ struct Traits {
   Conditions conditions{};           // only those that a producer can say
   bool copies_to_host = false;       // the producer can bring its memory to the host when asked
   bool copies_there = false;         // the producer can copy its memory where it is when asked
+  bool can_prepare = true;           // its bridge has a prepare(), without which it makes nothing
   // What is acquired is a copy that its library made of it: private, in C order, aligned to its
   // elements, not read-only.
   bool is_copy = false;

@@ -82,9 +82,6 @@ ManagedTensor CallbackDoor::acquire() {
 }
 
 ManagedTensor CallbackDoor::prepare(const Leg& leg, Source& after) {
-  if (given_.prepare == nullptr) {
-    refuse_to_prepare(source);
-  }
   std::vector<const char*> steps;
   for (std::size_t i = 0; i < kStepNames.size(); ++i) {
     if (leg.has(static_cast<Step>(i))) {

@@ -26,6 +26,7 @@ ReadSource::ReadSource(const dlbridge_source* pointer)
   require_known(given.flags);
   read_library(given.library, library);
   source.traits.library = &library;
+  source.traits.can_prepare = given.prepare != nullptr;
   source.traits.copies_to_host = given.copies_to_host != 0;
   source.traits.copies_there = given.copies_there != 0;
   source.stream.handle = given.stream;

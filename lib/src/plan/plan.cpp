@@ -79,7 +79,8 @@ class Planner {
   }
 
   void need_copy(Condition condition, Step step) {
-    if (policy_.copy() == CopyRule::kNever) {
+    const bool by_library = step == Step::kDensify || step == Step::kGather;
+    if (policy_.copy() == CopyRule::kNever || (by_library && !source_.traits.can_prepare)) {
       refuse(condition);
       return;
     }

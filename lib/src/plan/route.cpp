@@ -38,7 +38,8 @@ std::optional<Who> passer(const Plan& plan, const Traits& traits, DeviceSet runt
     return Who::kConsumer;  // it knows its own objects, bits and all
   }
   // What it makes is plain, and of the type that it has. Another such copy would be no better.
-  const bool makes_it = traits.copies_there && !traits.is_copy && !plan.has(Step::kCast);
+  const bool makes_it =
+      traits.copies_there && traits.can_prepare && !traits.is_copy && !plan.has(Step::kCast);
   return makes_it ? std::optional(Who::kProducer) : std::nullopt;
 }
 
@@ -55,7 +56,8 @@ std::optional<Who> mover(const Source& source, const Capabilities& target, Devic
     return Who::kRuntime;
   }
   if (to_host) {
-    return source.traits.copies_to_host ? std::optional(Who::kProducer) : std::nullopt;
+    const bool brings_it = source.traits.copies_to_host && source.traits.can_prepare;
+    return brings_it ? std::optional(Who::kProducer) : std::nullopt;
   }
   if (there.host_accessible()) {
     return std::nullopt;  // pinned or managed memory is no device that a library moves to

@@ -327,6 +327,18 @@ TEST_F(Crossing, never_passes_off_unprepared_memory_as_the_hosts) {
   EXPECT_EQ(source.ink.use_count(), 1);
 }
 
+TEST_F(Crossing, plans_nothing_that_its_bridge_cannot_prepare) {
+  Sheet source = sheet();
+  source.conditions = {Condition::kSparse};
+  const Policy dense = Policy::host().with(Field::kLayout, Ruling::kDensify);
+  const detail::Opened<PlainQuill> door(source);
+  const Capabilities& target = Ledger::capabilities(door.source);
+  const Plan decided = plan(door.source, target, dense);
+  EXPECT_EQ(decided.refused, Conditions{Condition::kSparse});
+  EXPECT_EQ(explain(decided, door.source, target, dense).fix, "x.filled_in()");
+  EXPECT_FALSE(plan(detail::Opened<Quill>(source).source, target, dense).is_refused());
+}
+
 TEST_F(Crossing, refuses_what_was_made_of_another_shape_than_was_asked_for) {
   Sheet source = sheet();
   source.device = Device(kDLCUDA, 0);

@@ -38,6 +38,7 @@ struct Spec {
   std::uint64_t byte_offset = 0;
   bool copies_to_host = true;
   bool copies_there = true;
+  bool can_prepare = true;
   bool is_copy = false;
   std::string detail{};
   std::string fix{};
@@ -51,6 +52,7 @@ class Described {
     source_.traits.conditions = spec_.conditions;
     source_.traits.copies_to_host = spec_.copies_to_host;
     source_.traits.copies_there = spec_.copies_there;
+    source_.traits.can_prepare = spec_.can_prepare;
     source_.traits.is_copy = spec_.is_copy;
     source_.tensor.data = reinterpret_cast<void*>(spec_.address);
     source_.tensor.byte_offset = spec_.byte_offset;

@@ -463,6 +463,23 @@ TEST(Request, a_library_that_densifies_on_a_device_is_not_asked_for_a_second_leg
   EXPECT_EQ(plan_of(spec, kTorchLike, dense).leg_count, 1);
 }
 
+TEST(Request, a_library_without_prepare_is_asked_for_nothing_whatever_is_said_of_it) {
+  const auto refused = [](Spec spec, const Capabilities& target, const Policy& policy) {
+    spec.can_prepare = false;
+    return plan_of(spec, target, policy).refused;
+  };
+  const Policy dense = Policy::host().with(Field::kLayout, Ruling::kDensify);
+  for (const Condition condition :
+       {Condition::kSparse, Condition::kOpaqueLayout, Condition::kScattered, Condition::kLazy}) {
+    EXPECT_EQ(refused({.conditions = {condition}}, kHostOnly, dense), Conditions{condition});
+  }
+  const Spec on_gpu{.device = Device(kDLCUDA, 0)};
+  EXPECT_EQ(refused(on_gpu, kHostOnly, Policy::host()), Conditions{Condition::kNoWayToDevice});
+  EXPECT_EQ(refused(on_gpu, kTorchLike, Policy::snapshot()), Conditions{Condition::kNoCopyThere});
+  EXPECT_EQ(refused({.conditions = {Condition::kCopiesOut}, .is_copy = true}, kHostOnly, {}),
+            Conditions{});
+}
+
 TEST(Request, a_device_that_nobody_can_reach_is_refused_under_every_preset) {
   Spec stuck;
   stuck.device = Device(kDLCUDA, 0);

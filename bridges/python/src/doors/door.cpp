@@ -115,9 +115,6 @@ ManagedTensor Door::acquire_as_described() {
 }
 
 ManagedTensor Door::prepare(const Leg& leg, Source& made) {
-  if (way->prepare == nullptr) {
-    detail::refuse_to_prepare(source);
-  }
   ManagedTensor tensor = way->prepare(*this, leg, made);
   detail::require_prepared(leg, source, made);
   return tensor;

@@ -30,6 +30,7 @@ class Door {
   Door(PyObject* opened, const Way& through, const Look& how)
       : object(opened), readable(opened), way(&through), look(how) {
     way->describe(*this);
+    source.traits.can_prepare = way->prepare != nullptr;
     if (source.tensor.device.device_type != kDLCPU || source.traits.maybe_pinned) [[unlikely]] {
       meet_device();
     }
