@@ -114,6 +114,8 @@ void translate_exception() noexcept {
       if (both) {
         PyErr_SetObject(PyExc_OSError, both.get());
       }
+    } catch (const std::invalid_argument& error) {
+      PyErr_SetString(PyExc_ValueError, error.what());
     } catch (const std::exception& error) {
       PyErr_SetString(PyExc_RuntimeError, error.what());
     }

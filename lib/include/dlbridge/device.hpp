@@ -92,9 +92,14 @@ class DeviceSet {
  public:
   constexpr DeviceSet() = default;
   explicit constexpr DeviceSet(std::uint32_t bits) : bits_(bits) {}
+  /// Throws std::invalid_argument for a type that has no bit, from 32 on; in a constant, that does
+  /// not compile.
   [[nodiscard]] static constexpr DeviceSet of(std::initializer_list<std::int32_t> types) {
     DeviceSet set;
     for (auto type : types) {
+      if (type < 0 || type >= 32) {
+        detail::refuse_argument(type, " is no device type that a set holds; everything() has all");
+      }
       set.bits_ |= std::uint32_t{1} << type;
     }
     return set;

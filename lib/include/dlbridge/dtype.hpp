@@ -17,14 +17,35 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace dlbridge {
+namespace detail {
+
+// Apart: what it throws needs a text, which no constant can hold.
+[[noreturn]] inline void refuse_argument(std::int64_t met, const char* why) {
+  throw std::invalid_argument(std::to_string(met) + why);
+}
+
+// In a field that is narrower. Throws std::invalid_argument rather than lose a bit.
+template <typename Field>
+[[nodiscard]] constexpr Field whole(int number) {
+  if (!std::in_range<Field>(number)) {
+    refuse_argument(
+        number, " does not fit DLDataType, which has 8 bits for code and bits, and 16 for lanes");
+  }
+  return static_cast<Field>(number);
+}
+
+}  // namespace detail
 
 /// One element's type, in DLPack's own terms: a code, the bits of one lane, and the lanes.
 ///
-/// A plain value. Any triple can be held, also one that DLPack 1.3 does not know (`known()` tells).
+/// A plain value. Any triple can be held, also one that DLPack 1.3 does not allow (dtype_fault()
+/// tells); what does not fit the triple throws std::invalid_argument.
 struct DType {
   std::uint8_t code = 0;
   std::uint8_t bits = 0;
@@ -32,9 +53,9 @@ struct DType {
 
   constexpr DType() = default;
   constexpr DType(int code_, int bits_, int lanes_ = 1)
-      : code(static_cast<std::uint8_t>(code_)),
-        bits(static_cast<std::uint8_t>(bits_)),
-        lanes(static_cast<std::uint16_t>(lanes_)) {}
+      : code(detail::whole<std::uint8_t>(code_)),
+        bits(detail::whole<std::uint8_t>(bits_)),
+        lanes(detail::whole<std::uint16_t>(lanes_)) {}
   // Implicit on purpose: the two are the same triple.
   constexpr DType(DLDataType dtype)  // NOLINT(google-explicit-constructor)
       : code(dtype.code), bits(dtype.bits), lanes(dtype.lanes) {}

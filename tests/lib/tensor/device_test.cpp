@@ -124,6 +124,12 @@ TEST(DeviceSet, holds_what_it_was_made_of_and_nothing_else) {
   }
 }
 
+TEST(DeviceSet, is_made_of_no_type_that_it_has_no_room_for) {
+  for (const std::int32_t type : {-1, 32, 99}) {
+    EXPECT_THROW((void)DeviceSet::of({type}), std::invalid_argument) << type;
+  }
+}
+
 TEST(DeviceSet, of_the_host_is_what_the_processor_reads) {
   for (const auto& device : known()) {
     EXPECT_EQ(DeviceSet::host().contains(device.type), device.host_accessible) << device.name;

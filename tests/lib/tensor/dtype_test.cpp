@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "lib/doubles.hpp"
 
@@ -27,6 +29,19 @@ static_assert(DType(kDLFloat4_e2m1fn, 4).alignment() == 1);
 static_assert(DType(kDLFloat6_e2m3fn, 6).alignment() == 1);
 static_assert(dtype_named("bfloat16") == DType(kDLBfloat, 16));
 static_assert(!dtype_named("float31"));
+
+// Whether it is a constant: what loses a bit is none.
+template <int kCode, int kBits, int kLanes>
+concept IsTriple = requires {
+  typename std::bool_constant<(static_cast<void>(DType(kCode, kBits, kLanes)), true)>;
+};
+static_assert(IsTriple<255, 255, 65535>);
+static_assert(!IsTriple<256, 8, 1> && !IsTriple<-1, 8, 1>);
+static_assert(!IsTriple<kDLInt, 264, 1> && !IsTriple<kDLInt, 8, 65537>);
+
+TEST(DType, loses_no_bit_of_what_it_is_made_of) {
+  EXPECT_THROW((void)DType(kDLInt, 264), std::invalid_argument);
+}
 
 TEST(DType, has_every_code_of_dlpack_1_3) {
   std::set<int> codes;
