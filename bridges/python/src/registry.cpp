@@ -185,6 +185,14 @@ void read_field(const char* name, PyObject* value, Number& field) {
   field = static_cast<Number>(number);
 }
 
+void read_field(const char* name, PyObject* value, Alignment& field) {
+  const long long bytes = integer_of(value, name);
+  if (!Alignment::allows(bytes)) {
+    raise(PyExc_ValueError, name + ("=" + std::to_string(bytes)) + Alignment::kWhyNot);
+  }
+  field = bytes;
+}
+
 void read_field(const char* /*name*/, PyObject* value, DeviceType field) {
   field.type = value == Py_None ? 0 : device_type_of(text_in_row(value));
 }
@@ -192,7 +200,6 @@ void read_field(const char* /*name*/, PyObject* value, DeviceType field) {
 void read_field(const char* name, PyObject* value, StrideSupport& field) {
   field = value_named(kStrideSupports, name, text_in_row(value));
 }
-
 void read_field(const char* name, PyObject* value, ReadOnlySupport& field) {
   field = value_named(kReadOnlySupports, name, text_in_row(value));
 }
@@ -228,7 +235,7 @@ Ref written(bool value) {
   return Ref::borrow(value ? Py_True : Py_False);
 }
 template <typename Number>
-requires std::integral<Number> Ref written(Number value) {
+requires(std::integral<Number> || std::same_as<Number, Alignment>) Ref written(Number value) {
   return checked(PyLong_FromLongLong(value));
 }
 Ref written(DeviceType value) {
@@ -279,10 +286,6 @@ Capabilities capabilities_in(PyObject* fields) {
       read_field(name, value.get(), field);
     }
   });
-  if (can.alignment <= 0 || (can.alignment & (can.alignment - 1)) != 0) {
-    raise(PyExc_ValueError,
-          "alignment=" + std::to_string(can.alignment) + " is no power of two, as 1 or 64 are");
-  }
   if (can.min_dimensions < 0 || can.max_dimensions < can.min_dimensions) {
     raise(PyExc_ValueError, "min_dimensions and max_dimensions leave no number of dimensions");
   }

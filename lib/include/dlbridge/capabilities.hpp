@@ -25,6 +25,26 @@ enum class StrideSupport : std::uint8_t {
   kCompact,  // C-contiguous memory only
 };
 
+/// Bytes that an address has to be a multiple of: a power of two, and no more than the largest page
+/// has. Throws std::invalid_argument for any other number; in a constant, that does not compile.
+class Alignment {
+ public:
+  static constexpr const char* kWhyNot = " is no power of two from 1 to 2**30, as 64 is";
+
+  constexpr Alignment(std::int64_t bytes) : bytes_(bytes) {  // NOLINT(google-explicit-constructor)
+    if (!allows(bytes)) {
+      detail::refuse_argument(bytes, kWhyNot);
+    }
+  }
+  [[nodiscard]] static constexpr bool allows(std::int64_t bytes) {
+    return bytes > 0 && bytes <= std::int64_t{1} << 30 && (bytes & (bytes - 1)) == 0;
+  }
+  constexpr operator std::int64_t() const { return bytes_; }  // NOLINT(google-explicit-constructor)
+
+ private:
+  std::int64_t bytes_;
+};
+
 /// What a consumer can take, as data: a quirk of a library is a row here. A new field is a line
 /// here, one in for_each_field() below, and its rule in plan().
 struct Capabilities {
@@ -44,7 +64,7 @@ struct Capabilities {
   bool guards_overlap = false;     // it refuses by itself to write where elements share memory
   StrideSupport strides = StrideSupport::kAny;
   bool reads_unaligned = false;  // it reads an element at any address, and not by its type
-  std::int64_t alignment = 1;    // a power of two, where its first element needs more than its type
+  Alignment alignment = 1;       // where its first element needs more than its type
   bool carries_padding = false;  // it keeps the flag that says that elements are padded to bytes
   std::int32_t min_dimensions = 0;
   std::int32_t max_dimensions = kMaxDimensions;
@@ -78,7 +98,7 @@ constexpr void for_each_field(Capabilities& can, Visit&& visit) {
 
 /// Bytes that the address of the first element has to be a multiple of for this target.
 [[nodiscard]] constexpr std::int64_t needed_alignment(const Capabilities& target, DType dtype) {
-  return std::max(target.alignment, target.reads_unaligned ? 1 : dtype.alignment());
+  return std::max<std::int64_t>(target.alignment, target.reads_unaligned ? 1 : dtype.alignment());
 }
 
 /// Whether the target can read memory at this address.

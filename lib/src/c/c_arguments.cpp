@@ -83,10 +83,10 @@ Capabilities read_capabilities(const dlbridge_capabilities* pointer) {
     can.strides = row_named(kStrideSupports, given.strides, "dlbridge_capabilities.strides").value;
   }
   if (given.alignment != 0) {
+    require_usage(Alignment::allows(given.alignment),
+                  "dlbridge_capabilities.alignment is no power of two from 1 to 2**30, as 64 is");
     can.alignment = given.alignment;
   }
-  require_usage(can.alignment > 0 && (can.alignment & (can.alignment - 1)) == 0,
-                "dlbridge_capabilities.alignment is no power of two, as 1 or 64 are");
   can.min_dimensions = given.min_dimensions;
   if (given.max_dimensions != 0) {
     can.max_dimensions = given.max_dimensions;

@@ -395,7 +395,8 @@ TEST_F(Crossing, aligns_a_copy_as_its_target_needs_it) {
   const ManagedTensor tensor = to_managed<Quill>(sheet(), managed_tensor_capabilities());
   Capabilities target = Ledger::capabilities(Source{});
   for (const Request& request : {Request{}, Request{.dtype = dtype_named("float64")}}) {
-    for (target.alignment = 64; target.alignment <= 1 << 21; target.alignment *= 2) {
+    for (target.alignment = 64; target.alignment <= 1 << 21;
+         target.alignment = 2 * target.alignment) {
       const auto copy = to_managed<DLPack>(tensor, target, Policy::snapshot(), request);
       EXPECT_TRUE(is_aligned(copy.tensor(), target)) << target.alignment;
     }

@@ -60,6 +60,14 @@ TEST(Policy, takes_the_rulings_of_each_fields_row_only) {
                   "'detach_writable'")));
 }
 
+TEST(Capabilities, have_a_power_of_two_as_their_alignment) {
+  static_assert(Capabilities{.alignment = 64}.alignment == 64);
+  for (const std::int64_t bytes :
+       {std::int64_t{0}, std::int64_t{-8}, std::int64_t{48}, std::int64_t{1} << 40, INT64_MIN}) {
+    EXPECT_THROW((void)Capabilities{.alignment = bytes}, std::invalid_argument) << bytes;
+  }
+}
+
 // Fields that are left out have values of their own: no warning, where warnings are errors.
 TEST(Request, names_what_it_asks_for_alone) {
   const Request cast{.dtype = DType(kDLFloat, 32)};

@@ -313,7 +313,7 @@ def test_the_greater_of_both_needs_counts(alignment: int, reads_unaligned: bool)
             assert f"no multiple of {needed} bytes" in plan.reasons[0]
 
 
-@pytest.mark.parametrize("wrong", [0, -8, 3, 48])
+@pytest.mark.parametrize("wrong", [0, -8, 3, 48, 2**40])
 def test_an_alignment_is_a_power_of_two(wrong: int) -> None:
     with pytest.raises(ValueError, match=f"alignment={wrong} is no power of two"):
         library(alignment=wrong)
