@@ -191,7 +191,8 @@ class TensorView : public detail::Look<T, Rank> {
   }
 
   /// The elements from `first` on, before `end`, of one dimension, as x[..., first:end] in Python.
-  /// Throws std::out_of_range unless 0 <= first <= end <= extent.
+  /// Throws std::out_of_range unless 0 <= first <= end <= extent. Of a known rank only: a view of a
+  /// dynamic one borrows its extents from the managed tensor, which has none of a part's.
   [[nodiscard]] TensorView slice(std::size_t dimension, std::int64_t first, std::int64_t end) const
       requires(Rank != kDynamicRank) {
     if (first < 0 || first > end || end > this->extents_.at(dimension)) {
