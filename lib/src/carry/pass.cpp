@@ -10,11 +10,9 @@ namespace {
 
 void require_copyable(DType from, DType to) {
   if (!from.whole_bytes() || !can_cast(from, to)) {
-    throw ConversionRefused("cannot copy elements of dtype " + to_string(from) + " as " +
-                                to_string(to) +
-                                ": they are packed below a byte, or the "
-                                "two types have no cast",
-                            {"dtype " + to_string(from) + " cannot be copied as " + to_string(to)});
+    refuse_copy("cannot copy elements of dtype " + to_string(from) + " as " + to_string(to),
+                from.whole_bytes() ? "the two types have no cast"
+                                   : "they are packed below a byte, and do not lie together");
   }
 }
 

@@ -151,7 +151,7 @@ class Planner {
     const bool taken = target_.dtypes.contains(wanted) || target_.extension_dtypes.contains(wanted);
     // What has no type yet gets one by the fix.
     if (!taken || (dtype.bits != 0 && !can_cast(dtype, wanted))) {
-      refuse(Condition::kNoCast);
+      refuse(taken ? Condition::kNoCast : Condition::kMissingAskedDType);
       return;
     }
     plan_.dtype = wanted;

@@ -283,7 +283,7 @@ TEST(CarryOut, refuses_packed_elements_that_do_not_lie_together) {
   EXPECT_THAT([&] { (void)carry_out(plan, described.source()); },
               ThrowsMessage<ConversionRefused>(
                   StrEq("cannot copy elements of dtype float4_e2m1fn as float4_e2m1fn: they are "
-                        "packed below a byte, or the two types have no cast")));
+                        "packed below a byte, and do not lie together")));
 }
 
 TEST(CarryOut, refuses_memory_that_the_processor_cannot_read) {

@@ -256,6 +256,11 @@ TEST(Explain, of_a_refusal_says_what_was_met_why_and_what_works) {
        "cast is a copy); "
        "use policy=\"host\" to copy",
        "policy=\"host\" to copy"},
+      {Spec{}, Policy::host(), kHostOnly, as_type({kDLFloat8_e5m2, 8}),
+       "cannot view a shelf.Book of dtype float32 as Host (Host has no dtype float8_e5m2, which "
+       "was "
+       "asked for)",
+       ""},
       {typed({kDLComplex, 64}), Policy::host(), kHostOnly, as_type({kDLFloat, 32}),
        "cannot view a shelf.Book of dtype complex64 as Host (there is no cast to the dtype float32 "
        "that was asked for)",

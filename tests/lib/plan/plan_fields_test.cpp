@@ -321,7 +321,7 @@ TEST(Request, a_cast_that_does_not_exist_is_refused) {
 
 TEST(Request, a_cast_to_what_the_target_lacks_is_refused) {
   EXPECT_EQ(plan_of(Spec{}, kHostOnly, Policy::host(), as_type(DType(kDLFloat8_e3m4, 8))).refused,
-            Conditions{Condition::kNoCast});
+            Conditions{Condition::kMissingAskedDType});
   EXPECT_EQ(outcome(plan_of(Spec{}, kHostOnly, Policy::host(), as_type(DType(kDLBfloat, 16)))),
             'C');
 }
@@ -380,7 +380,7 @@ TEST(Request, what_cannot_be_met_is_told_beside_what_else_is_refused) {
             (Conditions{Condition::kConjBit, Condition::kNothingToWrite}));
   spec.conditions = {Condition::kQuantised};
   EXPECT_EQ(plan_of(spec, kHostOnly, Policy::host(), as_type(DType(kDLFloat8_e3m4, 8))).refused,
-            (Conditions{Condition::kQuantised, Condition::kNoCast}));
+            (Conditions{Condition::kQuantised, Condition::kMissingAskedDType}));
 }
 
 TEST(Request, of_what_is_no_tensor_yet_only_that_is_told) {
