@@ -108,7 +108,7 @@ template <bool kRecorded = true, typename AnyTarget>
   if constexpr (kRecorded) {
     record(target.towards, decided, door.source, capabilities, call.policy, call.request);
   }
-  return target.deliver(door, decided, call);
+  return detail::carried_for(capabilities, [&] { return target.deliver(door, decided, call); });
 }
 
 /// The same for whatever a caller gives: an object, or a tree of them.

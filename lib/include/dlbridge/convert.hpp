@@ -258,10 +258,23 @@ struct Opened {
   CastWarning* warning = nullptr;
 };
 
+/// Runs what carries legs for a target: where a cast does not fit, the advice is a type of its.
+template <typename Action>
+decltype(auto) carried_for(const Capabilities& target, Action&& action) {
+  try {
+    return action();
+  } catch (const ValueOutOfRange& refused) {
+    OutOfRange met = refused.met;
+    met.dtypes = target.dtypes;
+    throw ValueOutOfRange(std::move(met));
+  }
+}
+
 // By an accepted plan, and ordered on managed_stream().
 template <typename Door>
-[[nodiscard]] ManagedTensor carried_out(Door& door, const Plan& decided) {
-  Carried carried = carry(door, decided);
+[[nodiscard]] ManagedTensor carried_out(Door& door, const Plan& decided,
+                                        const Capabilities& target) {
+  Carried carried = carried_for(target, [&] { return carry(door, decided); });
   const Device device = carried.tensor.device();
   if (!device.host_accessible()) [[unlikely]] {
     order_streams(device, carried.stream, managed_stream(device));
@@ -278,7 +291,7 @@ template <Producer From>
     throw refusal(decided, door.source, target, policy, request);
   }
   door.warning = request.warning;
-  return carried_out(door, decided);
+  return carried_out(door, decided, target);
 }
 
 // As to_managed(), whatever the object is like. Apart, so that the common case stays short.

@@ -31,8 +31,14 @@ struct OutOfRange {
   std::string value;
   DType from;
   DType to;
-  DType holds_all;  // the narrowest that holds every element
+  std::int64_t least;  // of all elements; of those that are all above them, the largest there is
+  std::uint64_t most;  // the same: 0 where all are below
+  DTypeSet dtypes = DTypeSet::everything();  // of whoever is to have them
 };
+
+/// The narrowest of the integers in `met.dtypes` that holds every element; of no bits where none
+/// does. Of two, the one that is signed as the one asked for.
+[[nodiscard]] DType holder_of(const OutOfRange& met) noexcept;
 
 /// A cast that would have wrapped that integer.
 class __attribute__((visibility("default"))) ValueOutOfRange : public ConversionRefused {

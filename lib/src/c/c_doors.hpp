@@ -71,7 +71,7 @@ class TensorDoor {
 /// Decided and carried, as the target takes it.
 template <typename Door>
 [[nodiscard]] ManagedTensor crossed(Door& door, const Call& call) {
-  ManagedTensor result = carried_out(door, call.accepted_plan(door.source));
+  ManagedTensor result = carried_out(door, call.accepted_plan(door.source), call.target);
   if (call.target.strides != StrideSupport::kAny) {
     result.drop_negative_strides();
   }

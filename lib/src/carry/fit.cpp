@@ -12,11 +12,11 @@
 namespace dlbridge::detail {
 namespace {
 
-std::int64_t least_of(DType dtype) {
+constexpr std::int64_t least_of(DType dtype) {
   return dtype.is(kDLInt) ? INT64_MIN >> (64 - dtype.bits) : 0;
 }
 
-std::uint64_t most_of(DType dtype) {
+constexpr std::uint64_t most_of(DType dtype) {
   return UINT64_MAX >> (64 - dtype.bits + (dtype.is(kDLInt) ? 1 : 0));
 }
 
@@ -43,8 +43,11 @@ class Scan {
                                   to_string(job_.target_dtype) + ": " + why,
                               {why});
     }
+    const auto least =
+        std::cmp_greater(least_, INT64_MAX) ? INT64_MAX : static_cast<std::int64_t>(least_);
+    const auto most = std::cmp_less(most_, 0) ? 0 : static_cast<std::uint64_t>(most_);
     throw ValueOutOfRange(
-        {place_, std::to_string(*met_), job_.source_dtype, job_.target_dtype, narrowest()});
+        {place_, std::to_string(*met_), job_.source_dtype, job_.target_dtype, least, most});
   }
 
  private:
@@ -92,21 +95,6 @@ class Scan {
     return false;
   }
 
-  // Of the integers that hold all; of two, the one that is signed as the one asked for.
-  [[nodiscard]] DType narrowest() const {
-    const DLDataTypeCode asked = job_.target_dtype.is(kDLInt) ? kDLInt : kDLUInt;
-    for (const int bits : {8, 16, 32}) {
-      for (const DLDataTypeCode code : {asked, asked == kDLInt ? kDLUInt : kDLInt}) {
-        const DType dtype(code, bits);
-        if (std::cmp_greater_equal(least_, least_of(dtype)) &&
-            std::cmp_less_equal(most_, most_of(dtype))) {
-          return dtype;
-        }
-      }
-    }
-    return job_.source_dtype;
-  }
-
   const CopyJob& job_;
   CopyJob row_;
   std::int64_t count_ = 0;
@@ -137,3 +125,21 @@ void require_held(const CopyJob& job, bool held, CastWarning* warning) {
 }
 
 }  // namespace dlbridge::detail
+
+namespace dlbridge {
+
+DType holder_of(const OutOfRange& met) noexcept {
+  const DLDataTypeCode asked = met.to.is(kDLInt) ? kDLInt : kDLUInt;
+  for (const int bits : {8, 16, 32, 64}) {
+    for (const DLDataTypeCode code : {asked, asked == kDLInt ? kDLUInt : kDLInt}) {
+      const DType dtype(code, bits);
+      if (met.dtypes.contains(dtype) && met.least >= detail::least_of(dtype) &&
+          met.most <= detail::most_of(dtype)) {
+        return dtype;
+      }
+    }
+  }
+  return {};
+}
+
+}  // namespace dlbridge

@@ -326,14 +326,15 @@ void put(std::string& text, std::string_view name, std::string_view value) {
 namespace dlbridge {
 
 ConversionRefused refusal(const OutOfRange& met, Dialect dialect) {
-  const auto& advice = detail::advice_of(dialect);
-  std::string fix(advice.cast);
-  detail::put(fix, "{dtype}", to_string(met.holds_all));
-  fix += " to cast";
+  std::string fix;
+  if (const DType holder = holder_of(met); holder.bits != 0) {
+    fix = std::string(detail::advice_of(dialect).cast) + " to cast";
+    detail::put(fix, "{dtype}", to_string(holder));
+  }
   const std::string why =
       "x" + met.place + " is " + met.value + ", which " + to_string(met.to) + " does not hold";
-  return {"cannot cast " + to_string(met.from) + " to " + to_string(met.to) + " (" + why +
-              "); use " + fix + ", which holds every element",
+  return {"cannot cast " + to_string(met.from) + " to " + to_string(met.to) + " (" + why + ")" +
+              (fix.empty() ? "" : "; use " + fix + ", which holds every element"),
           {why},
           fix};
 }

@@ -44,13 +44,25 @@ TEST(Cast, an_integer_that_does_not_fit_is_refused_with_its_place_and_value) {
   } catch (const ValueOutOfRange& refused) {
     EXPECT_EQ(refused.met.place, "[1]");
     EXPECT_EQ(refused.met.value, "300");
-    EXPECT_EQ(refused.met.holds_all, DType(kDLInt, 16));
+    EXPECT_EQ(holder_of(refused.met), DType(kDLInt, 16));
     EXPECT_THAT(
         refused.what(),
         StrEq("cannot cast int64 to uint8 (x[1] is 300, which uint8 does not hold); use "
               "Request{.dtype = dtype_named(\"int16\")} to cast, which holds every element"));
     EXPECT_EQ(refused.fix, "Request{.dtype = dtype_named(\"int16\")} to cast");
   }
+}
+
+TEST(Cast, a_type_that_the_target_lacks_is_not_advised) {
+  OutOfRange met{"[0]", "300", {kDLInt, 64}, {kDLInt, 8}, -2, 300};
+  met.dtypes = DTypeSet::of({"int8", "uint16", "int32"});
+  EXPECT_EQ(holder_of(met), DType(kDLInt, 32));
+  met.dtypes = DTypeSet::of({"int8", "uint64"});
+  EXPECT_EQ(holder_of(met), DType());
+  const ConversionRefused refused = refusal(met);
+  EXPECT_EQ(refused.fix, "");
+  EXPECT_THAT(refused.what(),
+              StrEq("cannot cast int64 to int8 (x[0] is 300, which int8 does not hold)"));
 }
 
 TEST(Cast, the_largest_of_64_bits_is_named_in_full) {

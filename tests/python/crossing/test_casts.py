@@ -377,3 +377,30 @@ def test_what_makes_a_real_number_of_a_complex_one_is_said(make: Any) -> None:
             dlbridge.to_numpy(x, dtype=dtype)
         call = str(refused.value.fix).partition(" (")[0]
         assert dlbridge.to_numpy(eval(call), dtype=dtype).tolist() == values
+
+
+def test_a_fix_names_a_type_that_the_target_has() -> None:
+    dlbridge.register(
+        dlbridge.Library(
+            name="narrow_row",
+            capabilities=dlbridge.Capabilities(dtypes=("int8", "int32"), read_only="honours"),
+            take=dlbridge.to_numpy,
+        )
+    )
+    for value, fix in [(300, 'dtype="int32" to cast'), (2**40, None)]:
+        with pytest.raises(dlbridge.ConversionRefused, match="int8 does not hold") as refused:
+            dlbridge.to(np.array([value]), "narrow_row", dtype="int8")
+        assert refused.value.fix == fix
+    with pytest.raises(dlbridge.ConversionRefused, match="narrow_row has no dtype int16"):
+        dlbridge.to(np.ones(1), "narrow_row", dtype="int16")
+
+
+def test_a_dtype_that_no_triple_holds_is_a_value_error() -> None:
+    class Wide:
+        def __dlpack_data_type__(self) -> tuple[int, int, int]:
+            return 0, 264, 1
+
+    with pytest.raises(ValueError, match="264 does not fit"):
+        dlbridge.to_numpy(np.ones(1), dtype=Wide())
+    with pytest.raises(ValueError, match="264 does not fit"):
+        str(type(dlbridge.from_dlpack(np.ones(1)).dtype)(0, 264))
