@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from dlb_support import producer_f32, torch_bytes
+from dlb_support import Producer, producer_f32, torch_bytes
 
 import dlbridge
+
+METAL = (8, 0)
 
 pytestmark = [
     pytest.mark.usefixtures("road"),
@@ -42,3 +44,20 @@ def test_single_elements_in_c_order_become_pairs(shape: tuple[int, ...]) -> None
 def test_single_elements_that_are_no_rows_of_pairs_are_refused(layout: dict[str, Any]) -> None:
     with pytest.raises(dlbridge.ConversionRefused, match="float4"):
         dlbridge.to_torch(single(**layout))
+
+
+class CopiesToHost(Producer):
+    """Of memory on a device, which it copies to the host in the spelling that it has."""
+
+    device = METAL
+
+    def __dlpack__(self, *, dl_device: Any = None, **keywords: Any) -> Any:
+        if dl_device is None:
+            return super().__dlpack__(**keywords)
+        return single(shape=(2, 4)).source.capsule(versioned=True)
+
+
+def test_what_its_producer_copies_to_the_host_is_respelled_too() -> None:
+    away = single(shape=(2, 4), kind=CopiesToHost, device=METAL)
+    tensor = dlbridge.to_torch(away, device="cpu")
+    assert tuple(tensor.shape) == (2, 2) and torch_bytes(tensor) == bytes(range(4))

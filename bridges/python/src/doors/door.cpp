@@ -19,6 +19,36 @@ PackageAttribute float64("numpy", "float64");
 constexpr DType kSingleFloat4{kDLFloat4_e2m1fn, 4, 1};
 constexpr DType kPairOfFloat4{kDLFloat4_e2m1fn, 4, 2};
 
+// Calls float4 in C order by its other name, where that can say it. Uses the source's room.
+bool respell(Source& source, DType other) {
+  DLTensor& tensor = source.tensor;
+  if (DType(tensor.dtype).bits != 4 || tensor.ndim < 1 || tensor.shape == nullptr ||
+      !is_c_contiguous(tensor)) {
+    return false;
+  }
+  const std::int64_t last = tensor.shape[tensor.ndim - 1];
+  if (other == kPairOfFloat4 && last % 2 != 0) {
+    return false;
+  }
+  std::int64_t* strides = source.room.data();
+  std::int64_t* shape = strides + kMaxDimensions;
+  std::copy_n(tensor.shape, tensor.ndim, shape);
+  shape[tensor.ndim - 1] = other == kPairOfFloat4 ? last / 2 : last * 2;
+  fill_c_strides({shape, static_cast<std::size_t>(tensor.ndim)}, strides);
+  tensor.shape = shape;
+  tensor.strides = strides;
+  tensor.dtype = other.dl();
+  return true;
+}
+
+// The same memory, wherever its library says by now that it lies.
+ManagedTensor respelled_as(ManagedTensor tensor, DLTensor described) {
+  described.data = tensor.tensor().data;
+  described.byte_offset = tensor.tensor().byte_offset;
+  const std::uint64_t flags = tensor.flags();
+  return described_as(std::move(tensor), described, flags);
+}
+
 std::int64_t* kept(const std::int64_t* numbers, std::int32_t count, std::int64_t* room) {
   if (numbers == nullptr) {
     return nullptr;
@@ -81,28 +111,13 @@ void Door::find_truth() {
 // DLPack has two spellings for packed float4: one element of 4 bits (JAX, ONNX Runtime), or a pair
 // in two lanes (torch). The bytes are the same; the last dimension counts elements or pairs.
 // Respells the source where the target knows only the other spelling and the elements lie in C
-// order. Uses the source's room.
+// order.
 void Door::adapt_float4(const Capabilities& target) {
-  DLTensor& tensor = source.tensor;
-  const DType dtype(tensor.dtype);
-  if (dtype.bits != 4 || target.dtypes.contains(dtype) || tensor.ndim < 1 ||
-      tensor.shape == nullptr || !is_c_contiguous(tensor)) {
-    return;
-  }
+  const DType dtype(source.tensor.dtype);
   const DType other = dtype == kSingleFloat4 ? kPairOfFloat4 : kSingleFloat4;
-  const std::int64_t last = tensor.shape[tensor.ndim - 1];
-  if (!target.dtypes.contains(other) || (other == kPairOfFloat4 && last % 2 != 0)) {
-    return;
+  if (!target.dtypes.contains(dtype) && target.dtypes.contains(other)) {
+    respelled_ = respell(source, other);
   }
-  std::int64_t* strides = source.room.data();
-  std::int64_t* shape = strides + kMaxDimensions;
-  std::copy_n(tensor.shape, tensor.ndim, shape);
-  shape[tensor.ndim - 1] = other == kPairOfFloat4 ? last / 2 : last * 2;
-  fill_c_strides({shape, static_cast<std::size_t>(tensor.ndim)}, strides);
-  tensor.shape = shape;
-  tensor.strides = strides;
-  tensor.dtype = other.dl();
-  respelled_ = true;
 }
 
 ManagedTensor Door::acquire_as_described() {
@@ -110,14 +125,16 @@ ManagedTensor Door::acquire_as_described() {
   if (source.traits.conditions.has(Condition::kReadOnly)) {
     view.mark_read_only();  // a library's row may know what the memory does not
   }
-  const std::uint64_t flags = view.flags();
-  return respelled_ ? described_as(std::move(view), source.tensor, flags) : std::move(view);
+  return respelled_ ? respelled_as(std::move(view), source.tensor) : std::move(view);
 }
 
 ManagedTensor Door::prepare(const Leg& leg, Source& made) {
   ManagedTensor tensor = way->prepare(*this, leg, made);
+  // Its library has no other spelling than its own.
+  const bool respelled = respelled_ && DType(made.tensor.dtype) != DType(source.tensor.dtype) &&
+                         respell(made, source.tensor.dtype);
   detail::require_prepared(leg, source, made);
-  return tensor;
+  return respelled ? respelled_as(std::move(tensor), made.tensor) : std::move(tensor);
 }
 
 void Door::warn(CastWarning warning) {
