@@ -40,13 +40,13 @@ struct CalledFromPython {
       return 0;
     });
   }
-  static DLManagedTensorVersioned* acquire(PyObject* object, Source& source) noexcept {
+  static DLManagedTensorVersioned* acquire(PyObject* object, Source& /*source*/) noexcept {
     return for_python(static_cast<DLManagedTensorVersioned*>(nullptr), [&] {
-      // What came since into `source` may be another spelling of the same memory.
+      // What came since into the package's Source may be another spelling of the same memory.
       const typename Bridge::Object held = Bridge::from_python(object);
       Source described;
       Bridge::describe(held, described);
-      return as_described(Bridge::acquire(held, source), described).release();
+      return as_described(Bridge::acquire(held, described), described).release();
     });
   }
   static DLManagedTensorVersioned* prepare(PyObject* object, const Leg& leg,
