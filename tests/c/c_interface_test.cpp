@@ -209,9 +209,10 @@ TEST(CToManaged, refuses_what_a_library_prepared_wrongly) {
     EXPECT_THAT(failure.message(), HasSubstr(said));
     EXPECT_EQ(memory.brought.released, 1) << said;
   };
-  outcome([](OnDevice& it) { it.brought.shape[0] = 1; }, DLBRIDGE_USAGE, "another shape");
-  outcome([](OnDevice& it) { it.brought.managed.dl_tensor.dtype.code = kDLInt; }, DLBRIDGE_USAGE,
-          "another shape or dtype");
+  outcome([](OnDevice& it) { it.brought.shape[0] = 1; }, DLBRIDGE_REFUSED,
+          "another dtype or shape");
+  outcome([](OnDevice& it) { it.brought.managed.dl_tensor.dtype.code = kDLInt; }, DLBRIDGE_REFUSED,
+          "another dtype or shape");
   outcome([](OnDevice& it) { it.brought.managed.flags = DLPACK_FLAG_BITMASK_READ_ONLY; },
           DLBRIDGE_USAGE, "read-only");
   outcome([](OnDevice& it) { it.brought.managed.dl_tensor.device.device_type = kDLROCM; },

@@ -24,14 +24,6 @@ void delete_managed(void* pointer) noexcept {
   }
 }
 
-// Of what a library made: all that is not to be done any more, and nothing else changed.
-void require_like(const ManagedTensor& made, const DLTensor& source) {
-  require_usage(made.dtype() == DType(source.dtype) && made.ndim() == source.ndim &&
-                    std::equal(made.shape().begin(), made.shape().end(), source.shape),
-                "prepare() of the source gave a tensor of another shape or dtype");
-  require_usage(!made.readonly(), "prepare() of the source gave a tensor that is read-only");
-}
-
 }  // namespace
 
 void give_back(const dlbridge_lease& lease) noexcept {
@@ -95,7 +87,7 @@ ManagedTensor CallbackDoor::prepare(const Leg& leg, Source& after) {
   error.require_success(given_.prepare(given_.context, &told, &out, error.place()), "prepare");
   require_usage(out != nullptr, "prepare() of the source succeeded and gave nothing");
   ManagedTensor made = ManagedTensor::adopt(out, run_deleter);
-  require_like(made, source.tensor);
+  require_usage(!made.readonly(), "prepare() of the source gave a tensor that is read-only");
   describe(made, *source.traits.library, after);
   require_prepared(leg, source, after);
   return made;
