@@ -269,6 +269,11 @@ struct Adviser {
     if (kElsewhere.has(condition) && Device(source.tensor.device).host_accessible()) {
       return {};
     }
+    // What the library makes to be written to is memory that such a target does not want either.
+    if (condition == Condition::kReadOnly && target.takes_as_constant &&
+        policy[Field::kMutable] == Ruling::kRefuse) {
+      return {};
+    }
     if (condition == Condition::kNoCast) {
       if (source.tensor.dtype.code != kDLComplex) {
         return {};

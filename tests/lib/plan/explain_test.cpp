@@ -274,6 +274,25 @@ TEST(Explain, of_a_refusal_says_what_was_met_why_and_what_works) {
   }
 }
 
+// Its library's copy may be written to, which such a target refuses as well.
+TEST(Explain, advises_no_writable_copy_to_whoever_takes_constants_alone) {
+  static constexpr Library kStone{
+      .name = "stone", .object = "stone.Slab", .fixes = {{{Condition::kReadOnly, "x.copied()"}}}};
+  Source source;
+  Described described(with({Condition::kReadOnly}));
+  source.traits = described.source().traits;
+  source.traits.library = &kStone;
+  source.tensor = described.source().tensor;
+  Capabilities target = kCompact;
+  const Policy strict = Policy::strict().with_copy(CopyRule::kAlways);
+  const auto fix = [&] {
+    return explain(plan(source, target, strict), source, target, strict, {}, Dialect::kPython).fix;
+  };
+  EXPECT_EQ(fix(), "policy=\"host\" to copy, or x.copied()");
+  target.takes_as_constant = true;
+  EXPECT_EQ(fix(), "policy=\"host\" to copy");
+}
+
 TEST(Explain, becomes_the_exception_word_for_word) {
   const Described described(with({Condition::kInGraph, Condition::kSparse}));
   const Policy policy = Policy::strict();
