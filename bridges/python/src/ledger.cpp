@@ -20,6 +20,7 @@ PackageAttribute of_context("dlbridge.ledger.blocks", "of_context");
 PackageAttribute forbid("dlbridge.ledger.blocks", "forbid");
 PackageAttribute policy_of_context("dlbridge.ledger.blocks", "policy_of_context");
 PackageAttribute copies_forbidden("dlbridge.ledger.blocks", "copies_forbidden");
+PackageAttribute conversion_refused("dlbridge._errors", "ConversionRefused");
 PackageAttribute tally_type("dlbridge.ledger.counts", "Tally");
 PackageAttribute stats_type("dlbridge.ledger.counts", "Stats");
 
@@ -29,7 +30,7 @@ constinit std::array<Name, kTowardsCount> towards_names{Name("numpy"),    Name("
                                                         Name("process"),  Name("other")};
 
 thread_local Watch* current_watch = nullptr;
-thread_local int handing = 0;
+thread_local const Handing* handing = nullptr;
 
 // The lists of the blocks that are open here, the innermost last; those that have ended are empty.
 Ref blocks_in(PackageAttribute& variable) {
@@ -38,12 +39,24 @@ Ref blocks_in(PackageAttribute& variable) {
   return Ref(blocks);
 }
 
-// What the innermost block here holds, of those that have not ended; None where there is none.
-Ref held_in(PackageAttribute& variable) {
+// Whether it is in a tuple, which may be null.
+bool is_among(const Ref& tuple, PyObject* item) {
+  const Py_ssize_t count = tuple ? PyTuple_GET_SIZE(tuple.get()) : 0;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    if (PyTuple_GET_ITEM(tuple.get(), i) == item) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// What the innermost block here holds, of those that have not ended and were not open `before`;
+// None where there is none.
+Ref held_in(PackageAttribute& variable, const Ref& before = {}) {
   const Ref blocks = blocks_in(variable);
   for (Py_ssize_t i = PyTuple_GET_SIZE(blocks.get()); i-- > 0;) {
     PyObject* held = PyTuple_GET_ITEM(blocks.get(), i);
-    if (PyList_GET_SIZE(held) != 0) {
+    if (PyList_GET_SIZE(held) != 0 && !is_among(before, held)) {
       return Ref::borrow(PyList_GET_ITEM(held, 0));
     }
   }
@@ -173,19 +186,37 @@ Ref running_frame() {
   return Ref::borrow(reinterpret_cast<PyObject*>(PyEval_GetFrame()));
 }
 
-void tell_each(PyObject* records, const Ref& told) {
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); ++i) {
-    const Ref record = Ref::borrow(PyList_GET_ITEM(records, i));
-    (void)checked(PyObject_CallOneArg(record.get(), told.get()));
+// Calls visit(record) for each ledger that is to be told what crosses now.
+template <typename Visit>
+void for_each_record(Visit&& visit) {
+  const Handing::Before& before = Handing::before();
+  const auto visit_each = [&](PyObject* records, const Ref& but) {
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); ++i) {
+      if (!is_among(but, PyList_GET_ITEM(records, i))) {
+        visit(Ref::borrow(PyList_GET_ITEM(records, i)));
+      }
+    }
+  };
+  const Ref here = blocks_in(of_context);
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(here.get()); ++i) {
+    PyObject* block = PyTuple_GET_ITEM(here.get(), i);
+    if (!is_among(before.ledgers, block)) {
+      visit_each(block, {});  // of one that has ended, none
+    }
   }
+  visit_each(of_all_threads.get(), before.everywhere);
+}
+
+bool is_heard() {
+  bool heard = false;
+  for_each_record([&](const Ref& /*record*/) { heard = true; });
+  return heard;
 }
 
 // Writes a crossing down that has succeeded, or was refused, where a ledger is open here: as one
 // object, since what is kept has Python collect garbage.
 void tell_ledgers(PyObject* plan, std::int64_t began, const Ref& nanoseconds) {
-  const Ref here = blocks_in(of_context);
-  PyObject* everywhere = of_all_threads.get();
-  if (PyTuple_GET_SIZE(here.get()) == 0 && PyList_GET_SIZE(everywhere) == 0) {
+  if (!is_heard()) {
     return;
   }
   const Place place = place_from(running_frame());
@@ -194,10 +225,8 @@ void tell_ledgers(PyObject* plan, std::int64_t began, const Ref& nanoseconds) {
   const Ref told =
       checked(PyTuple_Pack(7, plan, place.file.get(), place.line.get(), place.function.get(),
                            start.get(), nanoseconds.get(), thread.get()));
-  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(here.get()); ++i) {
-    tell_each(PyTuple_GET_ITEM(here.get(), i), told);  // of one that has ended, none
-  }
-  tell_each(everywhere, told);
+  for_each_record(
+      [&](const Ref& record) { (void)checked(PyObject_CallOneArg(record.get(), told.get())); });
 }
 
 std::int64_t now() {
@@ -254,23 +283,33 @@ void Watch::finish() {
 }
 
 // It counts as an open block with a ledger: so a crossing asks for all at once.
-Handing::Handing() noexcept {
+Handing::Handing() : outer_(handing) {
+  if (any_block_open()) {
+    before_ = {blocks_in(policy_of_context), blocks_in(of_context),
+               checked(PySequence_Tuple(of_all_threads.get()))};
+  }
   ++open_blocks;
   ++open_ledgers;
-  ++handing;
+  handing = this;
 }
 
 Handing::~Handing() {
   --open_blocks;
   --open_ledgers;
-  --handing;
+  handing = outer_;
+}
+
+const Handing::Before& Handing::before() noexcept {
+  static const Before nothing;
+  return handing == nullptr ? nothing : handing->before_;
 }
 
 bool report(const Plan& plan, const Source& source, const Capabilities& target,
             const Policy& policy, const Request& request) {
   const bool forbidden = !plan.view && held_in(copies_forbidden).get() == Py_True;
-  if (!forbidden && (handing != 0 || open_ledgers == 0)) {
-    return handing == 0;
+  const bool counts = handing == nullptr;
+  if (!forbidden && (counts ? open_ledgers == 0 : !is_heard())) {
+    return counts;
   }
   Watch* watch = Watch::current();
   if (watch != nullptr) {
@@ -284,13 +323,22 @@ bool report(const Plan& plan, const Source& source, const Capabilities& target,
   if (watch != nullptr) {
     watch->next(std::move(told));
   }
-  return true;
+  return counts;
 }
 
+// What a row catches is not the caller's.
 void refused(PyObject* plan) {
-  ++refusals;
+  refusals += handing == nullptr ? 1 : 0;
   if (Watch::current() != nullptr) {
     tell_ledgers(plan, now(), Ref::borrow(Py_None));
+  }
+}
+
+void refused_by_row() {
+  KeepError raised;
+  raised.normalise();
+  if (checked_truth(PyObject_IsInstance(raised.value(), conversion_refused.get()))) {
+    refused(checked(PyObject_GetAttrString(raised.value(), "plan")).get());
   }
 }
 
@@ -309,7 +357,7 @@ Ref caller() {
 }
 
 Ref policy_of_block() {
-  return handing == 0 ? held_in(policy_of_context) : Ref::borrow(Py_None);
+  return held_in(policy_of_context, Handing::before().policies);
 }
 
 Ref count_blocks(ArgumentTuple changes) {

@@ -70,13 +70,26 @@ class Watch {
 };
 
 /// While a library takes what it is handed: what its row makes cross for that is part of the
-/// crossing, which is told of already. It is not counted, and follows no block but no_copies().
+/// crossing, which is told of already. It is not counted, and follows no_copies() and the blocks
+/// that the row opens itself, but none that was open before.
 class Handing {
  public:
-  Handing() noexcept;
+  Handing();
   ~Handing();
   Handing(const Handing&) = delete;
   Handing& operator=(const Handing&) = delete;
+
+  /// The blocks that were open before, of this thread and of all; null where there were none.
+  struct Before {
+    Ref policies;
+    Ref ledgers;
+    Ref everywhere;
+  };
+  [[nodiscard]] static const Before& before() noexcept;
+
+ private:
+  Before before_;
+  const Handing* outer_;
 };
 
 /// Tells the open blocks of a crossing that is about to happen, and says whether it counts. Throws
@@ -106,6 +119,8 @@ inline void record(Towards towards, const Plan& plan, const Source& source,
 
 /// Counts a refusal, and tells the open blocks.
 void refused(PyObject* plan);
+/// The same of the error that is set, if it is a refusal, which a row let through.
+void refused_by_row();
 
 /// The policy that the innermost block sets, or None. Only asked while a block is open.
 [[nodiscard]] Ref policy_of_block();

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import contextvars
 import ctypes
 import html.parser
@@ -586,3 +587,56 @@ def test_a_row_follows_no_block(row: str, target: str) -> None:
         assert np.shares_memory(dlbridge.to(array, target, policy="host"), array)
         assert np.shares_memory(dlbridge.to(array, target, copy=False), array)
         assert not np.shares_memory(dlbridge.to(array, target), array)
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_block_that_a_row_opens_holds_for_what_it_makes_cross(everywhere: bool) -> None:
+    logs = []
+
+    def take(managed: Any) -> Any:
+        with dlbridge.policy("snapshot"), dlbridge.trace(threads=everywhere) as log:
+            logs.append(log)
+            return dlbridge.to_numpy(managed)
+
+    dlbridge.register(
+        dlbridge.Library(
+            name="blocks_row",
+            capabilities=dlbridge.Capabilities(read_only="honours"),
+            take=take,
+        )
+    )
+    array = np.arange(3)
+    before = dlbridge.stats()
+    with dlbridge.policy("host"), dlbridge.trace(threads=everywhere) as outside:
+        assert not np.shares_memory(dlbridge.to(array, "blocks_row"), array)
+    dlbridge.to(array, "blocks_row")  # without a block around it
+    assert [[each.outcome for each in log] for log in (outside, *logs)] == [
+        ["view"],
+        ["copy"],
+        ["copy"],
+    ]
+    assert dlbridge.stats().crossings == before.crossings + 2
+
+
+@pytest.mark.parametrize("caught", [False, True])
+def test_a_refusal_is_the_callers_unless_the_row_catches_it(caught: bool) -> None:
+    def take(managed: Any) -> Any:
+        try:
+            return dlbridge.to_numpy(managed, dtype="int8", copy=False)
+        except dlbridge.ConversionRefused:
+            if not caught:
+                raise
+        return dlbridge.to_numpy(managed)
+
+    dlbridge.register(
+        dlbridge.Library(
+            name="trying_row",
+            capabilities=dlbridge.Capabilities(read_only="honours"),
+            take=take,
+        )
+    )
+    before = dlbridge.stats().refusals
+    with dlbridge.trace() as log, contextlib.suppress(dlbridge.ConversionRefused):
+        dlbridge.to(np.arange(3), "trying_row")
+    assert [each.outcome for each in log] == ["view" if caught else "refused"]
+    assert dlbridge.stats().refusals == before + (not caught)

@@ -50,10 +50,18 @@ Ref LibraryTarget::deliver(Door& door, const Plan& plan, const Call& call) const
   }
   const Ref managed = wrap(std::move(tensor));
   const bool may_copy = call.policy.copy() != CopyRule::kNever;
-  const Handing handing;
-  return checked(PyObject_CallFunctionObjArgs(hand_over.get(), row_.library, managed.get(),
-                                              plan.view ? Py_True : Py_False,
-                                              may_copy ? Py_True : Py_False, nullptr));
+  Ref taken;
+  {
+    const Handing handing;
+    taken = Ref(PyObject_CallFunctionObjArgs(hand_over.get(), row_.library, managed.get(),
+                                             plan.view ? Py_True : Py_False,
+                                             may_copy ? Py_True : Py_False, nullptr));
+  }
+  if (!taken) {
+    refused_by_row();
+    throw PythonError();
+  }
+  return taken;
 }
 
 std::vector<std::string> LibraryTarget::notes(const Plan& plan) const {
