@@ -87,8 +87,8 @@ Ref plan_of_opened(PyObject* object, const Way& way, const Target& target, const
   if (!decided.is_refused()) {
     try_producer(door, decided);
   }
-  Ref told = plan_object(decided, door.source, capabilities, call.policy, call.request,
-                         target.notes(decided));
+  Ref told = plan_object(as_told(decided, door, target), door.source, capabilities, call.policy,
+                         call.request, target.notes(decided));
   const Apart apart = pass_parts(
       decided, door, capabilities, call,
       [&](PyObject* part, const Call& asked) { return explain_crossing(part, target, asked); });

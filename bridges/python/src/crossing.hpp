@@ -24,6 +24,13 @@ template <typename AnyTarget>
   return capabilities;
 }
 
+/// The Plan in the words of whoever gets the result, who may know nothing of what was read.
+template <typename AnyTarget>
+[[nodiscard]] Plan as_told(Plan decided, const Door& door, const AnyTarget& target) {
+  decided.itself = decided.itself && target.comes_back(door);
+  return decided;
+}
+
 /// What is refused as sparse crosses part by part: null where its library or the target has no
 /// such parts, or where the caller wants it dense.
 [[nodiscard]] Ref cross_by_parts(const Plan& decided, const Door& door, const Target& target,
@@ -96,8 +103,9 @@ template <bool kRecorded = true, typename AnyTarget>
   }
   if (decided.itself) {
     if constexpr (kRecorded) {
-      if (!decided.view) [[unlikely]] {
-        record(target.towards, decided, door.source, capabilities, call.policy, call.request);
+      if (!decided.view || !target.comes_back(door)) [[unlikely]] {
+        record(target.towards, as_told(decided, door, target), door.source, capabilities,
+               call.policy, call.request);
       }
     }
     return target.itself(door, decided);

@@ -640,3 +640,26 @@ def test_a_refusal_is_the_callers_unless_the_row_catches_it(caught: bool) -> Non
         dlbridge.to(np.arange(3), "trying_row")
     assert [each.outcome for each in log] == ["view" if caught else "refused"]
     assert dlbridge.stats().refusals == before + (not caught)
+
+
+class _Calendar:
+    """Dates that a library's row reads as an array of NumPy's."""
+
+
+def test_what_is_read_as_an_array_of_dates_crosses() -> None:
+    dlbridge.register(
+        dlbridge.Library(
+            name="calendar_row",
+            modules=(__name__,),
+            read=lambda _: np.array(["2026-11-30"], "M8[s]"),
+        )
+    )
+    with dlbridge.trace() as log:
+        for copy in (None, True):
+            assert dlbridge.to_numpy(_Calendar(), copy=copy).dtype == "M8[s]"
+    told = [(each.source, each.target, each.outcome) for each in log]
+    assert told == [
+        ("calendar_row._Calendar", "numpy.ndarray", "view"),
+        ("calendar_row._Calendar", "numpy.ndarray", "copy"),
+    ]
+    assert dlbridge.explain(_Calendar(), "numpy").result == "numpy.ndarray"

@@ -35,6 +35,7 @@ struct ArgumentTarget {
     }
     return !fits_it || (matching == Matching::kLooking && (plan.is_refused() || !plan.view));
   }
+  [[nodiscard]] bool comes_back(const Door& /*door*/) const { return true; }
   [[nodiscard]] ManagedTensor itself(const Door& /*door*/, const Plan& /*plan*/) const {
     return {};
   }

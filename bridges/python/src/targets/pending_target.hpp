@@ -28,6 +28,9 @@ class PendingTarget final : public Target {
   [[nodiscard]] Ref made_of(ManagedTensor tensor) const override {
     return kToNumPy.made_of(std::move(tensor));
   }
+  [[nodiscard]] bool comes_back(const Door& door) const override {
+    return kToNumPy.comes_back(door);
+  }
   [[nodiscard]] Ref itself(const Door& door, const Plan& plan) const override;
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 

@@ -40,6 +40,8 @@ class Target {
   [[nodiscard]] virtual Ref itself(const Door& door, const Plan& /*plan*/) const {
     return Ref::borrow(door.object);
   }
+  /// Whether that is the very object, and none that was read in its place: then nothing crosses.
+  [[nodiscard]] virtual bool comes_back(const Door& /*door*/) const { return true; }
   /// Carries the plan's legs, and makes the library's object of what comes.
   [[nodiscard]] virtual Ref deliver(Door& door, const Plan& plan, const Call& call) const = 0;
   /// What it can take of what is plain at a glance, and is made of that: the same as the long way.
