@@ -461,6 +461,23 @@ def test_blocks_in_generators_end_in_any_order_and_anywhere() -> None:
         there.run(dlbridge.to_torch, np.ones(3)[::-1])
 
 
+def test_a_block_that_a_generator_shares_is_ended_by_who_entered_it() -> None:
+    shared = dlbridge.no_copies()
+
+    def generator() -> Iterator[None]:
+        with shared:
+            yield
+
+    elsewhere, there = generator(), contextvars.Context()
+    with shared as nothing:
+        there.run(next, elsewhere)
+        elsewhere.close()  # here, in the other's block
+        with pytest.raises(dlbridge.ConversionRefused, match="would copy"):
+            dlbridge.to_torch(np.ones(3)[::-1])
+    assert nothing is None
+    there.run(dlbridge.to_torch, np.ones(3)[::-1])
+
+
 def test_a_ledger_ends_the_block_of_the_context_that_ends_it() -> None:
     log, one, other = dlbridge.trace(), contextvars.Context(), contextvars.Context()
     one.run(log.__enter__)

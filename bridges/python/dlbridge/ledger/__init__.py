@@ -4,6 +4,6 @@ The functions are those of ``dlbridge`` itself. ``caller()``, for code between t
 dlbridge, tells whose line a crossing would be: file, line and function.
 """
 
-from dlbridge.ledger.blocks import caller, no_copies, policy, stats
+from dlbridge.ledger.blocks import Block, caller, no_copies, policy, stats
 
-__all__ = ["caller", "no_copies", "policy", "stats"]
+__all__ = ["Block", "caller", "no_copies", "policy", "stats"]

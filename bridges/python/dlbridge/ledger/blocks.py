@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ContextDecorator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from dlbridge import _core
 from dlbridge._errors import ConversionRefused
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Told: TypeAlias = "tuple[Plan, str, int, str, int, int | None, int]"
 Record: TypeAlias = Callable[[Told], None]
 of_all_threads: list[Record] = []
+Given = TypeVar("Given")  # by a block, to the name after "as"
 # What the blocks of a thread, or task, hold, each in a list of its own: the innermost last. Of a
 # block that has ended the list is empty: generators may end theirs in any order, and in another
 # thread or task.
@@ -52,31 +53,41 @@ class Holding:
     def __init__(self, variable: ContextVar[Held], value: object) -> None:
         self._variable = variable
         self._value = value
-        self._held: list[list[Any]] = []
+        self._held: list[tuple[int, list[Any]]] = []
 
     def begin(self) -> None:
         held = [self._value]
         # No generator expression: torch's compiler may end there.
         self._variable.set((*[other for other in self._variable.get() if other], held))
-        self._held.append(held)
+        self._held.append((_frame_of_block(), held))
 
     def end(self) -> None:
+        frame = _frame_of_block()
         here = [*map(id, self._variable.get())]
-        held = self._held[-1]
-        for each in [*self._held]:  # of other threads too
-            if id(each) in here:
-                held = each
-        held.clear()
-        self._held.remove(held)
+        held = [*self._held]  # of other threads too
+        # A stack of blocks enters and leaves in frames of its own: then the thread or task tells.
+        mine = [entry for entry in held if entry[0] == frame] or held
+        ended = ([entry for entry in mine if id(entry[1]) in here] or mine)[-1]
+        ended[1].clear()
+        self._held.remove(ended)
 
 
-class _Block(ContextDecorator, Holding):
-    """A block in which a variable has a value, and _core asks for it."""
+def _frame_of_block() -> int:
+    """Who enters or leaves the block: a generator may do so in another thread, or task."""
+    return id(sys._getframe(2).f_back)
 
-    def __enter__(self) -> Any:
+
+class Block(ContextDecorator, Holding, Generic[Given]):
+    """What ``no_copies()`` and ``policy()`` give: for ``with``, or to decorate a function."""
+
+    def __init__(self, variable: ContextVar[Held], value: object, given: Given) -> None:
+        super().__init__(variable, value)
+        self._given = given
+
+    def __enter__(self) -> Given:
         enter_block()  # first: here torch's compiler leaves the block to Python, before it is open
         self.begin()
-        return self._value
+        return self._given
 
     def __exit__(self, *error: object) -> None:
         try:
@@ -85,12 +96,12 @@ class _Block(ContextDecorator, Holding):
             leave_block()
 
 
-def no_copies() -> _Block:
+def no_copies() -> Block[None]:
     """A block in which the first crossing that would copy raises ``ConversionRefused`` instead.
 
     It names the line and the reason; nothing is copied. Holds for this thread, or asyncio task.
     """
-    return _Block(copies_forbidden, True)
+    return Block(copies_forbidden, True, None)
 
 
 def _named(policy: Policy | str) -> Policy:
@@ -114,12 +125,13 @@ def policy_in_force(policy: Policy | str | None) -> Policy:
     return held[-1] if held else PRESETS["host"]
 
 
-def policy(default: Policy | str) -> _Block:
+def policy(default: Policy | str) -> Block[Policy]:
     """A block in which calls without a policy of their own follow ``default``.
 
     A preset's name or a Policy. Holds for this thread, or asyncio task; blocks may be nested.
     """
-    return _Block(policy_of_context, _named(default))
+    chosen = _named(default)
+    return Block(policy_of_context, chosen, chosen)
 
 
 def stats() -> "Stats":
