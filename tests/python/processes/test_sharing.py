@@ -844,6 +844,22 @@ def test_numbers_of_a_batch_stay_what_they_are(samples: list[Any], batch: list[A
     assert type(ordered) is collections.OrderedDict and ordered["a"].tolist() == batch
 
 
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    image: Any
+    label: int
+
+
+def test_a_batch_of_dataclasses_is_one_and_of_another_tree_a_type_error() -> None:
+    from dlbridge.engines.loader import collate
+
+    batch = collate([Labelled(np.full(2, i), i) for i in range(3)])
+    assert type(batch) is Labelled and batch.image.shape == (3, 2)
+    assert batch.label.tolist() == [0, 1, 2]
+    with pytest.raises(TypeError, match="not deque"):
+        collate([collections.deque([np.zeros(2)])] * 2)
+
+
 def test_a_batch_of_counters_counts_as_its_samples() -> None:
     from dlbridge.engines.loader import collate
 

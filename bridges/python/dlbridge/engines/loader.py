@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections import UserDict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,10 +27,10 @@ class _Batch:
 def collate(samples: Sequence[Any]) -> Any:
     """A batch out of samples, for ``DataLoader(collate_fn=collate)``.
 
-    As torch's ``default_collate``, but of arrays of any library: dicts, tuples and lists are
-    collated part by part, arrays of one shape are stacked, numbers become a tensor, and anything
-    else a list. In a worker the batch is written once, into shared memory that is there from the
-    batches before; the trainer gets torch tensors over it, which it may write to.
+    As torch's ``default_collate``, but of arrays of any library: dicts, tuples, lists and
+    dataclasses are collated part by part, arrays of one shape are stacked, numbers become a tensor,
+    and anything else a list. In a worker the batch is written once, into shared memory that is
+    there from the batches before; the trainer gets torch tensors over it, which it may write to.
     """
     from torch.utils.data import get_worker_info
 
@@ -57,6 +58,12 @@ def _collated(samples: Sequence[Any], arrays: list[Any], shared: bool) -> Any:
         return type(first)(
             *(_collated(part, arrays, shared) for part in zip(*samples, strict=True))
         )
+    if dataclasses.is_dataclass(first) and not isinstance(first, type):
+        whole = copy.copy(first)
+        for name in (field.name for field in dataclasses.fields(first)):
+            part = _collated([getattr(sample, name) for sample in samples], arrays, shared)
+            object.__setattr__(whole, name, part)  # of a frozen one too
+        return whole
     if isinstance(first, (list, tuple)):
         if any(len(sample) != len(first) for sample in samples):
             raise ValueError("the samples of a batch have not all the same number of parts")
@@ -67,9 +74,16 @@ def _collated(samples: Sequence[Any], arrays: list[Any], shared: bool) -> Any:
         arrays.append(_numbers(samples))
         return arrays[-1]
     try:
-        stacked = _stacked([to_numpy(sample) for sample in samples], shared)
+        stack = [to_numpy(sample) for sample in samples]
     except TypeError:  # no arrays
         return list(samples)
+    for each in stack:
+        if not isinstance(each, np.ndarray):
+            raise TypeError(
+                "collate takes dicts, lists, tuples and dataclasses apart, and no other tree: not "
+                + type(each).__name__
+            )
+    stacked = _stacked(stack, shared)
     arrays.append(stacked)
     return stacked
 
