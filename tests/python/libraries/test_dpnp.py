@@ -157,3 +157,9 @@ def test_what_has_left_it_as_a_managed_tensor_is_refused_with_what_was_tried() -
     managed = dlbridge.from_dlpack(dpnp.asarray(VALUES))
     with pytest.raises(dlbridge.ConversionRefused, match="no runtime for oneapi"):
         dlbridge.to_numpy(managed)
+
+
+@needs_device
+def test_negative_strides_are_packed_before_dpnp_sees_them() -> None:
+    assert "repack" in dlbridge.explain(VALUES[::-1], "dpnp").steps
+    assert dlbridge.to(VALUES[::-1], "dpnp").asnumpy().tolist() == VALUES[::-1].tolist()

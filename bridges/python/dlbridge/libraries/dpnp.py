@@ -11,7 +11,13 @@ from dlbridge.libraries import PLAIN
 @functools.cache
 def _on(*devices: str, missing: tuple[str, ...] = ()) -> Capabilities:
     dtypes = tuple(name for name in PLAIN if name not in missing)
-    return Capabilities(devices=devices, own_device="oneapi", dtypes=dtypes, read_only="honours")
+    return Capabilities(
+        devices=devices,
+        own_device="oneapi",
+        dtypes=dtypes,
+        strides="non-negative",
+        read_only="honours",
+    )
 
 
 def _now() -> Capabilities:
@@ -42,6 +48,7 @@ ROWS = (
         quirks={
             "other_device": "dpnp.from_dlpack gives a NumPy array for memory of the host, and "
             "ignores its byte_offset; it is copied to a device instead",
+            "negative_strides": "dpnp fails inside",
             "no_way_to_device": "dpnp finds no SYCL device",
         },
     ),
