@@ -176,6 +176,18 @@ def test_a_managed_tensor_that_numpy_cannot_make_again_is_refused() -> None:
         pickle.dumps(pairs)
 
 
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+def test_the_fix_of_what_pickle_refuses_is_a_call_that_works() -> None:
+    x = dlbridge.from_dlpack(torch.tensor([1 + 2j], dtype=torch.complex32))
+    with pytest.raises(dlbridge.ConversionRefused) as caught:
+        pickle.dumps(x)
+    assert caught.value.fix == (
+        'dlbridge.dumps(x, policy=dlbridge.host.replace(dtype="upcast")) to copy'
+    )
+    sent = dlbridge.dumps(x, policy=dlbridge.host.replace(dtype="upcast"))
+    assert dlbridge.to_numpy(dlbridge.loads(*sent)).tolist() == [1 + 2j]
+
+
 def test_memory_of_a_device_is_refused_and_pinned_memory_is_not() -> None:
     on_device, _ = make_f32(device=(2, 0))
     with pytest.raises(dlbridge.ConversionRefused, match=r"on cuda:0 .*device='cpu'") as caught:

@@ -266,7 +266,9 @@ def reduce_managed(x: ManagedTensor, protocol: int, policy: Policy = _WITHOUT_DE
     except ConversionRefused as error:
         what = f"cannot pickle a ManagedTensor of dtype {x.dtype} on {x.device}"
         away = any(f"on {x.device}" in reason for reason in error.reasons)
-        fix = "dlbridge.from_dlpack(x, device='cpu')" if away else error.fix
+        # Nothing of pickle's own takes a policy.
+        fix = re.sub(r"^(policy=\S+)", r"dlbridge.dumps(x, \1)", error.fix or "") or None
+        fix = "dlbridge.from_dlpack(x, device='cpu')" if away else fix
         raise refused(what, "; ".join(error.reasons), fix) from error
     buffer, *parts = _parts(array, policy)
     if protocol >= 5:
