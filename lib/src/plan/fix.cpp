@@ -284,13 +284,20 @@ struct Adviser {
     }
     for (const auto& row : source.traits.words().fixes) {
       if (row.condition == condition && !row.call.empty()) {
-        return with_dtypes(row.call);
+        const bool changes = condition == Condition::kCastAsked && may_not_fit();
+        return with_dtypes(row.call) + (changes ? " (values that do not fit change)" : "");
       }
     }
     constexpr Conditions kBySource{Condition::kInexpressibleDType, Condition::kPaddedSubByte,
                                    Condition::kWrapperSubclass, Condition::kNulls,
                                    Condition::kUnit};
     return kBySource.has(condition) ? std::string(source.fix) : std::string();
+  }
+
+  // A library's own cast to an integer looks at no value, as ours does.
+  [[nodiscard]] bool may_not_fit() const {
+    return request.dtype && request.dtype->kind() == DType::Kind::kInteger &&
+           !holds(*request.dtype, DType(source.tensor.dtype));
   }
 
   // Empty where the call is a cast, and the target has no type that would hold the values.

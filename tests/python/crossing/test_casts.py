@@ -404,3 +404,17 @@ def test_a_dtype_that_no_triple_holds_is_a_value_error() -> None:
         dlbridge.to_numpy(np.ones(1), dtype=Wide())
     with pytest.raises(ValueError, match="264 does not fit"):
         str(type(dlbridge.from_dlpack(np.ones(1)).dtype)(0, 264))
+
+
+def test_what_a_librarys_own_cast_may_change_is_said(road: str) -> None:
+    """Followed, it would wrap what ours refuses."""
+    for x, cast in (
+        (np.array([300]), 'x.astype("uint8")'),
+        (torch.tensor([300.0]), "x.to(torch.uint8)"),
+        (np.ma.array([300]), 'x.filled().astype("uint8") (the mask is lost; '),
+    ):
+        for how in ({"copy": False}, {"policy": "strict"}):
+            fix = str(dlbridge.explain(x, "numpy", dtype="uint8", **how).fix)
+            assert cast in fix and fix.endswith("values that do not fit change)")
+    for x, dtype in ((np.array([3], "u1"), "int16"), (np.array([3]), "float32")):
+        assert "fit" not in str(dlbridge.explain(x, "numpy", dtype=dtype, copy=False).fix)
