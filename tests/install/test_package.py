@@ -199,7 +199,7 @@ def test_a_project_that_takes_this_one_in_is_left_as_it_was(tmp_path: Path) -> N
 def test_the_core_is_a_shared_library_in_a_project_that_hides_its_names(tmp_path: Path) -> None:
     """By Clang with libc++, where they are: nothing else here is built with it."""
     options = ["-DBUILD_SHARED_LIBS=ON", "-DCMAKE_CXX_VISIBILITY_PRESET=hidden"]
-    flags = "-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror"
+    flags = "-Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion -Werror"
     if compiles_with_libcxx("#include <vector>"):
         options += [f"-DCMAKE_CXX_COMPILER={CLANG}"]
         flags += " -stdlib=libc++"

@@ -60,7 +60,7 @@ class Scan {
       row += index_[static_cast<std::size_t>(i)] * job_.source_strides_bytes[i];
     }
     for (std::int64_t begin = 0; begin < length; begin += count_) {
-      count_ = std::min<std::int64_t>(length - begin, wide_.size());
+      count_ = std::min<std::int64_t>(length - begin, std::ssize(wide_));
       row_.source = row + begin * *row_.source_strides_bytes;
       copy_elements(row_);
       for (std::size_t i = 0; i < static_cast<std::size_t>(count_); ++i) {
