@@ -93,15 +93,18 @@ struct Message {
   std::vector<OwnedDescriptor> descriptors;  // at most 253, which is the kernel's limit
 };
 
-/// Tensors that can be shared, and a note of the sender's beside them. Throws ConversionRefused for
-/// a tensor that cannot, and for more blocks than a message can carry; std::system_error.
+/// Tensors that can be shared, and a note of the sender's beside them, with descriptors that it is
+/// about. Throws ConversionRefused for a tensor that cannot, and for more descriptors than a
+/// message can carry; std::system_error.
 [[nodiscard]] Message pack(std::span<const ManagedTensor> tensors, SharedMode mode,
-                           std::span<const std::byte> note = {});
+                           std::span<const std::byte> note = {},
+                           std::vector<OwnedDescriptor> of_note = {});
 
 struct Received {
   SharedMode mode = SharedMode::kRead;
   std::vector<ManagedTensor> tensors;  // read-only where they are for reading
   std::vector<std::byte> note;
+  std::vector<OwnedDescriptor> of_note;
 };
 
 /// The tensors of a message, in memory that this process maps now. The message is not believed:

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <iterator>
 #include <string>
 
 #include "dlbridge/dtype.hpp"
@@ -151,7 +152,7 @@ MessageHead detail::head_of(std::span<const std::byte> bytes) {
 }
 
 Message pack(std::span<const ManagedTensor> tensors, SharedMode mode,
-             std::span<const std::byte> note) {
+             std::span<const std::byte> note, std::vector<OwnedDescriptor> of_note) {
   Blocks blocks;
   std::vector<std::byte> lines;
   for (const ManagedTensor& tensor : tensors) {
@@ -160,7 +161,7 @@ Message pack(std::span<const ManagedTensor> tensors, SharedMode mode,
     add(lines, tensor.shape().data(), tensor.shape().size());
     add(lines, tensor.strides().data(), tensor.strides().size());
   }
-  if (blocks.size() > detail::kMostBlocks) {
+  if (blocks.size() + of_note.size() > detail::kMostBlocks) {
     const std::string why =
         "a message carries at most " + std::to_string(detail::kMostBlocks) + " descriptors";
     const std::string fix = "policy=\"snapshot\" to copy them into one block";
@@ -181,6 +182,7 @@ Message pack(std::span<const ManagedTensor> tensors, SharedMode mode,
     add(message.bytes, &block->file, 1);
     message.descriptors.push_back(detail::locked_descriptor(*block, mode));
   }
+  std::move(of_note.begin(), of_note.end(), std::back_inserter(message.descriptors));
   add(message.bytes, lines.data(), lines.size());
   add(message.bytes, note.data(), note.size());
   return message;
@@ -191,7 +193,7 @@ Received unpack(std::span<const std::byte> bytes, std::vector<OwnedDescriptor> d
   if (head.bytes != bytes.size()) {
     refuse_message("it is not as long as it says");
   }
-  if (head.blocks != descriptors.size()) {
+  if (head.blocks > descriptors.size()) {
     refuse_message("it came with " + std::to_string(descriptors.size()) + " descriptors, and has " +
                    std::to_string(head.blocks) + " blocks");
   }
@@ -199,11 +201,13 @@ Received unpack(std::span<const std::byte> bytes, std::vector<OwnedDescriptor> d
   Received received;
   received.mode = static_cast<SharedMode>(head.mode);
   std::vector<std::shared_ptr<detail::Hold>> holds;
-  for (OwnedDescriptor& descriptor : descriptors) {
+  for (std::uint32_t i = 0; i < head.blocks; ++i) {
     BlockFile file;
     reader.take(&file, 1);
-    holds.push_back(detail::map_block(std::move(descriptor), file, received.mode));
+    holds.push_back(detail::map_block(std::move(descriptors[i]), file, received.mode));
   }
+  received.of_note.assign(std::move_iterator(descriptors.begin() + head.blocks),
+                          std::move_iterator(descriptors.end()));
   std::array<std::int64_t, 2 * kMaxDimensions> dimensions{};
   for (std::uint64_t i = 0; i < head.tensors; ++i) {  // each takes bytes, so a lie ends soon
     TensorLine line{};

@@ -4,7 +4,9 @@
 #include <gmock/gmock.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include <array>
 #include <system_error>
 #include <thread>
 
@@ -210,6 +212,27 @@ TEST_F(SharedMemory, message_for_which_there_are_no_descriptors_is_refused_with_
     return 2;
   });
   EXPECT_EQ(status, 0);
+}
+
+TEST_F(SharedMemory, message_takes_descriptors_of_its_note_along) {
+  std::array<int, 2> pipe{};
+  ASSERT_EQ(pipe2(pipe.data(), O_CLOEXEC), 0);
+  const OwnedDescriptor reads(pipe[0]);
+  std::vector<OwnedDescriptor> of_note;
+  of_note.emplace_back(pipe[1]);
+  const std::array<std::byte, 1> note{};
+  const Sockets sockets;
+  std::vector<ManagedTensor> tensors;
+  tensors.push_back(floats_in_block(4));
+  send(sockets.here.get(), pack(tensors, SharedMode::kRead, note, std::move(of_note)));
+  Received received = *receive(sockets.there.get());
+  ASSERT_EQ(received.of_note.size(), 1U);
+  EXPECT_EQ(received.tensors.size(), 1U);
+  EXPECT_EQ(write(received.of_note[0].get(), note.data(), 1), 1);
+  received.of_note.clear();
+  std::array<std::byte, 2> read_back{};
+  EXPECT_EQ(read(reads.get(), read_back.data(), 2), 1);
+  EXPECT_EQ(read(reads.get(), read_back.data(), 2), 0) << "nobody else has it";
 }
 
 TEST_F(SharedMemory, message_of_too_many_blocks_is_refused) {
