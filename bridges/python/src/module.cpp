@@ -250,6 +250,8 @@ PyMethodDef functions[] = {
     {"shared_target", called<shared_target>(), METH_VARARGS, nullptr},
     {"shared_bytes", called<shared_bytes>(), METH_VARARGS, nullptr},
     {"shared_allocate", called<shared_allocate>(), METH_VARARGS, nullptr},
+    {"managed_stream", called<stream_of_managed_in_python>(), METH_VARARGS, nullptr},
+    {"tensor_over", called<tensor_over>(), METH_VARARGS, nullptr},
     {"pack_shared", called<pack_shared>(), METH_VARARGS, nullptr},
     {"unpack_shared", called<unpack_shared>(), METH_VARARGS, nullptr},
     {"send_shared", called<send_shared>(), METH_VARARGS, nullptr},

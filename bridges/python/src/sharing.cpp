@@ -1,7 +1,6 @@
 #include "sharing.hpp"
 
 #include <algorithm>
-#include <array>
 #include <memory>
 #include <optional>
 #include <system_error>
@@ -9,14 +8,14 @@
 #include <vector>
 
 #include "crossing.hpp"
+#include "devices/devices.hpp"
+#include "dlbridge/python_lease.hpp"
 #include "dlbridge/shared_memory.hpp"
 #include "targets/shared_target.hpp"
 #include "types/managed_tensor_type.hpp"
 
 namespace dlbridge::python {
 namespace {
-
-constexpr std::array<const char*, 3> kModes = {"read", "give", "write"};
 
 SharedMode mode_named(PyObject* name) {
   for (std::size_t i = 0; i < kModes.size(); ++i) {
@@ -28,8 +27,36 @@ SharedMode mode_named(PyObject* name) {
         "mode=" + shown(name) + " is no mode; use one of 'read', 'give', 'write'");
 }
 
-// The message of a tree's tensors: (tensors, mode, note).
-Message message_of(PyObject* tensors, PyObject* mode, const Buffer& note) {
+// Descriptors that are the caller's no more, whatever comes of it.
+std::vector<OwnedDescriptor> taken_over(PyObject* numbers) {
+  std::vector<OwnedDescriptor> descriptors;
+  descriptors.reserve(static_cast<std::size_t>(PyList_GET_SIZE(numbers)));
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(numbers); ++i) {
+    // One that is no number is an error when the others have their owner.
+    descriptors.emplace_back(static_cast<int>(PyLong_AsLong(PyList_GET_ITEM(numbers, i))));
+  }
+  check_error();
+  return descriptors;
+}
+
+// Their numbers, which are the caller's to close.
+Ref handed_over(std::vector<OwnedDescriptor>& descriptors) {
+  Ref numbers = checked(PyList_New(0));
+  for (const OwnedDescriptor& each : descriptors) {
+    checked(PyList_Append(numbers.get(), checked(PyLong_FromLong(each.get())).get()));
+  }
+  return numbers;
+}
+
+void let_go(std::vector<OwnedDescriptor>& descriptors) {
+  for (OwnedDescriptor& each : descriptors) {
+    (void)each.release();
+  }
+}
+
+// The message of a tree's tensors: (tensors, mode, note, the note's descriptors).
+Message message_of(PyObject* tensors, PyObject* mode, const Buffer& note,
+                   std::vector<OwnedDescriptor> of_note = {}) {
   const Ref all = checked(PySequence_Fast(tensors, "the tensors of a message are a list"));
   std::vector<ManagedTensor> shares;
   for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(all.get()); ++i) {
@@ -39,7 +66,7 @@ Message message_of(PyObject* tensors, PyObject* mode, const Buffer& note) {
     }
     shares.push_back(managed_of(each).share());
   }
-  return pack(shares, mode_named(mode), note.bytes());
+  return pack(shares, mode_named(mode), note.bytes(), std::move(of_note));
 }
 
 Ref bytes_of(const std::vector<std::byte>& bytes) {
@@ -47,15 +74,18 @@ Ref bytes_of(const std::vector<std::byte>& bytes) {
                                            static_cast<Py_ssize_t>(bytes.size())));
 }
 
-// (mode, tensors, note)
+// (mode, tensors, note, the note's descriptors)
 Ref received_object(Received received) {
   const Ref tensors = checked(PyList_New(0));
   for (ManagedTensor& tensor : received.tensors) {
     checked(PyList_Append(tensors.get(), wrap(std::move(tensor)).get()));
   }
   const Ref note = bytes_of(received.note);
-  return checked(Py_BuildValue("(sOO)", kModes[static_cast<std::size_t>(received.mode)],
-                               tensors.get(), note.get()));
+  const Ref numbers = handed_over(received.of_note);
+  Ref all = checked(Py_BuildValue("(sOOO)", kModes[static_cast<std::size_t>(received.mode)],
+                                  tensors.get(), note.get(), numbers.get()));
+  let_go(received.of_note);
+  return all;
 }
 
 // After a signal, in the middle of a call that has let go of the GIL.
@@ -108,7 +138,9 @@ Ref shared_bytes(ArgumentTuple arguments) {
   const auto add = [&](PyObject* object) {
     Door door(object, way_into_tensor(object), {});
     const Plan decided = plan(door.source, met(door, target, call), call.policy, call.request);
-    bytes += SharedArena::room_for(static_cast<std::size_t>(decided.bytes_copied));
+    if (decided.device.host_accessible()) {
+      bytes += SharedArena::room_for(static_cast<std::size_t>(decided.bytes_copied));
+    }
     return Ref::borrow(object);
   };
   if (way_into(x) != nullptr) {
@@ -135,6 +167,49 @@ Ref shared_allocate(ArgumentTuple arguments) {
   return wrap(without_gil([&] { return SharedArena(wanted).allocate(type, sizes); }));
 }
 
+// managed_stream(type, id): the handle of the stream that memory of managed tensors is ordered on.
+Ref stream_of_managed_in_python(ArgumentTuple arguments) {
+  int type = 0;
+  int id = 0;
+  arguments.read("ii", &type, &id);
+  return checked(PyLong_FromVoidPtr(stream_of_managed(Device(type, id)).handle));
+}
+
+// tensor_over(owner, address, bytes, device, dtype, shape, strides, offset, read_only): the tensor
+// that somebody says is in so many bytes of a device's memory, which `owner` keeps, ordered as
+// memory of managed tensors is; without strides in C order.
+Ref tensor_over(ArgumentTuple arguments) {
+  PyObject* owner = nullptr;
+  PyObject* address = nullptr;
+  PyObject* bytes = nullptr;
+  PyObject* device = nullptr;
+  PyObject* dtype = nullptr;
+  PyObject* shape = nullptr;
+  PyObject* strides = nullptr;
+  PyObject* offset = nullptr;
+  int read_only = 0;
+  arguments.read("OOOOOO!O!Op", &owner, &address, &bytes, &device, &dtype, &PyTuple_Type, &shape,
+                 &PyTuple_Type, &strides, &offset, &read_only);
+  const std::vector<std::int64_t> sizes = sizes_in(shape);
+  std::vector<std::int64_t> steps = sizes_in(strides);
+  const auto base = static_cast<std::uintptr_t>(size_of(address, "address"));
+  const auto size = static_cast<std::uintptr_t>(size_of(bytes, "bytes"));
+  const auto first = static_cast<std::uintptr_t>(size_of(offset, "offset"));
+  DLTensor tensor = detail::host_tensor(dtype_argument(dtype), sizes);
+  tensor.device = device_argument(device).dl();
+  tensor.strides = steps.empty() ? nullptr : steps.data();
+  tensor.data = reinterpret_cast<void*>(base + first);
+  const bool sound = (steps.empty() || steps.size() == sizes.size()) && first <= size &&
+                     tensor_fault(tensor).empty();
+  const auto extent = sound ? extent_of(tensor) : std::nullopt;
+  if (!extent || extent->first < base || extent->end - base > size) {
+    const std::string fault = "a tensor in it reaches beyond its memory, or is malformed";
+    throw ConversionRefused("cannot take a message in: " + fault, {fault});
+  }
+  return wrap(ManagedTensor::own(tensor, read_only != 0 ? DLPACK_FLAG_BITMASK_READ_ONLY : 0,
+                                 python_lease(Ref::borrow(owner).release())));
+}
+
 // pack_shared(tensors, mode, note) -> (bytes, descriptors), which the caller closes.
 Ref pack_shared(ArgumentTuple arguments) {
   PyObject* tensors = nullptr;
@@ -143,51 +218,45 @@ Ref pack_shared(ArgumentTuple arguments) {
   arguments.read("OOy*", &tensors, &mode, static_cast<Py_buffer*>(&note));
   Message message = message_of(tensors, mode, note);
   const Ref bytes = bytes_of(message.bytes);
-  Ref numbers = checked(PyList_New(0));
-  for (const OwnedDescriptor& each : message.descriptors) {
-    checked(PyList_Append(numbers.get(), checked(PyLong_FromLong(each.get())).get()));
-  }
+  const Ref numbers = handed_over(message.descriptors);
   Ref both = checked(PyTuple_Pack(2, bytes.get(), numbers.get()));
-  for (OwnedDescriptor& each : message.descriptors) {
-    (void)each.release();
-  }
+  let_go(message.descriptors);
   return both;
 }
 
-// unpack_shared(bytes, descriptors) -> (mode, tensors, note). The descriptors are its own from the
-// call on, whatever comes of it.
+// unpack_shared(bytes, descriptors) -> (mode, tensors, note, descriptors of the note). Those that
+// it is given are its own from the call on.
 Ref unpack_shared(ArgumentTuple arguments) {
   PyObject* message = nullptr;
   PyObject* numbers = nullptr;
   arguments.read("OO!", &message, &PyList_Type, &numbers);
-  std::vector<OwnedDescriptor> descriptors;
-  descriptors.reserve(static_cast<std::size_t>(PyList_GET_SIZE(numbers)));
-  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(numbers); ++i) {
-    // One that is no number is an error when the others have their owner.
-    descriptors.emplace_back(static_cast<int>(PyLong_AsLong(PyList_GET_ITEM(numbers, i))));
-  }
-  check_error();
+  std::vector<OwnedDescriptor> descriptors = taken_over(numbers);
   Buffer bytes;
   checked(PyObject_GetBuffer(message, &bytes, PyBUF_SIMPLE));
   return received_object(unpack(bytes.bytes(), std::move(descriptors)));
 }
 
-// send_shared(socket, tensors, mode, note, milliseconds)
+// send_shared(socket, tensors, mode, note, milliseconds, [descriptors of the note]), which are its
+// own from the call on.
 Ref send_shared(ArgumentTuple arguments) {
   int socket = -1;
   PyObject* tensors = nullptr;
   PyObject* mode = nullptr;
   Buffer note;
   PyObject* milliseconds = nullptr;
-  arguments.read("iOOy*O", &socket, &tensors, &mode, static_cast<Py_buffer*>(&note), &milliseconds);
-  const Message message = message_of(tensors, mode, note);
+  PyObject* numbers = nullptr;
+  arguments.read("iOOy*O|O!", &socket, &tensors, &mode, static_cast<Py_buffer*>(&note),
+                 &milliseconds, &PyList_Type, &numbers);
+  const Message message =
+      message_of(tensors, mode, note,
+                 numbers == nullptr ? std::vector<OwnedDescriptor>() : taken_over(numbers));
   const Waiting waiting = waiting_for(milliseconds);
   without_gil([&] { send(socket, message, waiting); });
   return Ref::borrow(Py_None);
 }
 
-// receive_shared(socket, milliseconds) -> (mode, tensors, note), or None where the sender has
-// ended.
+// receive_shared(socket, milliseconds) -> (mode, tensors, note, descriptors of the note), or None
+// where the sender has ended.
 Ref receive_shared(ArgumentTuple arguments) {
   int socket = -1;
   PyObject* milliseconds = nullptr;

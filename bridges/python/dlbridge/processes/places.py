@@ -7,8 +7,9 @@ from multiprocessing import reduction
 from typing import Any, TypeAlias
 
 from dlbridge import _core
+from dlbridge._errors import refused
 from dlbridge.processes.addresses import Address, address_of, fetched, lending, lent
-from dlbridge.processes.shared import SHARED, Shared, shared_of
+from dlbridge.processes.shared import SHARED, Shared, devices_of, shared_of
 
 # What can be pickled.
 Place: TypeAlias = tuple[bytes, tuple[Any, ...], bool]
@@ -40,6 +41,12 @@ def fetch(place: Place) -> Shared:
 
 def _packed(shared: Shared) -> tuple[bytes, list[int]]:
     _ = shared.tree  # which says so where it was given away
+    if devices_of(shared._tensors):
+        raise refused(
+            "cannot share memory of a device so",
+            "the kernel's descriptor of it travels by a socket only",
+            "dlbridge.send(sock, x)",
+        )
     return _core.pack_shared(shared._tensors, shared.mode, SHARED + shared._note)
 
 

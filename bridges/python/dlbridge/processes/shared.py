@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from typing import Any, Literal, TypeAlias
 
 from dlbridge._core import ManagedTensor
@@ -92,13 +93,28 @@ class Shared:
 _GONE: list[ManagedTensor] = []
 
 
-# What the note of a message begins with: what was sent.
-SHARED, TREE = b"s", b"t"
+# What the note of a message begins with: what was sent, or that some of it is on devices.
+SHARED, TREE, DEVICES = b"s", b"t", b"d"
 
 
-def shared_of(mode: Mode, tensors: list[ManagedTensor], note: bytes) -> tuple[Shared, bool]:
+def devices_of(tensors: list[ManagedTensor]) -> Any:
+    """The module for memory of devices, which is there where any of them has such; or None."""
+    devices = sys.modules.get("dlbridge.processes.devices")
+    if devices is not None and any(each.device.type == devices.CUDA for each in tensors):
+        return devices
+    return None
+
+
+def shared_of(
+    mode: Mode, tensors: list[ManagedTensor], note: bytes, of_note: list[int]
+) -> tuple[Shared, bool]:
     """What a message holds, and whether a ``Shared`` was sent."""
     from dlbridge.processes.notes import read
+
+    if note[:1] == DEVICES or of_note:
+        from dlbridge.processes.devices import received
+
+        tensors, note = received(tensors, mode, note[1:], of_note)
 
     if not note:  # of a program without Python: its tensors, one behind the other
         tree: Any = tensors[0] if len(tensors) == 1 else list(tensors)

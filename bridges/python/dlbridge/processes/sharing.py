@@ -13,7 +13,7 @@ from dlbridge import _core
 from dlbridge._core import ManagedTensor
 from dlbridge._registry import library_for
 from dlbridge._targets import to
-from dlbridge.processes.shared import SHARED, TREE, Mode, Shared, shared_of
+from dlbridge.processes.shared import DEVICES, SHARED, TREE, Mode, Shared, devices_of, shared_of
 
 if TYPE_CHECKING:
     import socket
@@ -26,7 +26,8 @@ def share(x: Any, /, *, mode: Mode = "read", policy: Policy | str | None = None)
     """A tree of arrays, from any library, in one block that other processes can map.
 
     Only what does not lie in a block already (``shared_empty``, or received) is copied, as
-    ``explain(x, "process")`` says beforehand, and refused where ``policy`` forbids it.
+    ``explain(x, "process")`` says beforehand, and refused where ``policy`` forbids it. Memory of
+    CUDA stays on its device where the policy refuses to copy it to the host.
     """
     target = _core.shared_target(mode, _core.shared_bytes(x, mode, policy))
     tensors: list[ManagedTensor] = []
@@ -74,10 +75,13 @@ def send(sock: socket.socket, obj: Any, *, policy: Policy | str | None = None) -
         raise ValueError("a Shared was shared under a policy already; give it to share() instead")
     shared = obj if isinstance(obj, Shared) else share(obj, policy=policy)
     tensors, tree = shared._tensors, shared.tree
-    note = (SHARED if obj is shared else TREE) + shared._note
+    sent, note, of_note = tensors, (SHARED if obj is shared else TREE) + shared._note, []
+    if devices := devices_of(tensors):
+        sent, note, of_note = devices.lent(tensors, shared.mode, note)
+        note = DEVICES + note
     shared._give_away()
     try:
-        _core.send_shared(number, tensors, shared.mode, note, patience)
+        _core.send_shared(number, sent, shared.mode, note, patience, of_note)
     except BaseException:
         shared._tensors, shared._tree = tensors, tree
         raise

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <optional>
 #include <utility>
 
@@ -8,7 +9,11 @@
 
 namespace dlbridge::python {
 
-/// Memory that other processes can map: a dlbridge.ManagedTensor in a block of it.
+/// The names of the modes, by their numbers.
+inline constexpr std::array<const char*, 3> kModes = {"read", "give", "write"};
+
+/// Memory that other processes can map: a dlbridge.ManagedTensor in a block of it, or in a pool of
+/// its device.
 class SharedTarget final : public Target {
  public:
   /// Each copy has a block of its own.
@@ -22,6 +27,8 @@ class SharedTarget final : public Target {
   [[nodiscard]] Ref deliver(Door& door, const Plan& plan, const Call& call) const override;
 
  private:
+  [[nodiscard]] Ref copied_there(Door& door, const Plan& plan) const;
+
   const SharedMode mode_;
   mutable std::optional<SharedArena> arena_;
 };

@@ -1,0 +1,254 @@
+"""Memory of devices for other processes, by a stand-in for cuda.core on the guarded device."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+from weakref import WeakSet
+
+import dlbridge_guarded as guarded
+import numpy as np
+import pytest
+from cuda_core_stand_in import CUDA, installed
+from guarded_sources import VALUES, Plain, same, settle
+
+import dlbridge
+from dlbridge import ConversionRefused
+
+pytestmark = pytest.mark.usefixtures("cuda_core")
+
+STAYS = dlbridge.host.replace(device="refuse")
+COPIES_NOTHING = STAYS.replace(copy=False)
+
+
+@pytest.fixture
+def cuda_core() -> Iterator[list[str]]:
+    with installed() as calls:
+        yield calls
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    here, there = socket.socketpair()
+    with here, there:
+        yield here, there
+
+
+def on_device(values: np.ndarray = VALUES, id: int = 0, **how: Any) -> Plain:
+    return Plain(values, id=id, place=(CUDA, id), **how)
+
+
+def loans() -> int:
+    from dlbridge.processes import devices
+
+    settle()
+    devices._end_loans()
+    return len(devices._loans)
+
+
+def test_it_goes_to_the_host_where_the_policy_takes_it_there(pair: Any, cuda_core: Any) -> None:
+    dlbridge.send(pair[0], on_device())
+    received = dlbridge.recv(pair[1])
+    assert received.device.type == 1 and cuda_core == []
+    same(dlbridge.to_numpy(received), VALUES)
+
+
+def test_it_stays_where_the_policy_refuses_that(pair: Any, cuda_core: Any) -> None:
+    x = on_device(late=True)
+    plan = dlbridge.explain(x, "process", policy=STAYS)
+    assert plan.steps == ("repack",) and plan.bytes_copied == VALUES.nbytes
+    assert plan.reasons == ("other processes cannot map the memory that it is in",)
+    guarded.begin_count()
+    dlbridge.send(pair[0], {"x": x, "y": np.ones(2), "n": 3}, policy=STAYS)
+    received = dlbridge.recv(pair[1])
+    assert guarded.counts()["to_host"] == 0
+    assert cuda_core == ["record", "map pool", "wait", "map"]
+    assert tuple(received["x"].device) == (CUDA, 0) and received["x"].readonly
+    assert received["y"].tolist() == [1, 1] and received["n"] == 3
+    same(dlbridge.to_numpy(received["x"]), VALUES)
+    assert x.deletes == x.exports
+
+
+def test_both_ends_let_go_in_their_order(pair: Any, cuda_core: Any) -> None:
+    dlbridge.send(pair[0], on_device(), policy=STAYS)
+    settle()
+    assert loans() == 1 and "free" not in cuda_core  # it is on its way
+    received = dlbridge.recv(pair[1])
+    assert loans() == 1
+    cuda_core.clear()
+    del received
+    assert loans() == 0
+    assert cuda_core == ["unmap", "sync", "free"]
+
+
+@pytest.mark.parametrize("strides", [None, (1, 3)])
+@pytest.mark.parametrize("dtype", ["f4", "i8", "u1", "c8"])
+def test_types_and_layouts_arrive(pair: Any, dtype: str, strides: Any) -> None:
+    values = np.arange(12).astype(dtype).reshape(4, 3)
+    shape = values.shape if strides is None else (3, 4)
+    x = on_device(values, shape=shape, strides=None if strides is None else (1, 3))
+    wanted = values if strides is None else np.ascontiguousarray(values.T)
+    dlbridge.send(pair[0], [x, on_device(values[:0])], policy=STAYS)
+    made, empty = dlbridge.recv(pair[1])
+    same(dlbridge.to_numpy(made), wanted)
+    assert empty.shape == (0, 3) and empty.device.type == CUDA
+
+
+def test_what_lies_in_the_pool_is_not_copied_under_any_policy(pair: Any) -> None:
+    shared = dlbridge.share(on_device(), policy=STAYS)
+    for policy in (None, "zero_copy", COPIES_NOTHING):
+        assert dlbridge.explain(shared.tree, "process", policy=policy).view
+        with dlbridge.no_copies():
+            dlbridge.send(pair[0], [shared.tree], policy=policy)
+        [received] = dlbridge.recv(pair[1])
+        assert received.data_ptr == shared.tree.data_ptr
+    del received
+    assert loans() == 0
+
+
+@pytest.mark.parametrize("policy", ["zero_copy", "strict", COPIES_NOTHING])
+def test_foreign_memory_is_refused_where_nothing_is_copied(policy: Any) -> None:
+    x = on_device()
+    with pytest.raises(ConversionRefused) as refused:
+        dlbridge.share(x, policy=policy)
+    assert refused.value.fix and dlbridge.explain(x, "process", policy=policy).refused
+    del refused
+    assert x.deletes == x.exports
+
+
+@pytest.mark.parametrize("mode", ["write", "give"])
+def test_memory_to_write_to_is_the_same_memory(pair: Any, mode: Any) -> None:
+    shared = dlbridge.share(on_device(), mode=mode, policy=STAYS)
+    address = shared.tree.data_ptr
+    dlbridge.send(pair[0], shared)
+    received = dlbridge.recv(pair[1])
+    assert received.mode == mode and not received.tree.readonly
+    assert received.tree.data_ptr == address
+
+
+def test_what_one_process_was_promised_holds_for_the_next(pair: Any) -> None:
+    shared = dlbridge.share(on_device(), mode="write", policy=STAYS)
+    dlbridge.send(pair[0], shared)
+    dlbridge.send(pair[0], shared)
+    received = [dlbridge.recv(pair[1]), dlbridge.recv(pair[1])]
+    assert not dlbridge.explain(shared.tree, "process").view  # a copy in the pool
+    assert dlbridge.explain(shared.tree, "process", policy=COPIES_NOTHING).refused
+    received.clear()
+    assert loans() == 0
+    assert dlbridge.explain(shared.tree, "process").view
+
+
+def test_who_made_it_alone_hands_it_on(pair: Any, monkeypatch: Any) -> None:
+    from dlbridge.processes import devices
+
+    dlbridge.send(pair[0], dlbridge.share(on_device(), policy=STAYS))
+    received = dlbridge.recv(pair[1])
+    with monkeypatch.context() as another_process:
+        another_process.setattr(devices, "_made", WeakSet())
+        with pytest.raises(ConversionRefused, match=r"share\(x.tree\)"):
+            dlbridge.send(pair[0], received)
+        again = dlbridge.share(received.tree, policy=STAYS)
+        dlbridge.send(pair[0], again)
+        same(dlbridge.to_numpy(dlbridge.recv(pair[1])), VALUES)
+
+
+def test_who_wrote_is_waited_for(pair: Any) -> None:
+    stream = guarded.make_stream()
+    x = on_device(stream=stream)
+    guarded.hold(stream)
+    x.memory.store_later((VALUES + 1).tobytes())
+    dlbridge.send(pair[0], x, policy=STAYS)  # nobody waits on the host
+    received = dlbridge.recv(pair[1])
+    guarded.let_go(stream)
+    same(dlbridge.to_numpy(received), VALUES + 1)
+
+
+def test_each_device_has_its_pool_and_its_event(pair: Any, cuda_core: Any) -> None:
+    tree = [on_device(), on_device(VALUES * 2, id=1), on_device(VALUES * 3)]
+    dlbridge.send(pair[0], tree, policy=STAYS)
+    received = dlbridge.recv(pair[1])
+    assert (cuda_core.count("wait"), cuda_core.count("map pool")) == (2, 2)
+    assert [tuple(each.device) for each in received] == [(CUDA, 0), (CUDA, 1), (CUDA, 0)]
+    for times, each in enumerate(received, 1):
+        same(dlbridge.to_numpy(each), VALUES * times)
+
+
+def test_a_receiver_that_is_killed_lets_go(pair: Any) -> None:
+    dlbridge.send(pair[0], on_device(), policy=STAYS)
+    holds = """if True:
+        import signal, socket, sys
+        sock = socket.socket(fileno=int(sys.argv[1]))
+        message = socket.recv_fds(sock, 1 << 16, 8)
+        sock.send(b"x")
+        signal.pause()
+    """
+    number = pair[1].fileno()
+    child = subprocess.Popen([sys.executable, "-c", holds, str(number)], pass_fds=[number])
+    assert pair[0].recv(1) == b"x"
+    assert loans() == 1
+    child.kill()
+    child.wait()
+    assert loans() == 0
+
+
+def test_a_message_that_nobody_reads_ends_with_its_socket() -> None:
+    here, there = socket.socketpair()
+    before = len(os.listdir("/proc/self/fd"))
+    dlbridge.send(here, on_device(), policy=STAYS)
+    assert loans() == 1
+    here.close()
+    there.close()
+    assert loans() == 0
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_without_cuda_core_it_is_as_it_was(pair: Any, monkeypatch: Any) -> None:
+    dlbridge.send(pair[0], on_device(), policy=STAYS)
+    monkeypatch.setitem(sys.modules, "cuda.core", None)
+    with pytest.raises(ConversionRefused, match="on cuda:0"):
+        dlbridge.share(on_device(), policy=STAYS)
+    with pytest.raises(ConversionRefused, match="cuda-core"):
+        dlbridge.recv(pair[1])
+    assert dlbridge.share(on_device()).tree.device.type == 1
+    monkeypatch.undo()
+
+
+def test_a_queue_does_not_carry_it() -> None:
+    from dlbridge.processes.places import place_for_one
+
+    shared = dlbridge.share(on_device(), policy=STAYS)
+    with pytest.raises(ConversionRefused, match=r"dlbridge.send\(sock, x\)"):
+        place_for_one(shared)
+
+
+@pytest.mark.parametrize("fault", ["no note", "short", "a call", "a reach", "beyond"])
+def test_a_damaged_note_is_refused(pair: Any, fault: str) -> None:
+    from dlbridge.processes import devices
+    from dlbridge.processes.notes import read, written
+
+    shared = dlbridge.share(on_device(), policy=STAYS)
+    tensors, note, of_note = devices.lent(shared._tensors, "read", b"t")
+    pools, blocks, lines, inner = read(note, [])
+    if fault == "no note":
+        note = b"t" + shared._note
+    elif fault == "short":
+        note = b"d" + written((pools, blocks, [line[:-1] for line in lines], inner), [])
+    elif fault in ("a call", "a reach"):
+        reached = b"IPCBufferDescriptor._init.__globals__.get"
+        call = (
+            b"cbuiltins\nprint\n." if fault == "a call" else b"ccuda.core.stand_in\n%s\n." % reached
+        )
+        note = b"d" + written((pools, [(0, b"\x80\x04" + call)], lines, inner), [])
+    else:
+        note = b"d" + written((pools, blocks, [(0, 0, 64, *lines[0][3:])], inner), [])
+    dlbridge._core.send_shared(pair[0].fileno(), tensors, "read", note, 5000, of_note)
+    with pytest.raises((pickle.UnpicklingError, ConversionRefused)):
+        dlbridge.recv(pair[1])
+    gc.collect()
+    assert loans() == 0
