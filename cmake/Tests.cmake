@@ -149,6 +149,16 @@ if(DLBRIDGE_PYTHON)
     tests/python/support/probe/probe.cpp tests/python/support/probe/failing_calls.cpp
     tests/python/support/probe/numpy_memory.cpp)
   target_link_libraries(dlbridge_probe PRIVATE dlbridge Python3::NumPy dlbridge_build_flags)
+  # The module as any system but Linux has it: without a personality routine of its own. The probe's
+  # folder is where pytest finds it.
+  if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    Python3_add_library(dlbridge_without_linux_core MODULE WITH_SOABI
+      $<FILTER:$<TARGET_OBJECTS:dlbridge_python>,EXCLUDE,ended_threads>)
+    target_link_libraries(dlbridge_without_linux_core PRIVATE
+      dlbridge dlbridge_arrow dlbridge_c_inside dlbridge_build_flags)
+    set_target_properties(dlbridge_without_linux_core PROPERTIES
+      LINKER_LANGUAGE CXX LIBRARY_OUTPUT_DIRECTORY "${CMAKE_BINARY_DIR}/python")
+  endif()
   # The guarded device for pytest, and torch's backend on it.
   set(guarded_sources tests/guarded/guarded_device.cpp tests/guarded/guarded_memory.cpp
     tests/guarded/guarded_streams.cpp)

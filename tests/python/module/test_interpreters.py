@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import sysconfig
 
@@ -92,6 +93,47 @@ with dlbridge.policy("strict"), dlbridge.trace() as ledger:
 """
     )
     assert out == "2\n"
+
+
+def test_the_module_of_other_systems_refuses_and_ends_as_well() -> None:
+    # Without a personality routine of its own, which the linker puts in on Linux alone.
+    spec = importlib.util.find_spec("dlbridge_without_linux_core")
+    if spec is None:
+        pytest.skip("it is built with the tests, on Linux")
+    out = run_child(
+        f"""
+import importlib.util, sys, threading
+import numpy as np
+import dlbridge_probe as probe
+class OfOtherSystems:
+    def find_spec(self, name, path=None, target=None):
+        if name == "dlbridge._core":
+            return importlib.util.spec_from_file_location(name, {spec.origin!r})
+sys.meta_path.insert(0, OfOtherSystems())
+import dlbridge
+
+class Raises:
+    def __dlpack__(self, **keywords):
+        raise KeyError("its own")
+    def __dlpack_device__(self):
+        return (1, 0)
+
+def cross():
+    for source, refused in ((np.array(["text"]), dlbridge.ConversionRefused), (Raises(), KeyError)):
+        try:
+            dlbridge.from_dlpack(source)
+        except refused:
+            met.append(refused.__name__)
+    probe.hold(dlbridge.capsule(np.ones(3))).release_on_thread()
+met = []
+thread = threading.Thread(target=cross)
+thread.start()
+thread.join()
+kept = dlbridge.to_numpy(dlbridge.from_dlpack(np.ones(3)))
+print(dlbridge._core.__file__ == {spec.origin!r}, *met)
+"""
+    )
+    assert out == "True ConversionRefused KeyError\n"
 
 
 @pytest.mark.skipif(
