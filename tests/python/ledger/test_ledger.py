@@ -570,8 +570,10 @@ def test_no_copies_forbids_what_a_row_copies_for_its_target() -> None:
         )
     )
     assert dlbridge.to(np.ones(3), "copying_row").tolist() == [1, 1, 1]
-    with dlbridge.no_copies(), pytest.raises(dlbridge.ConversionRefused, match="would copy"):
+    refused = pytest.raises(dlbridge.ConversionRefused, match="would copy")
+    with dlbridge.trace() as log, dlbridge.no_copies(), refused as caught:
         dlbridge.to(np.ones(3), "copying_row")
+    assert caught.value.plan.refused and [each.outcome for each in log] == ["refused"]
 
 
 def test_a_decorated_function_has_its_block_in_every_thread() -> None:

@@ -154,7 +154,8 @@ caller = _core.caller
 def forbid(plan: Plan) -> NoReturn:
     """Raises what ends a crossing that would copy. Called by _core."""
     file, line, function = caller()
-    _core.refused(plan._replace(refused=True))
+    plan = plan._replace(refused=True)
+    _core.refused(plan)
     because = "; ".join(plan.reasons)
     raise ConversionRefused(
         f"{file}:{line} (in {function}) would copy {plan.bytes_copied:,} bytes in a "
