@@ -89,8 +89,10 @@ using namespace cpython;
 PyObject* NumPy::array_of_its_own(PyObject* object, std::int64_t itemsize) {
   Ref array(PyArray_FromAny(object, nullptr, 0, 0, 0, nullptr));
   if (!array) {
+    // A RuntimeError where the size of an element is not what the buffer's format says.
     if (PyErr_ExceptionMatches(PyExc_ValueError) == 0 &&
-        PyErr_ExceptionMatches(PyExc_TypeError) == 0) {
+        PyErr_ExceptionMatches(PyExc_TypeError) == 0 &&
+        PyErr_ExceptionMatches(PyExc_RuntimeError) == 0) {
       throw PythonError();
     }
     PyErr_Clear();

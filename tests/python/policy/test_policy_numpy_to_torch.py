@@ -59,6 +59,7 @@ TABLE: dict[str, tuple[str, str, str, str]] = {
     "str": NEVER,
     "StringDType": NEVER,
     "datetime64": NEVER,
+    "datetime64, byte-swapped": NEVER,
     "timedelta64": NEVER,
     "structured": NEVER,
     "recarray": NEVER,
