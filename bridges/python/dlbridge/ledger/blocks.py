@@ -62,12 +62,14 @@ class Holding:
         self._held.append((_frame_of_block(), held))
 
     def end(self) -> None:
-        frame = _frame_of_block()
-        here = [*map(id, self._variable.get())]
-        held = [*self._held]  # of other threads too
-        # A stack of blocks enters and leaves in frames of its own: then the thread or task tells.
-        mine = [entry for entry in held if entry[0] == frame] or held
-        ended = ([entry for entry in mine if id(entry[1]) in here] or mine)[-1]
+        held = [*self._held]
+        if len(held) > 1:  # entered again, or by other threads too
+            frame = _frame_of_block()
+            here = [*map(id, self._variable.get())]
+            # A stack of blocks enters and leaves in frames of its own: the thread or task tells.
+            held = [entry for entry in held if entry[0] == frame] or held
+            held = [entry for entry in held if id(entry[1]) in here] or held
+        ended = held[-1]
         ended[1].clear()
         self._held.remove(ended)
 
