@@ -153,3 +153,16 @@ def test_what_jax_refuses_to_export_is_told_with_its_fix() -> None:
 def test_a_traced_array_stays_itself() -> None:
     made = jax.jit(dlbridge.accepts("jax")(jax.numpy.sin))(jax.numpy.ones(2))
     assert made.shape == (2,)
+
+
+def test_answers_become_jax_whatever_their_library_calls_its_types() -> None:
+    class Series:
+        dtype = "Int64"
+
+        def __init__(self, array: np.ndarray) -> None:
+            self.__dlpack__ = array.__dlpack__
+            self.__dlpack_device__ = array.__dlpack_device__
+
+    like = dlbridge.returns_like(jax.numpy.ones(3))
+    for answer in (np.arange(3), Series(np.arange(3))):
+        assert like(answer).dtype == jax.numpy.int32

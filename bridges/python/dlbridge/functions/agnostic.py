@@ -79,10 +79,9 @@ def _like(name: str, device: Any) -> Callable[[Any], Any]:
 
 def _dtype_in_jax(answer: Any) -> Any:
     """It has 64-bit types only where it is told to; otherwise it takes the 32-bit ones."""
-    said = getattr(answer, "dtype", None)  # as a rule: a Plan takes ten times as long
-    dtype = str(getattr(said, "name", said)).removeprefix("torch.")
-    if said is None:
-        dtype = explain(answer, "dlbridge").dtype
+    said = getattr(answer, "dtype", None)
+    # Other libraries have spellings of their own, and a Plan takes longer.
+    dtype = said.name if isinstance(said, np.dtype) else explain(answer, "dlbridge").dtype
     if dtype in libraries.WIDE:
         return importlib.import_module("jax").dtypes.canonicalize_dtype(dtype)
     return None
