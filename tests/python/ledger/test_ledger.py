@@ -682,3 +682,18 @@ def test_what_is_read_as_an_array_of_dates_crosses() -> None:
         ("calendar_row._Calendar", "numpy.ndarray", "copy"),
     ]
     assert dlbridge.explain(_Calendar(), "numpy").result == "numpy.ndarray"
+
+
+def test_a_block_is_refused_where_it_would_end_before_the_work_begins() -> None:
+    async def coroutine() -> None: ...
+
+    async def answers() -> Any:
+        yield 1
+
+    def generator() -> Any:
+        yield 1
+
+    for function in (coroutine, answers, generator):
+        for block in (dlbridge.policy("strict"), dlbridge.no_copies()):
+            with pytest.raises(TypeError, match="use the block inside it"):
+                block(function)

@@ -86,6 +86,16 @@ class Block(ContextDecorator, Holding, Generic[Given]):
         super().__init__(variable, value)
         self._given = given
 
+    def __call__(self, function: Any) -> Any:
+        # Of generators, coroutines and asynchronous generators, by inspect's CO_ flags.
+        if getattr(getattr(function, "__code__", None), "co_flags", 0) & 0x2A0:
+            raise TypeError(
+                f"cannot open a block for {function.__name__}(), which is asynchronous or a "
+                "generator (what it does would come after the block); use the block inside it, "
+                "by with"
+            )
+        return super().__call__(function)
+
     def __enter__(self) -> Given:
         enter_block()  # first: here torch's compiler leaves the block to Python, before it is open
         self.begin()
