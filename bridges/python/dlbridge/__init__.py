@@ -129,7 +129,7 @@ del _class
 def _come_back(package: _ModuleType) -> None:
     """Puts a package that was taken out of sys.modules there again, with its parts."""
     _sys.modules[package.__name__] = package
-    for part in vars(package).values():
+    for part in list(vars(package).values()):  # other threads may import some
         if isinstance(part, _ModuleType) and part.__name__.startswith(f"{package.__name__}."):
             _come_back(part)
 

@@ -48,5 +48,5 @@ def watch() -> None:
     """Teaches the compiler, at once where it is there already."""
     if _COMPILER in sys.modules:
         _teach()
-    else:
+    elif _Watch not in sys.meta_path:  # where the package is run again
         sys.meta_path.insert(0, _Watch)

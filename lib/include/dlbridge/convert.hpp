@@ -75,6 +75,10 @@ constexpr void require_producer() {
       },
       "a bridge to convert from has: static dlbridge::ManagedTensor acquire(const Object&, const "
       "dlbridge::Source&)");
+  static_assert(
+      PlainProducer<Bridge> || !requires { &Bridge::plain; },
+      "a bridge that knows its common case at a glance has: static dlbridge::Glance plain(const "
+      "Object&, DLTensor&) and static dlbridge::Lease lease(const Object&, DLTensor&)");
 }
 template <typename Bridge>
 constexpr void require_consumer() {

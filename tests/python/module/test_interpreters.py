@@ -79,10 +79,12 @@ import dlbridge  # the import that failed does not count
 import dlbridge.ledger.blocks as blocks
 kept = dlbridge.from_dlpack(np.arange(3.0))
 first, refusal = dlbridge, dlbridge.ConversionRefused
+finders = len(sys.meta_path)
 for name in [name for name in sys.modules if name.partition(".")[0] == "dlbridge"]:
     del sys.modules[name]
 import dlbridge
 import dlbridge.ledger.blocks as again
+assert len(sys.meta_path) == finders
 assert dlbridge is first and again is blocks and dlbridge.ConversionRefused is refusal
 with dlbridge.policy("strict"), dlbridge.trace() as ledger:
     dlbridge.to_numpy(kept)
