@@ -23,7 +23,9 @@ void describe(Door& door) {
 }
 
 ManagedTensor acquire(Door& door) {
-  return owned(bridge_of(door).acquire(door.readable, door.source));
+  ManagedTensor tensor = owned(bridge_of(door).acquire(door.readable, door.source));
+  tensor.relabel(door.source.tensor.device);  // which the door may have found out
+  return tensor;
 }
 
 ManagedTensor prepare(Door& door, const Leg& leg, Source& made) {
