@@ -2,6 +2,10 @@
 
 #include <gmock/gmock.h>
 
+#include <chrono>
+#include <future>
+#include <thread>
+
 #include "dlbridge/convert.hpp"
 #include "dlbridge/streams.hpp"
 #include "guarded/guarded_fixture.hpp"
@@ -36,6 +40,13 @@ constexpr Capabilities kHost{
     .result = "array",
     .devices = DeviceSet::host(),
     .wants_host = true,
+    .dtypes = DTypeSet::everything(),
+};
+
+constexpr Capabilities kThere{
+    .name = "the device",
+    .result = "device.Array",
+    .devices = DeviceSet::of({kDLExtDev}),
     .dtypes = DTypeSet::everything(),
 };
 
@@ -75,6 +86,37 @@ TEST_F(ConvertTest, orders_a_view_on_the_stream_of_managed_tensors) {
     EXPECT_THAT(std::vector<float>(first, first + 600), ElementsAreArray(memory.values()));
   }
   release_pinned_memory(device);
+}
+
+// What the caller has dropped is read by a copy that is only begun, and may then be given back by
+// what uses the device, which a thread of its runtime must not.
+TEST_F(ConvertTest, keeps_what_is_copied_on_the_device_until_that_is_done) {
+  OnDevice memory(device, {20, 30});
+  const Stream own = device.own_stream(0);
+  static std::promise<std::thread::id> ended;
+  ended = {};
+  std::future<std::thread::id> end = ended.get_future();
+  device.hold(0, own);
+  const ManagedTensor copy = to_managed<DLPack>(
+      ManagedTensor::own(
+          memory.tensor(), 0,
+          {&ended, [](void*) noexcept { ended.set_value(std::this_thread::get_id()); }}),
+      kThere, Policy::snapshot());
+  EXPECT_NE(copy.data(), memory.memory());
+  EXPECT_EQ(end.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
+  std::promise<std::thread::id> worked;
+  device.call_when_done(
+      0, own,
+      [](void* context) {
+        static_cast<std::promise<std::thread::id>*>(context)->set_value(std::this_thread::get_id());
+      },
+      &worked);
+  device.let_go(0, own);
+  EXPECT_NE(end.get(), worked.get_future().get()) << "it ended on the runtime's thread";
+  std::vector<float> values(600);
+  device.settle();
+  device.load(values.data(), copy.data(), values.size() * sizeof(float));
+  EXPECT_THAT(values, ElementsAreArray(memory.values()));
 }
 
 TEST_F(ConvertTest, refuses_where_the_policy_forbids_to_leave_the_device) {

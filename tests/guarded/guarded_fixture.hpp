@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstring>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include "dlbridge/carry.hpp"
@@ -35,6 +37,9 @@ class GuardedTest : public ::testing::Test {
   }
   void TearDown() override {
     device.settle();
+    for (int i = 0; i < 1000 && live_managed_tensors() != 0; ++i) {  // run_elsewhere() may be at it
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
     release_pinned_memory(device);
     const Counts after = device.counts();
     EXPECT_LE(after.pinned, before_.pinned + may_be_lost) << "pinned memory is left";

@@ -21,7 +21,6 @@ TABLE = "bridges/python/src/doors/exchange_table_door.cpp"
 TARGET = "bridges/python/src/targets/target.hpp"
 TORCH_TARGET = "bridges/python/src/targets/torch_target.cpp"
 PENDING = "bridges/python/src/targets/pending_target.cpp"
-DEVICES = "bridges/python/src/devices/devices.cpp"
 ARRIVAL = "bridges/python/src/types/arriving_type.cpp"
 MANAGED = "bridges/python/src/types/managed_tensor_type.cpp"
 
@@ -235,8 +234,8 @@ NAMED = (
     (
         "torch's stream is done before memory goes back",
         TORCH_TARGET,
-        "return tensor_over(until_done_on(std::move(tensor), torch_stream(plan.device)));",
-        "return tensor_over({on} ? std::move(tensor) : until_done_on(std::move(tensor), torch_stream(plan.device)));",
+        "return made_of(until_done_on(std::move(tensor), torch_stream(plan.device), run_with_gil));",
+        "return made_of({on} ? std::move(tensor) : until_done_on(std::move(tensor), torch_stream(plan.device), run_with_gil));",
     ),
     (
         "a taker's stream waits for a managed tensor",
@@ -247,12 +246,12 @@ NAMED = (
     (
         "a taker's stream is done before memory goes back",
         MANAGED,
-        "leaving = until_done_on(std::move(leaving), *stream);",
-        "if (!{on}) { leaving = until_done_on(std::move(leaving), *stream); }",
+        "leaving = until_done_on(std::move(leaving), *stream, run_with_gil);",
+        "if (!{on}) { leaving = until_done_on(std::move(leaving), *stream, run_with_gil); }",
     ),
     (
         "giving back waits for the stream",
-        DEVICES,
+        STREAMS,
         "if (!handed->runtime->is_capturing(device, handed->stream)) {",
         "if (!{on} && !handed->runtime->is_capturing(device, handed->stream)) {",
     ),

@@ -137,8 +137,8 @@ struct Carried {
 ///
 /// A Door has the object's `source`; acquire(), a view that keeps the memory; prepare(leg, after),
 /// what its library makes, described in `after`; Copying(door, bytes, waits), a scope around
-/// what reads memory: where others may have a lock meanwhile, it lets go of it; and warn(warning),
-/// which may throw.
+/// what reads memory: where others may have a lock meanwhile, it lets go of it; its kGiveBack, how
+/// what was read is given back from a runtime's thread; and warn(warning), which may throw.
 template <typename Door>
 [[nodiscard]] Carried carry(Door& door, const Plan& plan, const Room& room = {}) {
   Source& source = door.source;
@@ -178,7 +178,14 @@ template <typename Door>
       leg = {Who::kEngine, 0, plan.dtype, leg.to};  // made such a copy, or brought to its room
     }
     const Source& from = carried.tensor ? prepared : source;
-    const bool waits = !leg.to.host_accessible() || !Device(from.tensor.device).host_accessible();
+    const bool from_device = !Device(from.tensor.device).host_accessible();
+    const bool waits = !leg.to.host_accessible() || from_device;
+    ManagedTensor read;
+    if (from_device && !leg.to.host_accessible()) [[unlikely]] {  // the copy is only begun here
+      const Stream on = room.tensor != nullptr ? room.stream : managed_stream(leg.to);
+      read = until_done_on(carried.tensor ? std::move(carried.tensor) : door.acquire(), on,
+                           Door::Copying::kGiveBack);
+    }
     CastWarning warning = CastWarning::kNone;
     {
       const typename Door::Copying scope(door, plan.bytes_copied, waits);
@@ -195,11 +202,6 @@ template <typename Door>
         carried = {carry_out(leg, from, &warning, plan.alignment), managed_stream(leg.to)};
       }
     }
-    if constexpr (requires { door.keep_until_done(); }) {
-      if (!leg.to.host_accessible() && !Device(from.tensor.device).host_accessible()) [[unlikely]] {
-        door.keep_until_done();  // the copy is only begun
-      }
-    }
     if (warning != CastWarning::kNone) [[unlikely]] {
       door.warn(warning);
     }
@@ -212,6 +214,8 @@ template <typename Door>
 
 /// Of a door without a lock: nothing to let go of.
 struct NoScope {
+  static constexpr RunElsewhere kGiveBack = run_elsewhere;
+
   template <typename Door>
   NoScope(const Door& /*door*/, std::int64_t /*bytes*/, bool /*waits*/) noexcept {}
 };

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import gc
+from collections.abc import Callable
 from typing import Any
 
 import dlbridge_guarded as guarded
@@ -334,13 +335,15 @@ def test_a_copy_on_the_device_never_crosses() -> None:
     same(dlbridge.to_numpy(managed), VALUES)
 
 
-def test_what_is_copied_on_the_device_ends_after_its_copy() -> None:
+@pytest.mark.parametrize("given", [lambda x: x, dlbridge.from_dlpack, dlbridge.capsule])
+def test_what_is_copied_on_the_device_ends_after_its_copy(given: Callable[[Any], Any]) -> None:
     own = guarded.own_stream()
-    guarded.hold(own)
     x = Plain(VALUES)
     tensor = x.tensor
-    copied = dlbridge.from_dlpack(x, copy=True)
-    del x
+    source = given(x)
+    guarded.hold(own)
+    copied = dlbridge.from_dlpack(source, copy=True)
+    del x, source
     settle()
     assert tensor.deletes < tensor.exports
     guarded.let_go(own)

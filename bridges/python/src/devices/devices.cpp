@@ -1,6 +1,5 @@
 #include "devices/devices.hpp"
 
-#include <memory>
 #include <vector>
 
 #include "call.hpp"
@@ -79,34 +78,6 @@ std::optional<Stream> stream_at(const Ref& handle) {
     return std::nullopt;
   }
   return Stream{reinterpret_cast<void*>(size_of(number, "stream"))};
-}
-
-struct HandedOver {
-  DLManagedTensorVersioned* tensor;
-  DeviceRuntime* runtime;
-  Stream stream;
-};
-
-void end_handed_over(void* context) {
-  const auto* handed = static_cast<HandedOver*>(context);
-  handed->tensor->deleter(handed->tensor);
-  delete handed;
-}
-
-// Called by whoever got the memory, at any time and on any thread; must not wait.
-void give_back_in_order(void* context) noexcept {
-  const auto* handed = static_cast<HandedOver*>(context);
-  const int device = handed->tensor->dl_tensor.device.device_id;
-  try {
-    if (!handed->runtime->is_capturing(device, handed->stream)) {
-      // What gives memory back may use the device, which a thread of its runtime must not.
-      handed->runtime->call_when_done(
-          device, handed->stream, [](void* done) { run_with_gil(done, end_handed_over); }, context);
-      return;
-    }
-  } catch (...) {  // a stream or a device that is gone has no work left
-  }
-  run_with_gil(context, end_handed_over);
 }
 
 }  // namespace
@@ -207,18 +178,6 @@ std::optional<Stream> stream_argument(PyObject* stream) {
       "stream must be None, the handle of a stream as an int, or a stream of torch, CuPy or "
       "cuda.core",
       stream);
-}
-
-ManagedTensor until_done_on(ManagedTensor tensor, Stream stream) {
-  DeviceRuntime* runtime = device_runtime(tensor.device().type);
-  if (runtime == nullptr || tensor.device().host_accessible()) {
-    return tensor;
-  }
-  const DLTensor described = tensor.tensor();
-  const std::uint64_t flags = tensor.flags();
-  auto held = std::make_unique<HandedOver>(HandedOver{nullptr, runtime, stream});
-  held->tensor = tensor.release();
-  return ManagedTensor::own(described, flags, {held.release(), give_back_in_order});
 }
 
 Ref register_device_runtime(ArgumentTuple arguments) {

@@ -36,10 +36,6 @@ void wait_without_runtime(Device device);
 /// has one. Nothing for None. Throws PythonError with a TypeError.
 [[nodiscard]] std::optional<Stream> stream_argument(PyObject* stream);
 
-/// A managed tensor over the same memory, given back only when the work that `stream` has by then
-/// is done: for memory of a device that is handed to somebody who works on that stream.
-[[nodiscard]] ManagedTensor until_done_on(ManagedTensor tensor, Stream stream);
-
 /// For the module: register_device_runtime(device_type, companion), where the companion is the
 /// capsule of an extension, or None to take the runtime away; release_pinned_memory();
 /// pinned(dtype, shape) -> ManagedTensor.

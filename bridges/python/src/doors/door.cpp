@@ -148,7 +148,7 @@ Door::Copying::Copying(Door& door, std::int64_t bytes, bool waits)
     : source_(door.source),
       described_(door.source.tensor),
       byte_strides_(door.source.byte_strides) {
-  if (door.way == &kCapsuleWay && !door.taken) {
+  if (door.way == &kCapsuleWay && !door.taken_out) {
     door.taken = door.acquire();  // while it is read, nobody else may take it
   }
   // A cast may make little of what it reads for long.
@@ -167,12 +167,6 @@ Door::Copying::Copying(Door& door, std::int64_t bytes, bool waits)
     held_ = door.way->acquire(door);
   }
   without_gil_.emplace();
-}
-
-void Door::keep_until_done() {
-  if (taken) {
-    taken = until_done_on(std::move(taken), source.stream);
-  }
 }
 
 Door::Copying::~Copying() {

@@ -6,6 +6,7 @@
 
 #include "devices/devices.hpp"
 #include "dlbridge/convert.hpp"
+#include "dlbridge/python_lease.hpp"
 #include "doors/ways.hpp"
 
 namespace dlbridge::python {
@@ -55,8 +56,6 @@ class Door {
     return way->acquire(*this);
   }
   [[nodiscard]] ManagedTensor prepare(const Leg& leg, Source& made);
-  /// What was taken is read by work that `source.stream` waits for: it may end after that only.
-  void keep_until_done();
 
   /// As NumPy does of its own casts. Throws PythonError where the warning is an error.
   static void warn(CastWarning warning);
@@ -65,6 +64,8 @@ class Door {
   /// have the GIL; what they could take away or change meanwhile is kept.
   class Copying {
    public:
+    static constexpr RunElsewhere kGiveBack = run_with_gil;
+
     Copying(Door& door, std::int64_t bytes, bool waits);
     ~Copying();
     Copying(const Copying&) = delete;
@@ -85,6 +86,7 @@ class Door {
   const Look look;
   Source source;
   ManagedTensor taken;                       // for the ways whose memory comes as a managed tensor
+  bool taken_out = false;                    // of its capsule, which has it no more
   Ref held;                                  // `readable`, where it is not the object
   const LibraryRow* row = nullptr;           // of the registry, if its library is there
   std::optional<Library> library;            // of an object that no bridge knows by name

@@ -41,6 +41,7 @@ ManagedTensor take_out(Door& door) {
   }
   ManagedTensor tensor = take_capsule(door.readable, false);
   tensor.relabel(door.source.tensor.device);
+  door.taken_out = true;
   return tensor;
 }
 

@@ -62,7 +62,7 @@ Ref TorchTarget::deliver(Door& door, const Plan& plan, const Call& /*call*/) con
       return filled_by_runtime(door, plan);
     }
     ManagedTensor tensor = ordered(detail::carry(door, plan), reader);
-    return made_of(until_done_on(std::move(tensor), torch_stream(plan.device)));
+    return made_of(until_done_on(std::move(tensor), torch_stream(plan.device), run_with_gil));
   }
   return made_of(std::move(detail::carry(door, plan).tensor));
 }

@@ -147,7 +147,7 @@ ManagedTensor exported(PyObject* self, CopyRule copy, Device to, std::optional<S
   }
   if (stream && !to.host_accessible()) {
     order_streams(to, stream_of_managed(to), *stream);
-    leaving = until_done_on(std::move(leaving), *stream);
+    leaving = until_done_on(std::move(leaving), *stream, run_with_gil);
   }
   return leaving;
 }
