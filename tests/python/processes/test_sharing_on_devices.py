@@ -144,6 +144,16 @@ def test_what_one_process_was_promised_holds_for_the_next(pair: Any) -> None:
     assert dlbridge.explain(shared.tree, "process").view
 
 
+def test_its_neighbours_are_not_taken_for_it(pair: Any) -> None:
+    values = np.arange(64, dtype="f4")
+    side_by_side = [dlbridge.share(on_device(values + i), policy=STAYS) for i in range(8)]
+    places = [shared.tree.data_ptr for shared in side_by_side]
+    assert np.ptp(np.diff(places)) == 0 and places[1] - places[0] == values.nbytes
+    for i, shared in enumerate(side_by_side):
+        dlbridge.send(pair[0], shared)
+        same(dlbridge.to_numpy(dlbridge.recv(pair[1])), values + i)
+
+
 def test_who_made_it_alone_hands_it_on(pair: Any, monkeypatch: Any) -> None:
     from dlbridge.processes import devices
 

@@ -148,11 +148,23 @@ class Buffer:
         del self.memory
 
 
+class _Part:
+    """So many bytes of an allocation that others lie in too, side by side."""
+
+    def __init__(self, whole: Any, first: int) -> None:
+        self.whole, self.address = whole, whole.address + first
+
+
+_TOGETHER, _ALIGNED = 1 << 12, 256  # bytes of what buffers are cut out of, and between them
+
+
 class DeviceMemoryResource:
     def __init__(self, device: int, options: Any, mapped: bool = False) -> None:
         assert options.ipc_enabled
         self.device, self.mapped = device, mapped
         self._handle = os.memfd_create("a pool")
+        self._whole: Any = None
+        self._used = 0
 
     allocation_handle = property(lambda self: self._handle)
 
@@ -164,7 +176,13 @@ class DeviceMemoryResource:
 
     def allocate(self, size: int, *, stream: Stream) -> Buffer:
         assert not self.mapped
-        return Buffer(guarded.DeviceMemory(b"\0" * size, self.device, stream.handle), size, False)
+        if self._whole is None or self._used + size > _TOGETHER:
+            together = b"\0" * max(size, _TOGETHER)
+            self._whole = guarded.DeviceMemory(together, self.device, stream.handle)
+            self._used = 0
+        part = _Part(self._whole, self._used)
+        self._used += -(-size // _ALIGNED) * _ALIGNED
+        return Buffer(part, size, False)
 
     def __del__(self) -> None:
         os.close(self._handle)

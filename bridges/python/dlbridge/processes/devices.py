@@ -111,10 +111,11 @@ def _end_loans() -> None:
 
 
 def _memory_at(first: int, end: int) -> _Memory | None:
-    for each in list(_made):
-        if each.first <= first and end <= each.first + each.buffer.size:
-            return each
-    return None
+    """What is empty may lie where one ends and the next begins: it is the next one's."""
+    around = [
+        each for each in list(_made) if each.first <= first and end <= each.first + each.buffer.size
+    ]
+    return max(around, key=lambda each: each.first, default=None)
 
 
 def _can_lend(memory: _Memory, mode: str) -> bool:
@@ -180,7 +181,7 @@ def lent(
             if tensor.device.type != CUDA:
                 here.append(tensor)
                 continue
-            memory = _memory_at(tensor.data_ptr, tensor.data_ptr)
+            memory = _memory_at(tensor.data_ptr, tensor.data_ptr + min(tensor.nbytes, 1))
             if memory is None or not _can_lend(memory, mode):
                 raise refused(
                     "cannot send memory of a device as it is",
