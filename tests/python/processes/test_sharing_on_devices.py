@@ -237,28 +237,60 @@ def test_a_queue_does_not_carry_it() -> None:
         place_for_one(shared)
 
 
-@pytest.mark.parametrize("fault", ["no note", "short", "a call", "a reach", "beyond"])
+# What a message is changed to: its pools, blocks, lines, the tree's note.
+DAMAGED: dict[str, Any] = {
+    "short": lambda p, b, x, n: (p, b, [x[:-1]], n),
+    "a call": lambda p, b, x, n: (p, [(0, b"\x80\x04cbuiltins\nprint\n.")], [x], n),
+    "a reach": lambda p, b, x, n: (
+        p,
+        [(0, b"\x80\x04ccuda.core.stand_in\nIPCBufferDescriptor._init.__globals__.get\n.")],
+        [x],
+        n,
+    ),
+    "no module": lambda p, b, x, n: (
+        p,
+        [(0, b"\x80\x04ccuda.core.nope\nIPCBufferDescriptor._init\n.")],
+        [x],
+        n,
+    ),
+    "no block": lambda p, b, x, n: (p, [(0, b"")], [x], n),
+    "another block": lambda p, b, x, n: (p, [(0, p[0][2])], [x], n),
+    "beyond": lambda p, b, x, n: (p, b, [(*x[:2], 64, *x[3:])], n),
+    "far beyond": lambda p, b, x, n: (p, b, [(*x[:2], 1 << 64, *x[3:])], n),
+    "a place before": lambda p, b, x, n: (p, b, [(-1, *x[1:])], n),
+    "a place far away": lambda p, b, x, n: (p, b, [(1 << 70, *x[1:])], n),
+    "memory from the end": lambda p, b, x, n: (p, b, [(x[0], -1, *x[2:])], n),
+    "memories": lambda p, b, x, n: (p, b, [(x[0], slice(0, 1), *x[2:])], n),
+    "no pool": lambda p, b, x, n: (p, [(-1, b[0][1])], [x], n),
+    "no type": lambda p, b, x, n: (p, b, [(*x[:3], (2, 300, 1), *x[4:])], n),
+    "a text": lambda p, b, x, n: (p, b, [x], 5),
+}
+
+
+def recv_damaged(pair: Any, note: bytes, lent: Any) -> None:
+    dlbridge._core.send_shared(pair[0].fileno(), lent[0], "read", note, 5000, lent[2])
+    with pytest.raises((pickle.UnpicklingError, ConversionRefused)) as refused:
+        dlbridge.recv(pair[1])
+    assert getattr(refused.value, "fix", None) is None  # it is no want of cuda.core
+    del refused
+    gc.collect()
+    assert loans() == 0
+
+
+@pytest.mark.parametrize("fault", DAMAGED)
 def test_a_damaged_note_is_refused(pair: Any, fault: str) -> None:
     from dlbridge.processes import devices
     from dlbridge.processes.notes import read, written
 
     shared = dlbridge.share(on_device(), policy=STAYS)
-    tensors, note, of_note = devices.lent(shared._tensors, "read", b"t")
-    pools, blocks, lines, inner = read(note, [])
-    if fault == "no note":
-        note = b"t" + shared._note
-    elif fault == "short":
-        note = b"d" + written((pools, blocks, [line[:-1] for line in lines], inner), [])
-    elif fault in ("a call", "a reach"):
-        reached = b"IPCBufferDescriptor._init.__globals__.get"
-        call = (
-            b"cbuiltins\nprint\n." if fault == "a call" else b"ccuda.core.stand_in\n%s\n." % reached
-        )
-        note = b"d" + written((pools, [(0, b"\x80\x04" + call)], lines, inner), [])
-    else:
-        note = b"d" + written((pools, blocks, [(0, 0, 64, *lines[0][3:])], inner), [])
-    dlbridge._core.send_shared(pair[0].fileno(), tensors, "read", note, 5000, of_note)
-    with pytest.raises((pickle.UnpicklingError, ConversionRefused)):
-        dlbridge.recv(pair[1])
-    gc.collect()
-    assert loans() == 0
+    lent = devices.lent(shared._tensors, "read", b"t" + shared._note)
+    pools, blocks, [line], inner = read(lent[1], [])
+    recv_damaged(pair, b"d" + written(DAMAGED[fault](pools, blocks, line, inner), []), lent)
+
+
+@pytest.mark.parametrize("kind", [b"d", b"t"])
+def test_a_note_that_ends_early_is_refused(pair: Any, kind: bytes) -> None:
+    from dlbridge.processes import devices
+
+    shared = dlbridge.share(on_device(), policy=STAYS)
+    recv_damaged(pair, kind, devices.lent(shared._tensors, "read", b""))

@@ -239,21 +239,35 @@ def received(
     """The tensors that ``lent`` was given, and the note."""
     owned = [_Descriptor(number) for number in descriptors]
     try:
-        pools, blocks, lines, note = read(note, [])
-        _map_into(tensors, mode, pools, blocks, lines, owned)
-    except ConversionRefused:
-        raise
+        cuda = _cuda()
     except ImportError as error:
         raise refused(_CANNOT, str(error), "pip install 'cuda-core[cu13]'") from error
-    except (IndexError, TypeError, ValueError) as error:
-        raise pickle.UnpicklingError("the tree that was sent is damaged") from error
+    try:
+        pools, blocks, lines, note = read(note, [])
+        if not isinstance(note, bytes):
+            raise TypeError(f"the tree's note is a {type(note).__name__}")
+        _map_into(cuda, tensors, mode, pools, blocks, lines, owned)
+    except (ConversionRefused, MemoryError, pickle.UnpicklingError):
+        raise
+    except Exception as error:  # whatever a note that lies makes the driver, or Python, say
+        raise pickle.UnpicklingError(
+            f"the tree that was sent is damaged, or its memory cannot be mapped here: {error}"
+        ) from error
     return tensors, note
 
 
 _CANNOT = "cannot take memory of a device in"
 
 
+def _at(number: Any, count: int) -> Any:
+    """Python counts negative numbers from the end."""
+    if number not in range(count):
+        raise IndexError(f"no place {number} of {count}")
+    return number
+
+
 def _map_into(
+    cuda: Any,
     tensors: list[ManagedTensor],
     mode: str,
     pools: Any,
@@ -261,7 +275,6 @@ def _map_into(
     lines: Any,
     owned: list[_Descriptor],
 ) -> None:
-    cuda = _cuda()
     there = {each.uuid: each.device_id for each in cuda.Device.get_all_devices()}
     mapped: list[tuple[int, Any]] = []
     memories: list[_Memory] = []
@@ -277,11 +290,12 @@ def _map_into(
                 stream.wait(cuda.Event.from_ipc_descriptor(_descriptor(event)))
             mapped.append((there[uuid], resource))
         for number, block in blocks:
-            device, resource = mapped[number]
+            device, resource = mapped[_at(number, len(mapped))]
             with _on(device) as stream:
                 block = _descriptor(block)
                 buffer = cuda.Buffer.from_ipc_descriptor(resource, block, stream=stream)
             memories.append(_Memory(device, buffer, owned[0]))
     for place, number, offset, kind, shape, strides in lines:
-        made = _over(memories[number], DType(*kind), shape, strides, offset, mode == "read")
-        tensors.insert(place, made)
+        memory = memories[_at(number, len(memories))]
+        made = _over(memory, DType(*kind), shape, strides, offset, mode == "read")
+        tensors.insert(_at(place, len(tensors) + 1), made)

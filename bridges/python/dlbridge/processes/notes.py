@@ -163,6 +163,9 @@ def written(x: Any, tensors: list[ManagedTensor]) -> bytes:
 def read(note: bytes, tensors: list[ManagedTensor]) -> Any:
     """What ``written`` was given: tensors, values and containers, and nothing else is called."""
     try:
-        return _Reader(note, tensors).load()
-    except _NamesClass:
-        return _CarefulReader(note, tensors).load()
+        try:
+            return _Reader(note, tensors).load()
+        except _NamesClass:
+            return _CarefulReader(note, tensors).load()
+    except (EOFError, IndexError) as error:  # an EOFError of recv() is that of the socket
+        raise pickle.UnpicklingError("the tree that was sent is damaged") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from typing import Any, Literal, TypeAlias
@@ -111,11 +112,13 @@ def shared_of(
     """What a message holds, and whether a ``Shared`` was sent."""
     from dlbridge.processes.notes import read
 
-    if note[:1] == DEVICES or of_note:
+    if note[:1] == DEVICES:
         from dlbridge.processes.devices import received
 
         tensors, note = received(tensors, mode, note[1:], of_note)
-
+    else:  # of a program that has its own use for them
+        for number in of_note:
+            os.close(number)
     if not note:  # of a program without Python: its tensors, one behind the other
         tree: Any = tensors[0] if len(tensors) == 1 else list(tensors)
         return Shared._of(tree, tensors, [None] * len(tensors), mode), False
