@@ -174,7 +174,7 @@ def tensor_over(
     address: int,
     bytes: int,
     device: tuple[int, int],
-    dtype: DType,
+    dtype: tuple[int, int, int],
     shape: tuple[int, ...],
     strides: tuple[int, ...],
     offset: int,

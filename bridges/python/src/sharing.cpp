@@ -183,19 +183,21 @@ Ref tensor_over(ArgumentTuple arguments) {
   PyObject* address = nullptr;
   PyObject* bytes = nullptr;
   PyObject* device = nullptr;
-  PyObject* dtype = nullptr;
+  int code = 0;
+  int bits = 0;
+  int lanes = 0;
   PyObject* shape = nullptr;
   PyObject* strides = nullptr;
   PyObject* offset = nullptr;
   int read_only = 0;
-  arguments.read("OOOOOO!O!Op", &owner, &address, &bytes, &device, &dtype, &PyTuple_Type, &shape,
-                 &PyTuple_Type, &strides, &offset, &read_only);
+  arguments.read("OOOO(iii)O!O!Op", &owner, &address, &bytes, &device, &code, &bits, &lanes,
+                 &PyTuple_Type, &shape, &PyTuple_Type, &strides, &offset, &read_only);
   const std::vector<std::int64_t> sizes = sizes_in(shape);
   std::vector<std::int64_t> steps = sizes_in(strides);
   const auto base = static_cast<std::uintptr_t>(size_of(address, "address"));
   const auto size = static_cast<std::uintptr_t>(size_of(bytes, "bytes"));
   const auto first = static_cast<std::uintptr_t>(size_of(offset, "offset"));
-  DLTensor tensor = detail::host_tensor(dtype_argument(dtype), sizes);
+  DLTensor tensor = detail::host_tensor(DType(code, bits, lanes), sizes);
   tensor.device = device_argument(device).dl();
   tensor.strides = steps.empty() ? nullptr : steps.data();
   tensor.data = reinterpret_cast<void*>(base + first);

@@ -154,6 +154,15 @@ def test_its_neighbours_are_not_taken_for_it(pair: Any) -> None:
         same(dlbridge.to_numpy(dlbridge.recv(pair[1])), values + i)
 
 
+@pytest.mark.parametrize("dtype", [(2, 32, 4), (1, 8, 3), (17, 4, 2)])
+def test_vectors_arrive(pair: Any, dtype: Any) -> None:
+    x = on_device()
+    x.tensor = guarded.Tensor(x.memory, [1], dtype=list(dtype), place=(CUDA, 0))
+    dlbridge.send(pair[0], x, policy=STAYS)
+    received = dlbridge.recv(pair[1])
+    assert tuple(received.dtype) == dtype and received.device.type == CUDA
+
+
 def test_who_made_it_alone_hands_it_on(pair: Any, monkeypatch: Any) -> None:
     from dlbridge.processes import devices
 

@@ -21,7 +21,6 @@ from weakref import WeakSet, WeakValueDictionary
 from dlbridge import _core
 from dlbridge._core import ManagedTensor
 from dlbridge._errors import ConversionRefused, refused
-from dlbridge._types import DType
 from dlbridge.processes.notes import read, written
 
 CUDA = 2  # DLPack's number
@@ -141,8 +140,8 @@ def stays(first: int, end: int, mode: str, asked: bool) -> bool | None:
 
 def empty(dtype: tuple[int, int, int], shape: tuple[int, ...], device: int) -> ManagedTensor:
     """New memory in the device's pool, in C order."""
-    kind = DType(*dtype)
-    size = max(1, (math.prod(shape) * kind.bits * kind.lanes + 7) // 8)
+    _, bits, lanes = dtype
+    size = max(1, (math.prod(shape) * bits * lanes + 7) // 8)
     with _lock:
         _end_loans()  # whose memory it may be
         if device not in _pools:
@@ -150,12 +149,12 @@ def empty(dtype: tuple[int, int, int], shape: tuple[int, ...], device: int) -> M
         with _on(device) as stream:
             memory = _Memory(device, _pools[device].resource.allocate(size, stream=stream))
         _made.add(memory)
-    return _over(memory, kind, shape, (), 0, False)
+    return _over(memory, dtype, shape, (), 0, False)
 
 
 def _over(
     memory: _Memory,
-    dtype: DType,
+    dtype: tuple[int, int, int],
     shape: tuple[int, ...],
     strides: tuple[int, ...],
     offset: int,
@@ -297,5 +296,5 @@ def _map_into(
             memories.append(_Memory(device, buffer, owned[0]))
     for place, number, offset, kind, shape, strides in lines:
         memory = memories[_at(number, len(memories))]
-        made = _over(memory, DType(*kind), shape, strides, offset, mode == "read")
+        made = _over(memory, kind, shape, strides, offset, mode == "read")
         tensors.insert(_at(place, len(tensors) + 1), made)
