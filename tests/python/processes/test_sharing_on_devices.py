@@ -8,6 +8,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from typing import Any
 from weakref import WeakSet
@@ -15,8 +16,9 @@ from weakref import WeakSet
 import dlbridge_guarded as guarded
 import numpy as np
 import pytest
+import torch
 from cuda_core_stand_in import CUDA, installed
-from guarded_sources import VALUES, Plain, same, settle
+from guarded_sources import VALUES, Plain, same, settle, while_held
 
 import dlbridge
 from dlbridge import ConversionRefused
@@ -186,6 +188,20 @@ def test_who_wrote_is_waited_for(pair: Any) -> None:
     received = dlbridge.recv(pair[1])
     guarded.let_go(stream)
     same(dlbridge.to_numpy(received), VALUES + 1)
+
+
+def test_torch_is_waited_for_which_wrote_to_it_since(pair: Any, monkeypatch: Any) -> None:
+    theirs = guarded.make_stream()
+    current = types.SimpleNamespace(cuda_stream=theirs)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: current)
+    shared = dlbridge.share(on_device(), mode="write", policy=STAYS)
+
+    def there() -> np.ndarray:
+        dlbridge.send(pair[0], shared)
+        return dlbridge.to_numpy(dlbridge.recv(pair[1]))
+
+    same(while_held(there, theirs), VALUES)
 
 
 def test_each_device_has_its_pool_and_its_event(pair: Any, cuda_core: Any) -> None:

@@ -53,9 +53,10 @@ class Stream:
         calls.append("record")
         return Event(self.handle, Device.current)
 
-    def wait(self, event: Event) -> None:
+    def wait(self, other: Event | Stream) -> None:
         calls.append("wait")
-        guarded.order(event.stream, self.handle, event.device)
+        before = other.stream if isinstance(other, Event) else other.handle
+        guarded.order(before, self.handle, Device.current)
 
     def sync(self) -> None:
         calls.append("sync")

@@ -167,6 +167,14 @@ def _over(
     )
 
 
+def _wait_for_torch(device: int, stream: Any) -> None:
+    """Whoever took a tensor of the pool's may have written to it on a stream of its own since."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        theirs = torch.cuda.current_stream(device).cuda_stream
+        stream.wait(_cuda().Stream.from_handle(theirs))
+
+
 def lent(
     tensors: list[ManagedTensor], mode: str, note: bytes
 ) -> tuple[list[ManagedTensor], bytes, list[int]]:
@@ -196,6 +204,7 @@ def lent(
         events = []
         for device in devices:
             with _on(device) as stream:
+                _wait_for_torch(device, stream)
                 events.append(stream.record(options=_cuda().EventOptions(ipc_enabled=True)))
         pools = [
             (_pools[device].token, _cuda().Device(device).uuid, pickle.dumps(event.ipc_descriptor))
