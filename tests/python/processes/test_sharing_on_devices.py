@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Iterator
+from textwrap import dedent
 from typing import Any
 from weakref import WeakSet
 
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from cuda_core_stand_in import CUDA, installed
+from dlb_support import run_child
 from guarded_sources import VALUES, Plain, same, settle, while_held
 
 import dlbridge
@@ -202,6 +204,26 @@ def test_torch_is_waited_for_which_wrote_to_it_since(pair: Any, monkeypatch: Any
         return dlbridge.to_numpy(dlbridge.recv(pair[1]))
 
     same(while_held(there, theirs), VALUES)
+
+
+def test_a_child_frees_nothing() -> None:
+    run_child(
+        dedent("""
+        import gc, os
+        from cuda_core_stand_in import CUDA, installed
+        from guarded_sources import VALUES, Plain
+        import dlbridge
+        stays = dlbridge.host.replace(device="refuse")
+        with installed() as calls:
+            shared = [dlbridge.share(Plain(VALUES, place=(CUDA, 0)), policy=stays)]
+            child = os.fork()
+            shared.clear()
+            gc.collect()
+            if child == 0:
+                os._exit("free" in calls)
+            assert os.waitpid(child, 0)[1] == 0 and "free" in calls
+        """)
+    )
 
 
 def test_each_device_has_its_pool_and_its_event(pair: Any, cuda_core: Any) -> None:

@@ -145,8 +145,11 @@ class Buffer:
         return Buffer(*_exported[descriptor.payload], True)
 
     def close(self) -> None:
-        calls.append("unmap" if self.mapped else "free")
-        del self.memory
+        if self.memory is not None:
+            calls.append("unmap" if self.mapped else "free")
+        self.memory = None
+
+    __del__ = close
 
 
 class _Part:

@@ -60,8 +60,11 @@ class _Memory:
         self._process = os.getpid()
 
     def __del__(self) -> None:
-        if self._process != os.getpid() or sys.is_finalizing():
-            return  # CUDA cannot be used in a child, and ends by itself
+        if self._process != os.getpid():
+            _of_parent.append(self.buffer)  # its own end calls CUDA, which a child must not
+            return
+        if sys.is_finalizing():
+            return  # CUDA ends by itself
         with _lock, _on(self.device) as stream:
             self.buffer.close()
             if self._readers is not None:
@@ -98,6 +101,7 @@ class _Loan(NamedTuple):
 _pools: dict[int, _Pool] = {}
 _made: WeakSet[_Memory] = WeakSet()
 _loans: list[_Loan] = []
+_of_parent: list[Any] = []
 _mapped: WeakValueDictionary[bytes, Any] = WeakValueDictionary()
 
 
