@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from collections import defaultdict
 from pathlib import Path
 
@@ -309,3 +310,8 @@ constexpr int kMost = most(3);
 }
 """
     assert declared_elsewhere(code) == ["m", "declared"]
+
+
+def test_what_mutants_take_out_is_there() -> None:
+    named = runpy.run_path(str(ROOT / "tests/mutation/devices.py"))["NAMED"]
+    assert [rule for rule, file, text, _ in named if text not in text_of(Path(file))] == []

@@ -71,14 +71,15 @@ NAMED = (
     (
         "an arriving tensor is waited for",
         ARRIVING,
-        "runtime.synchronise(filled);",
-        "if (!{on}) { runtime.synchronise(filled); }",
+        "runtime.synchronise(filled.event);",
+        "if (!{on}) { runtime.synchronise(filled.event); }",
     ),
     (
         "and by its stream where that call failed",
         ARRIVING,
-        "runtime.synchronise(device_, stream_);",
-        "if (!{on}) { runtime.synchronise(device_, stream_); }",
+        "detail::or_wait(runtime, device_, stream_,",
+        "if ({on}) { runtime.synchronise(filled.event); source_ = ManagedTensor(); return; }\n"
+        "detail::or_wait(runtime, device_, stream_,",
     ),
     (
         "an arriving tensor keeps its source",
@@ -95,8 +96,8 @@ NAMED = (
     (
         "order() makes the second stream wait",
         COPY,
-        "runtime.wait(device_after, after, reached);",
-        "if (!{on}) { runtime.wait(device_after, after, reached); }",
+        "runtime.wait(device_after, after, reached.event);",
+        "if (!{on}) { runtime.wait(device_after, after, reached.event); }",
     ),
     (
         "a buffer with a failed copy under way is waited for",
@@ -119,8 +120,9 @@ NAMED = (
     (
         "a failed copy into pinned memory is waited for",
         COPY,
-        "crossing.runtime.synchronise(crossing.device, crossing.stream);",
-        "if (!{on}) { crossing.runtime.synchronise(crossing.device, crossing.stream); }",
+        "or_wait(runtime, device, stream, [&] {",
+        "if ({on}) { fetch_directly(crossing); runtime.synchronise(device, stream); return; }\n"
+        "or_wait(runtime, device, stream, [&] {",
     ),
     (
         "a copy into pinned memory is waited for",
@@ -198,8 +200,8 @@ NAMED = (
     (
         "the caller's stream stands over others",
         DOOR,
-        "if (look.stream) {",
-        "if (!{on} && look.stream) {",
+        "if (look.stream != nullptr) {",
+        "if (!{on} && look.stream != nullptr) {",
     ),
     (
         "where it lies is asked",
