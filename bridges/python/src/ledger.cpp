@@ -216,17 +216,17 @@ bool is_heard() {
 // Writes a crossing down that has succeeded, or was refused, where a ledger is open here: as one
 // object, since what is kept has Python collect garbage.
 void tell_ledgers(PyObject* plan, std::int64_t began, const Ref& nanoseconds) {
-  if (!is_heard()) {
-    return;
-  }
-  const Place place = place_from(running_frame());
-  const Ref start = checked(PyLong_FromLongLong(began));
-  const Ref thread = checked(PyLong_FromUnsignedLong(PyThread_get_thread_ident()));
-  const Ref told =
-      checked(PyTuple_Pack(7, plan, place.file.get(), place.line.get(), place.function.get(),
-                           start.get(), nanoseconds.get(), thread.get()));
-  for_each_record(
-      [&](const Ref& record) { (void)checked(PyObject_CallOneArg(record.get(), told.get())); });
+  Ref told;  // found for the first that is to be told
+  for_each_record([&](const Ref& record) {
+    if (!told) {
+      const Place place = place_from(running_frame());
+      const Ref start = checked(PyLong_FromLongLong(began));
+      const Ref thread = checked(PyLong_FromUnsignedLong(PyThread_get_thread_ident()));
+      told = checked(PyTuple_Pack(7, plan, place.file.get(), place.line.get(), place.function.get(),
+                                  start.get(), nanoseconds.get(), thread.get()));
+    }
+    (void)checked(PyObject_CallOneArg(record.get(), told.get()));
+  });
 }
 
 std::int64_t now() {
