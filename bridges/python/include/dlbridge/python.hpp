@@ -45,7 +45,7 @@ struct BridgeRow {
   const char* object;  // as messages call it: "grid.Image"
   PyTypeObject* type;  // of its objects, and of their subclasses
   int (*describe)(PyObject* object, Source& source) noexcept;
-  DLManagedTensorVersioned* (*acquire)(PyObject* object, Source& source) noexcept;
+  DLManagedTensorVersioned* (*acquire)(PyObject* object) noexcept;
   DLManagedTensorVersioned* (*prepare)(PyObject* object, const Leg& leg, Source& made) noexcept;
   const Capabilities* (*capabilities)(const Source& source) noexcept;
   PyObject* (*deliver)(DLManagedTensorVersioned* tensor) noexcept;  // takes the tensor
@@ -54,7 +54,7 @@ struct BridgeRow {
 /// What the Python package does for extensions, without a detour through Python.
 struct PythonInterface {
   static constexpr const char* kCapsule = "dlbridge._core._interface";
-  static constexpr int kVersion = 5;  // of this struct
+  static constexpr int kVersion = 6;  // of this struct, and of what its functions are given
 
   int version = kVersion;
   int block_version = kBlockVersion;

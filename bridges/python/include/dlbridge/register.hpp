@@ -40,7 +40,7 @@ struct CalledFromPython {
       return 0;
     });
   }
-  static DLManagedTensorVersioned* acquire(PyObject* object, Source& /*source*/) noexcept {
+  static DLManagedTensorVersioned* acquire(PyObject* object) noexcept {
     return for_python(static_cast<DLManagedTensorVersioned*>(nullptr), [&] {
       // What came since into the package's Source may be another spelling of the same memory.
       const typename Bridge::Object held = Bridge::from_python(object);

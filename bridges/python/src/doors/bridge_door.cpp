@@ -23,7 +23,7 @@ void describe(Door& door) {
 }
 
 ManagedTensor acquire(Door& door) {
-  ManagedTensor tensor = owned(bridge_of(door).acquire(door.readable, door.source));
+  ManagedTensor tensor = owned(bridge_of(door).acquire(door.readable));
   tensor.relabel(door.source.tensor.device);  // which the door may have found out
   return tensor;
 }
