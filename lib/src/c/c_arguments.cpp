@@ -1,6 +1,7 @@
 #include "c/c_arguments.hpp"
 
 #include <array>
+#include <string>
 
 #include "c/c_structs.hpp"
 #include "dlbridge/convert.hpp"
@@ -84,7 +85,7 @@ Capabilities read_capabilities(const dlbridge_capabilities* pointer) {
   }
   if (given.alignment != 0) {
     require_usage(Alignment::allows(given.alignment),
-                  "dlbridge_capabilities.alignment is no power of two from 1 to 2**30, as 64 is");
+                  (std::string("dlbridge_capabilities.alignment") + Alignment::kWhyNot).c_str());
     can.alignment = given.alignment;
   }
   can.min_dimensions = given.min_dimensions;

@@ -82,7 +82,6 @@ class _Descriptor:
 class _Pool:
     def __init__(self, device: int) -> None:
         cuda = _cuda()
-        self.device = device
         self.token = os.urandom(16)  # by which who maps it knows it again
         with _on(device):
             options = cuda.DeviceMemoryResourceOptions(ipc_enabled=True)
