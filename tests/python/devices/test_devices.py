@@ -335,6 +335,16 @@ def test_a_copy_on_the_device_never_crosses() -> None:
     same(dlbridge.to_numpy(managed), VALUES)
 
 
+def assert_given_back_by(stream: int, tensor: Any) -> None:
+    """When what is held back on the stream is done, and not before."""
+    settle()
+    assert tensor.deletes < tensor.exports
+    guarded.let_go(stream)
+    guarded.settle()
+    settle()
+    assert tensor.deletes == tensor.exports
+
+
 @pytest.mark.parametrize("given", [lambda x: x, dlbridge.from_dlpack, dlbridge.capsule])
 def test_what_is_copied_on_the_device_ends_after_its_copy(given: Callable[[Any], Any]) -> None:
     own = guarded.own_stream()
@@ -344,12 +354,7 @@ def test_what_is_copied_on_the_device_ends_after_its_copy(given: Callable[[Any],
     guarded.hold(own)
     copied = dlbridge.from_dlpack(source, copy=True)
     del x, source
-    settle()
-    assert tensor.deletes < tensor.exports
-    guarded.let_go(own)
-    guarded.settle()
-    settle()
-    assert tensor.deletes == tensor.exports
+    assert_given_back_by(own, tensor)
     same(dlbridge.to_numpy(copied), VALUES)
 
 
@@ -406,12 +411,7 @@ def test_memory_is_not_given_back_before_its_taker_is_done() -> None:
     guarded.hold(stream)
     read = read_on(stream, address)
     del capsule
-    settle()
-    assert x.deletes < x.exports
-    guarded.let_go(stream)
-    guarded.settle()
-    settle()
-    assert x.deletes == x.exports
+    assert_given_back_by(stream, x)
     assert read.load() == VALUES.tobytes()
 
 

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -535,16 +535,16 @@ def _of_a_row(managed: Any) -> Any:
     return dlbridge.to_numpy(managed)  # as the row of a library may do
 
 
+def register_row(name: str, take: Callable[[Any], Any], **how: Any) -> None:
+    honours = dlbridge.Capabilities(read_only="honours")
+    dlbridge.register(dlbridge.Library(name=name, capabilities=honours, take=take, **how))
+
+
 @pytest.fixture
 def row() -> str:
     """The name of a library whose row takes by calls of dlbridge's own."""
-    dlbridge.register(
-        dlbridge.Library(
-            name="ledger_row",
-            capabilities=dlbridge.Capabilities(read_only="honours"),
-            take=_of_a_row,
-            address=lambda array: dlbridge.from_dlpack(array).data_ptr,
-        )
+    register_row(
+        "ledger_row", _of_a_row, address=lambda array: dlbridge.from_dlpack(array).data_ptr
     )
     return "ledger_row"
 
@@ -562,13 +562,7 @@ def test_what_a_row_makes_cross_for_its_target_is_part_of_that_crossing(
 
 
 def test_no_copies_forbids_what_a_row_copies_for_its_target() -> None:
-    dlbridge.register(
-        dlbridge.Library(
-            name="copying_row",
-            capabilities=dlbridge.Capabilities(read_only="honours"),
-            take=lambda managed: dlbridge.to_numpy(managed, copy=True),
-        )
-    )
+    register_row("copying_row", lambda managed: dlbridge.to_numpy(managed, copy=True))
     assert dlbridge.to(np.ones(3), "copying_row").tolist() == [1, 1, 1]
     refused = pytest.raises(dlbridge.ConversionRefused, match="would copy")
     with dlbridge.trace() as log, dlbridge.no_copies(), refused as caught:
@@ -617,13 +611,7 @@ def test_a_block_that_a_row_opens_holds_for_what_it_makes_cross(everywhere: bool
             logs.append(log)
             return dlbridge.to_numpy(managed)
 
-    dlbridge.register(
-        dlbridge.Library(
-            name="blocks_row",
-            capabilities=dlbridge.Capabilities(read_only="honours"),
-            take=take,
-        )
-    )
+    register_row("blocks_row", take)
     array = np.arange(3)
     before = dlbridge.stats()
     with dlbridge.policy("host"), dlbridge.trace(threads=everywhere) as outside:
@@ -647,13 +635,7 @@ def test_a_refusal_is_the_callers_unless_the_row_catches_it(caught: bool) -> Non
                 raise
         return dlbridge.to_numpy(managed)
 
-    dlbridge.register(
-        dlbridge.Library(
-            name="trying_row",
-            capabilities=dlbridge.Capabilities(read_only="honours"),
-            take=take,
-        )
-    )
+    register_row("trying_row", take)
     before = dlbridge.stats().refusals
     with dlbridge.trace() as log, contextlib.suppress(dlbridge.ConversionRefused):
         dlbridge.to(np.arange(3), "trying_row")
