@@ -6,15 +6,18 @@
 #include <utility>
 
 namespace dlbridge {
-namespace {
 
-struct Deferred {
-  Deferred* next;
+struct detail::DeferredRelease {
+  DeferredRelease* next;
   void* context;
   void (*action)(void*);
 };
+std::atomic<detail::DeferredRelease*> detail::deferred_releases{nullptr};
 
-std::atomic<Deferred*> deferred_releases{nullptr};
+namespace {
+
+using detail::deferred_releases;
+using Deferred = detail::DeferredRelease;
 
 // How many of them wait for no more than the next call of ours: few, so that little is kept.
 constexpr unsigned kMayWait = 16;
@@ -137,10 +140,7 @@ void run_foreign_legacy_deleter(void* managed) noexcept {
   run_with_gil(managed, detail::run_own_deleter<DLManagedTensor>);
 }
 
-void drain_releases() noexcept {
-  if (deferred_releases.load(std::memory_order_relaxed) == nullptr) {
-    return;
-  }
+void detail::drain_deferred() noexcept {
   drain_is_pending.exchange(false, std::memory_order_acq_rel);
   patient_releases.store(0, std::memory_order_relaxed);
   Deferred* newest = deferred_releases.exchange(nullptr, std::memory_order_acquire);

@@ -37,51 +37,40 @@ template <typename AnyTarget>
                                  const Capabilities& capabilities, const Call& call);
 
 /// The common case, told apart before a door is opened and a Plan made: what its library says at a
-/// glance to be plain, if the target takes it as it is. Empty where that takes a closer look, and
-/// where a ledger is to be told of the Plan.
+/// glance to be plain, if the target takes it as it is. Anything else takes a closer look, as where
+/// a ledger is to be told of the Plan.
 template <bool kRecorded, typename AnyTarget>
-[[nodiscard, gnu::always_inline]] inline ManagedTensor taken_at_a_glance(PyObject* object,
-                                                                         const Way& way,
-                                                                         const AnyTarget& target,
-                                                                         const Call& call) {
+[[nodiscard, gnu::always_inline]] inline Glance taken_at_a_glance(PyObject* object, const Way& way,
+                                                                  const AnyTarget& target,
+                                                                  const Call& call,
+                                                                  DLTensor& tensor, Lease& lease) {
   if (way.plain == nullptr || open_ledgers != 0) {
-    return {};
+    return Glance::kCloser;
   }
   const Capabilities* capabilities = target.at_a_glance(way);
-  DLTensor tensor;
   if (capabilities == nullptr) {
-    return {};
+    return Glance::kCloser;
   }
   const Glance glance = way.plain(object, tensor);
   if (!takes_as_it_is(glance, *capabilities, tensor, call.policy, call.request)) {
-    return {};
+    return Glance::kCloser;
   }
   if constexpr (requires { target.fits(tensor, Device()); }) {
     if (!target.fits(tensor, tensor.device)) {
-      return {};
+      return Glance::kCloser;
     }
   }
   if constexpr (kRecorded) {
     count_view(target.towards);
   }
-  const Lease held = way.lease(object, tensor);
-  return ManagedTensor::own_trusted(tensor, detail::flags_of(glance), held);
+  lease = way.lease(object, tensor);
+  return glance;
 }
 
-/// The object on its way through `way` to `target`. Throws PythonError with the refusal set, and
-/// what the libraries at either end raise. What other libraries read out of a ManagedTensor by
-/// themselves is not recorded.
-template <bool kRecorded = true, typename AnyTarget>
-[[nodiscard]] inline auto cross(PyObject* object, const Way& way, const AnyTarget& target,
-                                const Call& call) {
-  if constexpr (std::is_same_v<AnyTarget, Target>) {
-    if (target.keeps(object, way, call)) {
-      return Ref::borrow(object);
-    }
-  }
-  if (ManagedTensor plain = taken_at_a_glance<kRecorded>(object, way, target, call)) {
-    return target.made_of(std::move(plain));
-  }
+/// cross() of what takes a closer look.
+template <bool kRecorded, typename AnyTarget>
+[[nodiscard]] inline auto cross_by_door(PyObject* object, const Way& way, const AnyTarget& target,
+                                        const Call& call) {
   Door door(object, way,
             {.reader = target.reader,
              .stream = call.stream ? &*call.stream : nullptr,
@@ -117,6 +106,26 @@ template <bool kRecorded = true, typename AnyTarget>
     record(target.towards, decided, door.source, capabilities, call.policy, call.request);
   }
   return detail::carried_for(capabilities, [&] { return target.deliver(door, decided, call); });
+}
+
+/// The object on its way through `way` to `target`. Throws PythonError with the refusal set, and
+/// what the libraries at either end raise. What other libraries read out of a ManagedTensor by
+/// themselves is not recorded.
+template <bool kRecorded = true, typename AnyTarget>
+[[nodiscard]] inline auto cross(PyObject* object, const Way& way, const AnyTarget& target,
+                                const Call& call) {
+  if constexpr (std::is_same_v<AnyTarget, Target>) {
+    if (target.keeps(object, way, call)) {
+      return Ref::borrow(object);
+    }
+  }
+  DLTensor tensor;
+  Lease lease;
+  if (const Glance glance = taken_at_a_glance<kRecorded>(object, way, target, call, tensor, lease);
+      glance != Glance::kCloser) {
+    return target.made_of(ManagedTensor::own_trusted(tensor, detail::flags_of(glance), lease));
+  }
+  return cross_by_door<kRecorded>(object, way, target, call);
 }
 
 /// The same for whatever a caller gives: an object, or a tree of them.

@@ -22,36 +22,69 @@ PackageAttribute convert_to("dlbridge._targets", "to");
 PackageAttribute library_of("dlbridge.trees", "library_of");
 PackageAttribute returns_like("dlbridge.functions.agnostic", "returns_like");
 
-Call call_for(const Parameter& parameter) {
-  Call call;
-  if (parameter.policy) [[unlikely]] {
-    call.policy = *parameter.policy;
-    call.request.takes_policy = false;
-  } else if (any_block_open()) [[unlikely]] {
-    call = read_call({});
-  }
-  if (parameter.device || parameter.cast_to || parameter.c_order) [[unlikely]] {
+// What is written to a private copy would be lost.
+Call in_place(Call call) {
+  call.request.writable = true;
+  call.request.copy_was_argument = true;
+  call.request.policy_copy = CopyRule::kWhenNeeded;
+  call.policy = call.policy.with_copy(CopyRule::kNever);
+  return call;
+}
+
+// The call that a parameter makes: one of two, where no more is asked for and no block is open.
+class ParameterCall {
+ public:
+  explicit ParameterCall(const Parameter& parameter)
+      : call_(any_block_open() || parameter.policy || parameter.device || parameter.cast_to ||
+                      parameter.c_order
+                  ? read_.emplace(read(parameter))
+                  : kCommon[parameter.in_place ? 1 : 0]) {}
+  ParameterCall(const ParameterCall&) = delete;
+  ParameterCall& operator=(const ParameterCall&) = delete;
+
+  [[nodiscard]] const Call& get() const { return call_; }
+
+ private:
+  [[nodiscard, gnu::cold]] static Call read(const Parameter& parameter) {
+    Call call;
+    if (parameter.policy) {
+      call.policy = *parameter.policy;
+      call.request.takes_policy = false;
+    } else if (any_block_open()) {
+      call = read_call({});
+    }
     call.request.dtype = parameter.cast_to;
     call.request.device = parameter.device;
     call.request.c_order = parameter.c_order;
+    return parameter.in_place ? in_place(call) : call;
   }
-  if (parameter.in_place) {
-    // What is written to a private copy would be lost.
-    call.request.writable = true;
-    call.request.copy_was_argument = true;
-    call.request.policy_copy = CopyRule::kWhenNeeded;
-    call.policy = call.policy.with_copy(CopyRule::kNever);
-  }
-  return call;
+
+  static const Call kCommon[2];
+
+  std::optional<Call> read_;
+  const Call& call_;
+};
+const Call ParameterCall::kCommon[] = {{}, in_place({})};
+
+// Once for what is taken and what is looked at.
+[[gnu::noinline]] Glance seen(PyObject* object, const Way& way, const ArgumentTarget& target,
+                              const Call& call, DLTensor& tensor, Lease& lease) {
+  return taken_at_a_glance<true>(object, way, target, call, tensor, lease);
 }
 
 // The object for such a parameter. Throws PythonError.
 ManagedTensor argument(PyObject* object, const Parameter& parameter, Matching matching) {
   const ArgumentTarget target{parameter, matching};
-  const Call call = call_for(parameter);
+  const ParameterCall call(parameter);
   const Way& way = way_into_tensor(object);
+  DLTensor tensor;
+  Lease lease;
+  if (const Glance glance = seen(object, way, target, call.get(), tensor, lease);
+      glance != Glance::kCloser) {
+    return ManagedTensor::own_trusted(tensor, detail::flags_of(glance), lease);
+  }
   try {
-    return cross(object, way, target, call);
+    return cross_by_door<true>(object, way, target, call.get());
   } catch (const PythonError&) {
     if (&way != &kRegisteredWay || matching == Matching::kAlone ||
         PyErr_ExceptionMatches(PyExc_TypeError) == 0) {
@@ -73,6 +106,18 @@ DLManagedTensorVersioned* take(PyObject* object, const Parameter& parameter,
     }
   });
   return taken;
+}
+
+bool look(PyObject* object, const Parameter& parameter, DLTensor& tensor, Lease& lease) noexcept {
+  try {
+    drain_releases();
+    const ParameterCall call(parameter);
+    return seen(object, way_into_tensor(object), {parameter, Matching::kLooking}, call.get(),
+                tensor, lease) != Glance::kCloser;
+  } catch (...) {
+    forget_error();  // take() meets it again
+    return false;
+  }
 }
 
 PyObject* give(DLManagedTensorVersioned* tensor, const char* library) noexcept {
@@ -106,6 +151,8 @@ void set_refused_for_extension(const ConversionRefused& refused) {
 }
 
 constexpr PythonInterface kInterface{.take = take,
+                                     .look = look,
+                                     .let_go = give_back_with_gil,
                                      .give = give,
                                      .give_like = give_like,
                                      .add_bridge = add_bridge_for_extension,

@@ -142,6 +142,19 @@ class TensorView : public detail::Look<T, Rank> {
     view.look_at(tensor);
     return view;
   }
+  /// The same of a tensor without a byte offset, whose shape and strides need not outlive this.
+  [[nodiscard]] static TensorView trusted(const DLTensor& tensor) noexcept
+      requires(Rank != kDynamicRank) {
+    TensorView view(static_cast<T*>(tensor.data), {}, {});
+    std::uint64_t packed = 1;
+    for (std::size_t i = Rank; i-- > 0;) {
+      view.extents_[i] = tensor.shape[i];
+      view.strides_[i] =
+          tensor.strides != nullptr ? tensor.strides[i] : static_cast<std::int64_t>(packed);
+      packed *= static_cast<std::uint64_t>(tensor.shape[i]);
+    }
+    return view;
+  }
 
   /// A view that writes is also one that reads.
   template <std::same_as<std::remove_const_t<T>> Writing>

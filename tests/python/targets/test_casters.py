@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import importlib
 import sys
+import threading
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -131,6 +135,9 @@ def test_nothing_is_left_behind(casters: ModuleType, road: str) -> None:
     before = core.live_managed_tensors(), sys.getrefcount(array), sys.getrefcount(tensor)
     for _ in range(50):
         casters.rows(array), casters.sum(tensor), casters.counted(), casters.counted_as("torch")
+        casters.sum_or_none(array), casters.kind(array), casters.kind(array[0])
+        with pytest.raises(ZeroDivisionError):
+            casters.sum_after(array, lambda: 1 / 0)
         kept = casters.same(array)
         assert dlbridge.to_numpy(kept).ctypes.data == array.ctypes.data
         del kept
@@ -141,6 +148,33 @@ def test_nothing_is_left_behind(casters: ModuleType, road: str) -> None:
             casters.counted_as("nowhere")
     settle()
     assert (core.live_managed_tensors(), sys.getrefcount(array), sys.getrefcount(tensor)) == before
+
+
+def at_once(action: Callable[[], object]) -> None:
+    action()
+
+
+def on_another_thread(action: Callable[[], object]) -> None:
+    other = threading.Thread(target=action)
+    other.start()
+    other.join()
+
+
+@pytest.mark.parametrize("run", [at_once, on_another_thread])  # with the GIL, and without it
+def test_a_view_is_valid_whatever_becomes_of_its_object(
+    casters: ModuleType, run: Callable[[Callable[[], object]], None], road: str
+) -> None:
+    for given in (matrix(), matrix()[::-1], torch.from_numpy(matrix()), torch.ones(3, 4) * 5):
+        expected, alone = float(given.sum()), [given]
+        del given
+        collected = functools.partial(run, gc.collect)
+        assert casters.sum_after(alone.pop(), collected) == expected
+    tensor = torch.arange(12.0).reshape(3, 4)
+    turned = functools.partial(run, functools.partial(tensor.transpose_, 0, 1))
+    assert casters.sum_after(tensor, turned) == 66
+    exchanged = functools.partial(run, functools.partial(tensor.set_, torch.zeros(2, 2)))
+    assert casters.sum_after(tensor, exchanged) == 66
+    assert tensor.tolist() == [[0, 0], [0, 0]]
 
 
 def test_a_policy_block_holds_for_extensions_too(casters: ModuleType, road: str) -> None:

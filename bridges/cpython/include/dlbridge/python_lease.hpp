@@ -2,6 +2,7 @@
 
 // Python objects that anybody may let go of, with or without the GIL; and the GIL for a scope.
 
+#include <atomic>
 #include <optional>
 
 #include "dlbridge/managed_tensor.hpp"
@@ -12,6 +13,10 @@ namespace dlbridge {
 namespace detail {
 void let_go_soon(void* object) noexcept;
 void let_go_patiently(void* object) noexcept;
+
+struct DeferredRelease;
+extern std::atomic<DeferredRelease*> deferred_releases;
+void drain_deferred() noexcept;
 }  // namespace detail
 
 /// A lease on a Python object, whose reference it takes over. Given back on any thread: at once
@@ -28,6 +33,15 @@ void let_go_patiently(void* object) noexcept;
   return {owned, detail::let_go_patiently};
 }
 
+/// Gives a lease back for one who has the GIL, which need not be asked for then.
+inline void give_back_with_gil(const Lease& lease) noexcept {
+  if (lease.release == detail::let_go_soon || lease.release == detail::let_go_patiently) {
+    Py_DECREF(static_cast<PyObject*>(lease.context));
+  } else {
+    lease.give_back();
+  }
+}
+
 /// Runs `action(context)`, which may need the GIL, under the same rules: without the error that is
 /// on its way, which it might take for its own.
 void run_with_gil(void* context, void (*action)(void* context)) noexcept;
@@ -42,7 +56,11 @@ void run_foreign_deleter(void* managed) noexcept;         // of a DLManagedTenso
 void run_foreign_legacy_deleter(void* managed) noexcept;  // of a DLManagedTensor
 
 /// Carries out what other threads left behind. Call with the GIL; cheap when there is nothing.
-void drain_releases() noexcept;
+inline void drain_releases() noexcept {
+  if (detail::deferred_releases.load(std::memory_order_relaxed) != nullptr) [[unlikely]] {
+    detail::drain_deferred();
+  }
+}
 
 /// For a scope that may wait: others may have the GIL meanwhile.
 class WithoutGil {

@@ -54,7 +54,7 @@ struct BridgeRow {
 /// What the Python package does for extensions, without a detour through Python.
 struct PythonInterface {
   static constexpr const char* kCapsule = "dlbridge._core._interface";
-  static constexpr int kVersion = 6;  // of this struct, and of what its functions are given
+  static constexpr int kVersion = 7;  // of this struct, and of what its functions are given
 
   int version = kVersion;
   int block_version = kBlockVersion;
@@ -62,6 +62,13 @@ struct PythonInterface {
   /// without one where another overload may fit; then nothing was copied or consumed.
   DLManagedTensorVersioned* (*take)(PyObject* object, const Parameter& parameter,
                                     Matching matching) = nullptr;
+  /// The common case of take(), for a look that ends with the call: where the object is plain and
+  /// fits, describes it, and keeps its memory until let_go(lease). Its shape is the object's own,
+  /// to be read before Python runs again, and without strides it is in C order; no byte offset.
+  /// False without an error where it takes take().
+  bool (*look)(PyObject* object, const Parameter& parameter, DLTensor& tensor,
+               Lease& lease) = nullptr;
+  void (*let_go)(const Lease& lease) = nullptr;
   /// A new reference to the tensor as an object of the library of that name, or, without a name, as
   /// a dlbridge.ManagedTensor. Takes the tensor in every case; null with Python's error set.
   PyObject* (*give)(DLManagedTensorVersioned* tensor, const char* library) = nullptr;

@@ -63,6 +63,7 @@ struct Taking;
 template <>
 struct Taking<ManagedTensor> {
   static constexpr Parameter kParameter{};
+  static constexpr bool kOnlyLooks = false;  // needs no managed tensor where a lease is enough
   static constexpr void say(Words& words) { words.add("dlbridge.ManagedTensor"); }
   static ManagedTensor make(ManagedTensor& tensor, PyObject* /*object*/) noexcept {
     return std::move(tensor);
@@ -76,6 +77,7 @@ struct Taking<DeviceView<T, Rank>> {
       .ndim = Rank == kDynamicRank ? -1 : static_cast<std::int32_t>(Rank),
       .on_device = true,
       .in_place = !std::is_const_v<T>};
+  static constexpr bool kOnlyLooks = false;
   static constexpr void say(Words& words) { words.add_view<T, Rank>("dlbridge.DeviceView["); }
   static DeviceView<T, Rank> make(const ManagedTensor& tensor, PyObject* /*object*/) {
     return DeviceView<T, Rank>(tensor, python_stream(tensor.device()));
@@ -89,8 +91,10 @@ struct Taking<TensorView<T, Rank>> {
       .dtype = dtype_of<T>(),
       .ndim = Rank == kDynamicRank ? -1 : static_cast<std::int32_t>(Rank),
       .in_place = !std::is_const_v<T>};
+  static constexpr bool kOnlyLooks = Rank != kDynamicRank;
   static constexpr void say(Words& words) { words.add_view<T, Rank>("dlbridge.TensorView["); }
-  static TensorView<T, Rank> make(const ManagedTensor& tensor, PyObject* /*object*/) {
+  template <typename Looked>
+  static TensorView<T, Rank> make(const Looked& tensor, PyObject* /*object*/) {
     return TensorView<T, Rank>::trusted(tensor);
   }
 };
@@ -103,6 +107,7 @@ struct Taking<Needs<Taken, Need...>> {
     return parameter;
   }();
   static constexpr bool kAlone = (std::same_as<Need, Alone> || ...);
+  static constexpr bool kOnlyLooks = Taking<Taken>::kOnlyLooks;
   static_assert(kParameter.ndim == Taking<Taken>::kParameter.ndim &&
                     (kParameter.dtype == Taking<Taken>::kParameter.dtype ||
                      kParameter.cast_to == Taking<Taken>::kParameter.dtype) &&
@@ -116,14 +121,16 @@ struct Taking<Needs<Taken, Need...>> {
     ((words.add(", "), words.add(Need::kName)), ...);
     words.add("]");
   }
-  static Needs<Taken, Need...> make(ManagedTensor& tensor, PyObject* object) {
+  template <typename Looked>
+  static Needs<Taken, Need...> make(Looked& tensor, PyObject* object) {
     return Needs<Taken, Need...>(Taking<Taken>::make(tensor, object));
   }
 };
 
 template <typename Taken>
 struct Taking<FromPython<Taken>> : Taking<Taken> {
-  static FromPython<Taken> make(ManagedTensor& tensor, PyObject* object) {
+  template <typename Looked>
+  static FromPython<Taken> make(Looked& tensor, PyObject* object) {
     return {Taking<Taken>::make(tensor, object), object};
   }
 };
@@ -198,13 +205,30 @@ inline constexpr auto kSignature = [] {
   return text;
 }();
 
-/// What a caster holds for an argument: the tensor, and the look at it.
+/// What a caster holds for an argument: the tensor, or a lease on its memory where that is enough,
+/// and the look at it. Made and ended with the GIL.
 template <IsTaken Taken>
 class Argument {
  public:
+  Argument() = default;
+  ~Argument() { let_go(); }
+  Argument(const Argument&) = delete;
+  Argument& operator=(const Argument&) = delete;
+
   /// False without an error where another overload may fit; false with Python's error set where
   /// the object was refused. Without `converting` only a view of what the caller has is taken.
   bool load(PyObject* object, bool converting) noexcept {
+    clear();
+    if constexpr (Taking<Taken>::kOnlyLooks) {
+      const PythonInterface* interface = python_interface();
+      DLTensor tensor;
+      if (interface != nullptr &&
+          interface->look(object, Taking<Taken>::kParameter, tensor, lease_)) [[likely]] {
+        interface_ = interface;
+        taken_.emplace(Taking<Taken>::make(tensor, object));
+        return true;
+      }
+    }
     Matching matching = converting ? Matching::kConverting : Matching::kLooking;
     if constexpr (requires { requires Taking<Taken>::kAlone; }) {
       matching = converting ? Matching::kAlone : matching;
@@ -222,7 +246,10 @@ class Argument {
     return true;
   }
 
-  void clear() noexcept { taken_.reset(); }
+  void clear() noexcept {
+    taken_.reset();
+    let_go();
+  }
   /// As a Taken, or as an optional one: nothing where the object was None, and load() was not
   /// called.
   template <typename Held>
@@ -235,7 +262,15 @@ class Argument {
   }
 
  private:
-  ManagedTensor tensor_;  // what a view looks at
+  void let_go() noexcept {
+    if (interface_ != nullptr) {
+      std::exchange(interface_, nullptr)->let_go(lease_);
+    }
+  }
+
+  const PythonInterface* interface_ = nullptr;  // while there is the lease
+  Lease lease_;
+  ManagedTensor tensor_;  // what a view looks at otherwise
   std::optional<Taken> taken_;
 };
 

@@ -16,6 +16,10 @@ NB_MODULE(dlbridge_nanobind_casters, module) {
   module.def("rows_of_view", &casters::rows_of_view);
   module.def("rows_of_eight", &casters::rows_of_eight);
   module.def("sum", &casters::sum);
+  module.def("sum_after", [](const casters::ConstMatrix& matrix, const nb::callable& meanwhile) {
+    meanwhile();
+    return casters::sum(matrix);
+  });
   module.def("fill", &casters::fill);
   module.def("is_read_only", &casters::is_read_only);
   module.def("counted", &casters::counted);
