@@ -33,6 +33,9 @@ from dlbridge import _core as _core
 from dlbridge import engines as engines
 from dlbridge._arrival import PendingArray, pinned_empty
 from dlbridge._core import (
+    count_write as count_write,  # for borrow()
+)
+from dlbridge._core import (
     counting_deleters as counting_deleters,  # for the conformance kit
 )
 from dlbridge._errors import ConversionRefused, NotDifferentiable

@@ -265,6 +265,7 @@ PyMethodDef functions[] = {
     {"pinned", called<new_pinned>(), METH_VARARGS, nullptr},
     {"companion_agrees", called<companion_agrees>(), METH_VARARGS, nullptr},
     {"torch_road", called<choose_torch_road>(), METH_VARARGS, nullptr},
+    {"count_write", called<count_write>(), METH_O, nullptr},
     {"torch_vocabulary", called<torch_vocabulary>(), METH_NOARGS, nullptr},
     {"device_name", called<name_of_device>(), METH_VARARGS, nullptr},
     {"device_type", called<type_of_device>(), METH_O, nullptr},

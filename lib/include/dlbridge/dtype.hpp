@@ -219,8 +219,11 @@ class DTypeSet {
   }
   /// Types without a name are in the set of everything only.
   [[nodiscard]] constexpr bool contains(DType dtype) const {
+    if (bits_ == ~std::uint64_t{0}) {
+      return true;
+    }
     const int index = index_of(dtype);
-    return index < 0 ? bits_ == ~std::uint64_t{0} : ((bits_ >> index) & 1) != 0;
+    return index >= 0 && ((bits_ >> index) & 1) != 0;
   }
   friend constexpr DTypeSet operator|(DTypeSet a, DTypeSet b) {
     a.bits_ |= b.bits_;

@@ -120,7 +120,19 @@ def test_one_of_several_views_is_refused_as_torch_refuses_it() -> None:
         pass
 
 
-def test_inference_tensors_only_inside_inference_mode() -> None:
+def test_a_write_is_counted_at_both_ends(road: str) -> None:
+    tensor = torch.ones(3)
+    with dlbridge.borrow(tensor):
+        assert tensor._version == 1
+    assert tensor._version == 2
+    with torch.inference_mode():
+        assert not dlbridge.count_write(torch.ones(3))
+    for other in (np.ones(3), None):
+        with pytest.raises((TypeError, AttributeError, RuntimeError)):
+            dlbridge.count_write(other)
+
+
+def test_inference_tensors_only_inside_inference_mode(road: str) -> None:
     with torch.inference_mode():
         tensor = torch.ones(3)
         with dlbridge.borrow(tensor) as array:

@@ -91,6 +91,14 @@ def prepare(x: torch.Tensor, densify: bool, to_host: bool) -> torch.Tensor:
     return prepared if made else prepared.clone()
 
 
+def count_write(x: torch.Tensor) -> bool:
+    """Lets autograd know of a write, if it counts those to this tensor."""
+    if x.is_inference():
+        return False
+    torch.autograd.graph.increment_version(x)
+    return True
+
+
 def deliver(capsule: object, triple: tuple[int, int, int]) -> torch.Tensor:
     """The tensor of that type over a capsule's memory, which may call the type a number's."""
     delivered = torch.utils.dlpack.from_dlpack(capsule)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 import dlbridge
-from dlbridge import Policy, explain, to_numpy, to_torch
+from dlbridge import Policy, count_write, explain, to_numpy, to_torch
 
 if TYPE_CHECKING:
     import torch
@@ -47,17 +47,14 @@ def _refuse(x: Any, target: str, why: str, fix: str | None) -> ConversionRefused
     return ConversionRefused(f"cannot borrow a {plan.source}: {why}{way_out}", plan, (why,), fix)
 
 
-def _shared(x: Any, target: str) -> Any:
-    """``x`` as a view for writing. A refusal says what to do in order to borrow."""
-    try:
-        return (to_numpy if target == "numpy" else to_torch)(x, policy=_WRITABLE)
-    except dlbridge.ConversionRefused as refused:
-        fix = (refused.fix or "").rpartition(_COPYING)[2] or None
-        if fix is not None and fix.startswith(("the call", "policy=")):
-            fix = f"dlbridge.to(x, {target!r}, copy=True), and write the result back"
-            if explain(x, target, copy=True).refused:
-                fix = None
-        raise _refuse(x, target, "; ".join(refused.reasons), fix) from refused
+def _refuse_for(refused: dlbridge.ConversionRefused, x: Any, target: str) -> ConversionRefused:
+    """The refusal of a view for writing, which says what to do in order to borrow."""
+    fix = (refused.fix or "").rpartition(_COPYING)[2] or None
+    if fix is not None and fix.startswith(("the call", "policy=")):
+        fix = f"dlbridge.to(x, {target!r}, copy=True), and write the result back"
+        if explain(x, target, copy=True).refused:
+            fix = None
+    return _refuse(x, target, "; ".join(refused.reasons), fix)
 
 
 # --- a tensor's array ----------------------------------------------------------------------------
@@ -66,8 +63,7 @@ def _shared(x: Any, target: str) -> Any:
 class _Views(list["weakref.ref[_BorrowedArray]"]):
     """The arrays of a block, as long as somebody holds them."""
 
-    __slots__ = ("room",)
-    room: int
+    room = 64
 
     def add(self, array: _BorrowedArray) -> None:
         if len(self) >= self.room:
@@ -101,17 +97,18 @@ class _BorrowedArray(np.ndarray[Any, Any]):
 class _ArrayOver:
     """The block in which a tensor's memory is an array that may be written to."""
 
-    __slots__ = ("_array", "_counts", "_held", "_root", "_tensor", "_views")
+    __slots__ = ("_array", "_held", "_root", "_tensor", "_views")
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self._tensor = tensor
 
     def __enter__(self) -> Any:
         tensor = self._tensor
-        counts = self._counts = not tensor.is_inference()  # torch counts no writes of those
-        if tensor.requires_grad or not counts:
-            _check_in_place(tensor)
-        root = self._root = _shared(tensor, "numpy")
+        in_graph = tensor.requires_grad and _is_recorded(tensor)
+        try:
+            root = self._root = to_numpy(tensor, policy=_WRITABLE)
+        except dlbridge.ConversionRefused as refused:
+            raise _refuse_for(refused, tensor, "numpy") from refused
         if not root.flags.writeable:
             raise _refuse(
                 tensor,
@@ -122,19 +119,20 @@ class _ArrayOver:
             )
         self._held = sys.getrefcount(root)
         array = self._array = root.view(_BorrowedArray)
-        views = self._views = array._views = _Views()
-        views.room = 64
-        views.add(array)
-        if counts:
-            _begin_writing(tensor)
+        self._views = array._views = _Views()
+        # The values are not what the graph computed any more.
+        if in_graph:
+            _written_function().apply(tensor)  # raises what else torch forbids, in its own words
+        elif not count_write(tensor):
+            _require_inference_mode(tensor)
         return array
 
     def __exit__(self, raised: Any, *error: object) -> None:
-        root = self._root
-        if self._counts:
-            _increment_version()(self._tensor)
+        root, array = self._root, self._array
         del self._array
-        closed = 0
+        count_write(self._tensor)
+        array.flags.writeable = False
+        closed = 1
         for each in self._views:
             view = each()
             if view is None:
@@ -157,22 +155,13 @@ class _ArrayOver:
             )
 
 
-def _check_in_place(tensor: torch.Tensor) -> None:
-    """Torch's rules for in-place operations, where they can be known without doing one."""
+def _is_recorded(tensor: torch.Tensor) -> bool:
+    """Whether autograd records a write to what requires grad, under torch's rules for in-place
+    operations, where they can be known without doing one."""
     import torch
 
-    if tensor.is_inference():
-        if not torch.is_inference_mode_enabled():
-            raise _refuse(
-                tensor,
-                "numpy",
-                "an in-place update of an inference tensor outside of inference_mode() is not "
-                "allowed",
-                "x.clone()",
-            )
-        return
-    if not torch.is_grad_enabled():
-        return
+    if tensor.is_inference() or not torch.is_grad_enabled():
+        return False
     base = tensor._base if tensor._is_view() else None
     of_leaf = base is not None and base.is_leaf and base.requires_grad
     if tensor.is_leaf or of_leaf:
@@ -183,21 +172,17 @@ def _check_in_place(tensor: torch.Tensor) -> None:
             f"{what} that requires grad is being used in an in-place operation",
             "dlbridge.borrow(x) under torch.no_grad()",
         )
+    return True
 
 
-def _begin_writing(tensor: torch.Tensor) -> None:
-    """Tells autograd that the values are not what its graph computed any more."""
-    if tensor.requires_grad and sys.modules["torch"].is_grad_enabled():
-        _written_function().apply(tensor)  # raises what else torch forbids, in its own words
-    else:
-        _increment_version()(tensor)
-
-
-@functools.cache
-def _increment_version() -> Any:
-    import torch
-
-    return torch.autograd.graph.increment_version
+def _require_inference_mode(tensor: torch.Tensor) -> None:
+    if not sys.modules["torch"].is_inference_mode_enabled():
+        raise _refuse(
+            tensor,
+            "numpy",
+            "an in-place update of an inference tensor outside of inference_mode() is not allowed",
+            "x.clone()",
+        )
 
 
 @functools.cache
@@ -231,7 +216,10 @@ def _tensor_over(array: _Array) -> Iterator[torch.Tensor]:
 
     if not array.flags.writeable:
         raise _refuse(array, "torch", "nobody may write to its memory", "x.copy()")
-    tensor = _shared(array, "torch")
+    try:
+        tensor = to_torch(array, policy=_WRITABLE)
+    except dlbridge.ConversionRefused as refused:
+        raise _refuse_for(refused, array, "torch") from refused
     locked = _can_be_unlocked(array)
     if locked:
         array.flags.writeable = False

@@ -161,6 +161,20 @@ class LinkedRoad final : public TorchRoad {
       return true;
     });
   }
+
+  PyObject* count_write(PyObject* tensor) const noexcept override {
+    return guarded(static_cast<PyObject*>(nullptr), [&]() -> PyObject* {
+      if (!THPVariable_Check(tensor)) {
+        return nullptr;  // torch's Python says so
+      }
+      c10::TensorImpl* impl = THPVariable_Unpack(tensor).unsafeGetTensorImpl();
+      if (impl->is_inference()) {
+        return Py_NewRef(Py_False);
+      }
+      impl->bump_version();
+      return Py_NewRef(Py_True);
+    });
+  }
 };
 
 const TorchRoad* open_road(const ReleasesOfModule& releases) {

@@ -12,6 +12,7 @@ namespace dlbridge::python {
 namespace {
 
 PackageAttribute load_companion("dlbridge._torch", "load_companion");
+PackageAttribute count_in_python("dlbridge._torch", "count_write");
 
 const TorchRoad* linked = nullptr;
 
@@ -93,6 +94,13 @@ void describe_by_road(const TorchRoad* road, PyObject* tensor, Source& source) {
   if (road == nullptr || !road->describe(tensor, source)) {
     throw PythonError();
   }
+}
+
+Ref count_write(PyObject* tensor) {
+  const TorchRoad* road = torch_road();
+  Ref counted(road == nullptr ? nullptr : road->count_write(tensor));
+  check_error();
+  return counted ? std::move(counted) : checked(PyObject_CallOneArg(count_in_python.get(), tensor));
 }
 
 Ref companion_agrees(ArgumentTuple arguments) {

@@ -50,6 +50,11 @@ class TorchRoad {
 
   /// Lets torch say that a tensor leaves its trace. False on an error: a warning may be one.
   virtual bool warn_of_trace() const noexcept = 0;
+
+  /// Lets autograd know that the tensor's memory was written to: a new reference to whether it
+  /// counts that, which it does not of an inference tensor. Null on an error, and without one where
+  /// this road leaves it to torch's Python.
+  virtual PyObject* count_write(PyObject* /*tensor*/) const noexcept { return nullptr; }
 };
 
 /// How the module lets go of what may need the GIL, and of what is large and does not.
@@ -63,7 +68,7 @@ struct ReleasesOfModule {
 inline constexpr const char* kCompanionCapsule = "dlbridge.torch_companion";
 struct Companion {
   // Bumped with any change of the classes that cross between the two binaries.
-  static constexpr int kInterface = 7;
+  static constexpr int kInterface = 8;
   int interface = kInterface;
   const TorchRoad* (*open)(const ReleasesOfModule& releases) = nullptr;
 };
@@ -81,6 +86,9 @@ void describe_by_road(const TorchRoad* road, PyObject* tensor, Source& source);
 
 /// dlbridge._core.torch_road([name]): the road in use, after a change to that one.
 cpython::Ref choose_torch_road(ArgumentTuple arguments);
+
+/// dlbridge._core.count_write(tensor): TorchRoad::count_write().
+cpython::Ref count_write(PyObject* tensor);
 
 /// dlbridge._core.companion_agrees(companion, tensors): whether its road says of each tensor what
 /// the portable one says, and makes tensors that are where they should be.
