@@ -55,6 +55,7 @@ class ArrayFunction(Wrapped):
         self._by_name = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
         self._by_place = sum(kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD for kind in kinds)
         self._any_number = inspect.Parameter.VAR_POSITIONAL in kinds
+        self._alone_by_place = -1 if self._by_name else len(kinds)
         self.returns = returns
         self.differentiable = differentiable
         self.gradient: Callable[..., Any] | None = None
@@ -69,8 +70,7 @@ class ArrayFunction(Wrapped):
                     "autograd cannot follow them; give each as an argument of its own, or use "
                     'dlbridge.accepts("numpy"), which takes trees and knows no gradients'
                 )
-        by_place = not named and not self._by_name
-        if by_place and len(arguments) == len(self.signature.parameters):
+        if len(arguments) == self._alone_by_place and not named:
             return arguments
         bound = self.signature.bind(*arguments, **named)
         bound.apply_defaults()
@@ -108,7 +108,7 @@ class ArrayFunction(Wrapped):
         """The outputs on arrays. A tuple of one is one output."""
         found = self._called(self.function, inputs)
         several = found if isinstance(found, (tuple, list)) and found else (found,)
-        return tuple(_output(self, each, inputs) for each in several)
+        return tuple([_output(self, each, inputs) for each in several])
 
     def run_gradient(
         self,
@@ -184,7 +184,9 @@ def _apart(array: _Array, others: tuple[Any, ...]) -> _Array:
 def filled(
     values: tuple[Any, ...], places: Sequence[int], others: Iterable[Any]
 ) -> tuple[Any, ...]:
-    """The values, with others at these places."""
+    """The values, with others at these places, which ascend."""
+    if len(places) == len(values):
+        return tuple(others)
     result = list(values)
     for place, other in zip(places, others, strict=True):
         result[place] = other

@@ -12,15 +12,11 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 
-from dlbridge import to_torch
+from dlbridge import to_numpy, to_torch
 from dlbridge.functions.array_function import ArrayFunction, arrays, filled, warn_not_differentiable
 
 _transforms_active = torch._C._are_functorch_transforms_active
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
-
-
-def concerns(arguments: tuple[Any, ...], named: dict[str, Any]) -> bool:
-    return any(map(torch.is_tensor, (*arguments, *named.values())))
 
 
 # The whole of it is one step for torch.compile, which otherwise breaks the graph inside.
@@ -53,8 +49,14 @@ class _Job:
         self.given = given
         self.places = places
 
+    def inputs(self, tensors: Sequence[torch.Tensor]) -> tuple[Any, ...]:
+        """The arguments as the function may look at them."""
+        if len(self.places) == len(self.given):
+            return _looked_at(tensors)
+        return arrays(filled(self.given, self.places, tensors))
+
     def outputs(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        outputs = self.function.run(arrays(filled(self.given, self.places, tensors)))
+        outputs = self.function.run(self.inputs(tensors))
         device = _device_of(tensors[0])
         return [to_torch(each, device=device) for each in outputs]
 
@@ -64,13 +66,21 @@ class _Job:
         """Those that are needed; saved are the tensors, and behind them the outputs."""
         count = len(self.places)
         found = self.function.run_gradient(
-            arrays(filled(self.given, self.places, saved[:count])),
-            arrays(saved[count:]),
+            self.inputs(saved[:count]),
+            _looked_at(saved[count:]),
             filled((False,) * len(self.given), self.places, needed),
-            arrays(gradients),
+            _looked_at(gradients),
         )
         device = _device_of(saved[0])
         return [to_torch(each, device=device) for each in found if each is not None]
+
+
+def _looked_at(tensors: Sequence[torch.Tensor]) -> tuple[Any, ...]:
+    """Arrays of tensors that nobody may write to. They are new: of no other use is that told."""
+    made = tuple(map(to_numpy, tensors))
+    for array in made:
+        array.flags.writeable = False
+    return made
 
 
 def _device_of(tensor: torch.Tensor) -> torch.device | None:
@@ -98,11 +108,10 @@ class _Forward(torch.autograd.Function):
 
     @staticmethod
     def setup_context(context: Any, inputs: Any, outputs: Any) -> None:
-        job, *tensors = inputs
-        context.job = job
-        context.save_for_backward(*tensors, *outputs)
+        context.job = inputs[0]
+        context.save_for_backward(*inputs[1:], *outputs)
         context.mark_non_differentiable(
-            *(each for each in outputs if not (each.is_floating_point() or each.is_complex()))
+            *[each for each in outputs if not (each.is_floating_point() or each.is_complex())]
         )
 
     @staticmethod

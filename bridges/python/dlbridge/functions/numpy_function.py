@@ -12,6 +12,17 @@ from dlbridge.functions.array_function import ArrayFunction
 _Gradient = TypeVar("_Gradient", bound=Callable[..., Any])
 
 
+_by_torch: Any = None  # imported for the first tensor; an import at each call would take long
+
+
+def _imported() -> Any:
+    global _by_torch
+    from dlbridge.functions import by_torch
+
+    _by_torch = by_torch
+    return by_torch
+
+
 class NumpyFunction(ArrayFunction):
     """A function of NumPy arrays that takes tensors. Made by ``dlbridge.numpy_function``."""
 
@@ -30,9 +41,7 @@ class NumpyFunction(ArrayFunction):
     def _declare(self) -> None:
         """The operator has to be there before torch.compile comes by."""
         if self.returns is not None and "torch" in sys.modules:
-            from dlbridge.functions import by_torch
-
-            self.compiled = by_torch.operator_of(self)
+            self.compiled = _imported().operator_of(self)
 
     def backward(self, gradient: _Gradient) -> _Gradient:
         """Gives the function its gradient, written in NumPy.
@@ -51,10 +60,9 @@ class NumpyFunction(ArrayFunction):
             if self.compiled is not None and torch.compiler.is_compiling():
                 outputs = self.compiled(*arguments, **named)
                 return tuple(outputs) if len(outputs) > 1 else outputs[0]
-            from dlbridge.functions import by_torch
-
-            if by_torch.concerns(arguments, named):
-                return by_torch.call(self, arguments, named)
+            for each in (*arguments, *named.values()):
+                if isinstance(each, torch.Tensor):
+                    return (_by_torch or _imported()).call(self, arguments, named)
         jax = sys.modules.get("jax")
         if jax is not None and any(
             isinstance(each, jax.Array) for each in (*arguments, *named.values())
