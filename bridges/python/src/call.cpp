@@ -91,6 +91,12 @@ Call read_call(const Asked& asked) {
   return call;
 }
 
+Call call_of_block() {
+  Call call;
+  call.policy = policy_argument(nullptr);
+  return call;
+}
+
 Policy policy_argument(PyObject* policy) {
   Ref of_block;
   if (policy == nullptr || policy == Py_None) {

@@ -79,6 +79,9 @@ struct Asked {
 /// Reads them. Throws PythonError with a ValueError or TypeError for one that is none.
 [[nodiscard]] Call read_call(const Asked& asked);
 
+/// The call without any of them: under the policy of the open blocks. Throws PythonError.
+[[nodiscard]] Call call_of_block();
+
 /// The policy of an argument: None is the default, a name one of the presets, or a Policy.
 [[nodiscard]] Policy policy_argument(PyObject* policy);
 

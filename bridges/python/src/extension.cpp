@@ -51,7 +51,7 @@ class ParameterCall {
       call.policy = *parameter.policy;
       call.request.takes_policy = false;
     } else if (any_block_open()) {
-      call = read_call({});
+      call = call_of_block();
     }
     call.request.dtype = parameter.cast_to;
     call.request.device = parameter.device;

@@ -47,6 +47,9 @@ Arguments<Count> keywords_of(const char* function, const std::array<const char*,
 [[gnu::noinline]] Ref to_numpy_as_told(PyObject* x, PyObject* const* arguments, Py_ssize_t count,
                                        PyObject* keywords) {
   const Watch watch;
+  if (keywords == nullptr) {
+    return cross(x, kToNumPy, call_of_block());
+  }
   const auto named = keywords_of<8>(
       "to_numpy", {"policy", "dtype", "copy", "order", "writable", "out", "stream", "async_"},
       arguments, count, keywords);
@@ -88,6 +91,9 @@ Ref to_numpy(PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
 [[gnu::noinline]] Ref to_torch_as_told(PyObject* x, PyObject* const* arguments, Py_ssize_t count,
                                        PyObject* keywords) {
   const Watch watch;
+  if (keywords == nullptr) {
+    return cross(x, kToTorch, call_of_block());
+  }
   const auto named =
       keywords_of<6>("to_torch", {"policy", "dtype", "copy", "order", "device", "stream"},
                      arguments, count, keywords);
@@ -112,6 +118,9 @@ Ref to_torch(PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
 [[gnu::noinline]] Ref from_dlpack_as_told(PyObject* x, PyObject* const* arguments, Py_ssize_t count,
                                           PyObject* keywords) {
   const Watch watch;
+  if (keywords == nullptr) {
+    return cross(x, way_into_tensor(x), kToManaged, without_policy(call_of_block()));
+  }
   const auto named = keywords_of<2>("from_dlpack", {"device", "copy"}, arguments, count, keywords);
   return cross(x, way_into_tensor(x), kToManaged,
                without_policy(read_call({.copy = named.get(1), .device = named.get(0)})));
