@@ -47,15 +47,18 @@ class Side {
         doing_(doing),
         limited_(waiting.timeout.has_value()) {
     if (limited_) {
-      until_ = Clock::now() + *waiting.timeout;
+      // A clock counts in nanoseconds, which milliseconds::max() has not room for.
+      constexpr std::chrono::milliseconds kForever = std::chrono::hours(24 * 365 * 100);
+      until_ = Clock::now() + std::clamp(*waiting.timeout, std::chrono::milliseconds(0), kForever);
     }
   }
 
-  // Runs `call` until it has moved bytes: how many.
+  // Runs `call`, which is given flags, until it has moved bytes: how many.
   template <typename Call>
   std::size_t move(Call&& call) {
     for (;;) {
-      const ssize_t moved = call();
+      // The kernel knows nothing of our limit, and would wait in a socket that blocks.
+      const ssize_t moved = call(limited_ ? MSG_DONTWAIT : 0);
       if (moved >= 0) {
         return static_cast<std::size_t>(moved);
       }
@@ -189,7 +192,7 @@ void send(int socket, const Message& message, const Waiting& waiting) {
         std::memcpy(CMSG_DATA(first) + i * sizeof(int), &number, sizeof number);
       }
     }
-    sent += side.move([&] { return sendmsg(socket, &header, MSG_NOSIGNAL); });
+    sent += side.move([&](int flags) { return sendmsg(socket, &header, MSG_NOSIGNAL | flags); });
     side.begun();
   }
 }
@@ -211,13 +214,13 @@ std::optional<Received> receive(int socket, const Waiting& waiting) {
     iovec part{bytes.data() + got, bytes.size() - got};
     Control control;
     msghdr header{};
-    const std::size_t moved = side.move([&] {
+    const std::size_t moved = side.move([&](int flags) {
       header = {};
       header.msg_iov = &part;
       header.msg_iovlen = 1;
       header.msg_control = control.bytes.data();
       header.msg_controllen = control.bytes.size();
-      return recvmsg(socket, &header, MSG_CMSG_CLOEXEC);
+      return recvmsg(socket, &header, MSG_CMSG_CLOEXEC | flags);
     });
     const std::size_t before = descriptors.size();
     descriptors.reserve(before + detail::kMostBlocks);

@@ -160,15 +160,46 @@ TEST_F(SharedMemory, message_that_ends_in_the_middle_is_an_error) {
   EXPECT_THROW((void)receive(sockets.there.get()), std::system_error);
 }
 
-TEST_F(SharedMemory, socket_that_is_silent_is_left_after_the_timeout) {
-  const Sockets sockets;
-  ASSERT_EQ(fcntl(sockets.there.get(), F_SETFL, O_NONBLOCK), 0);
+template <typename Action>
+int error_of(Action&& action) {
   try {
-    (void)receive(sockets.there.get(), {.timeout = std::chrono::milliseconds(20)});
-    FAIL();
+    action();
   } catch (const std::system_error& error) {
-    EXPECT_EQ(error.code().value(), ETIMEDOUT);
+    return error.code().value();
   }
+  return 0;
+}
+
+// Whether the socket itself blocks or not.
+TEST_F(SharedMemory, socket_that_is_silent_is_left_after_the_timeout) {
+  using std::chrono::milliseconds;
+  for (const int kind : {0, int{SOCK_NONBLOCK}}) {
+    const Sockets sockets(SOCK_STREAM | kind);
+    const auto received_in = [&](milliseconds timeout) {
+      return error_of([&] { (void)receive(sockets.there.get(), {.timeout = timeout}); });
+    };
+    EXPECT_EQ(received_in(milliseconds(20)), ETIMEDOUT);
+    EXPECT_EQ(received_in(milliseconds(0)), EAGAIN);
+    EXPECT_EQ(received_in(milliseconds::min()), ETIMEDOUT);
+    const Message message = pack({}, SharedMode::kRead);
+    const auto send_until_full = [&] {
+      for (;;) {
+        send(sockets.here.get(), message, {.timeout = milliseconds(20)});
+      }
+    };
+    EXPECT_EQ(error_of(send_until_full), ETIMEDOUT);
+  }
+}
+
+TEST_F(SharedMemory, socket_may_be_waited_for_as_long_as_a_timeout_can_say) {
+  const Sockets sockets;
+  const Waiting forever{.timeout = std::chrono::milliseconds::max()};
+  std::thread late([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    send(sockets.here.get(), packed(floats_in_block(4)), forever);
+  });
+  EXPECT_EQ(receive(sockets.there.get(), forever)->tensors.size(), 1U);
+  late.join();
 }
 
 TEST_F(SharedMemory, socket_of_another_kind_is_refused) {
