@@ -174,6 +174,11 @@ void send(int socket, const Message& message, const Waiting& waiting) {
   Side side(socket, POLLOUT, waiting, doing);
   Control control{};
   const std::size_t count = message.descriptors.size();
+  if (count > detail::kMostBlocks) {  // of a message that pack() did not make
+    fail(EINVAL, std::string(doing) + " with " + std::to_string(count) +
+                     " descriptors: the kernel takes at most " +
+                     std::to_string(detail::kMostBlocks));
+  }
   std::size_t sent = 0;
   while (sent < message.bytes.size()) {
     iovec part{const_cast<std::byte*>(message.bytes.data()) + sent, message.bytes.size() - sent};

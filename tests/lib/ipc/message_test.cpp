@@ -275,6 +275,8 @@ TEST_F(SharedMemory, message_of_too_many_blocks_is_refused) {
   tensors.pop_back();
   Message message = pack(tensors, SharedMode::kRead);
   EXPECT_EQ(message.descriptors.size(), 253U);
+  message.descriptors.emplace_back(dup(0));
+  EXPECT_EQ(error_of([&] { send(Sockets().here.get(), message); }), EINVAL);
   EXPECT_EQ(unpack(message.bytes, std::move(message.descriptors)).tensors.size(), 253U);
 }
 
