@@ -237,12 +237,14 @@ class TensorView : public detail::Look<T, Rank> {
     [[nodiscard]] T& operator*() const noexcept { return *element_; }
     Iterator& operator++() noexcept {
       ++count_;
+      // Never a step past the last: the stride of a dimension without a second element may be
+      // anything.
       for (std::size_t i = view_->rank(); i-- > 0;) {
-        element_ += view_->strides_[i];
         if (++indices_[i] < view_->extents_[i]) {
+          element_ += view_->strides_[i];
           return *this;
         }
-        element_ -= indices_[i] * view_->strides_[i];
+        element_ -= (indices_[i] - 1) * view_->strides_[i];
         indices_[i] = 0;
       }
       return *this;

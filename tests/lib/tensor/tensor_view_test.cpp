@@ -250,6 +250,16 @@ TEST_F(View, goes_over_its_elements_in_c_order) {
   static_assert(std::forward_iterator<TensorView<float, 2>::Iterator>);
 }
 
+// Of which UndefinedBehaviorSanitizer is the judge.
+TEST_F(View, goes_over_dimensions_of_one_element_whatever_their_stride) {
+  std::array<float, 3> values{0, 1, 2};
+  for (const std::int64_t stride : {INT64_MAX / 64, INT64_MIN / 64}) {
+    const auto tensor = ManagedTensor::own(values.data(), {1, 3, 1}, {stride, 1, stride}, nullptr);
+    const TensorView<const float, 3> view(tensor);
+    EXPECT_THAT(std::vector<float>(view.begin(), view.end()), ::testing::ElementsAre(0, 1, 2));
+  }
+}
+
 TEST_F(View, of_a_slice_shows_a_part) {
   const ManagedTensor tensor = take();
   const TensorView<float, 2> view(tensor);
