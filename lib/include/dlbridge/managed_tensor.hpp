@@ -121,8 +121,8 @@ struct Extent {
 };
 
 /// That of a tensor, without strides in C order; of no elements, an empty one. Nothing where it
-/// would not lie in any memory.
-[[nodiscard]] std::optional<Extent> extent_of(const DLTensor& tensor) noexcept;
+/// would not lie in any memory. `flags` are DLPack's: elements may be padded to bytes.
+[[nodiscard]] std::optional<Extent> extent_of(const DLTensor&, std::uint64_t flags = 0) noexcept;
 
 /// Fills `strides` (elements) for C order over `shape`.
 void fill_c_strides(std::span<const std::int64_t> shape, std::int64_t* strides) noexcept;

@@ -75,7 +75,7 @@ TensorLine line_of(const ManagedTensor& tensor, Blocks& blocks) {
   line.flags = tensor.flags() & kFlags;
   line.dtype = tensor.tensor().dtype;
   if (element_count(tensor.tensor()) != 0) {
-    detail::SharedBlock* block = detail::block_of(tensor.tensor());
+    detail::SharedBlock* block = detail::block_of(tensor.tensor(), tensor.flags());
     if (block == nullptr) {
       throw ConversionRefused(
           "cannot send a tensor that lies in no shared block (other processes "
@@ -128,7 +128,7 @@ ManagedTensor tensor_of(const TensorLine& line, std::span<std::int64_t> dimensio
   if (const std::string fault = tensor_fault(tensor); !fault.empty()) {
     refuse_message("a tensor in it is malformed: " + fault);
   }
-  const auto extent = extent_of(tensor);
+  const auto extent = extent_of(tensor, flags);
   const auto base = reinterpret_cast<std::uintptr_t>(block.memory);
   if (!extent || extent->first < base || extent->end - base > block.size()) {
     refuse_message("a tensor in it reaches beyond its block");

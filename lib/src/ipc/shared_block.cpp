@@ -312,12 +312,12 @@ OwnedDescriptor locked_descriptor(SharedBlock& block, SharedMode mode) {
   return locked;
 }
 
-SharedBlock* block_of(const DLTensor& tensor) noexcept {
+SharedBlock* block_of(const DLTensor& tensor, std::uint64_t flags) noexcept {
   if (any_blocks.load(std::memory_order_acquire) == 0 || !Device(tensor.device).host_accessible() ||
       element_count(tensor) == 0) {
     return nullptr;
   }
-  const auto extent = extent_of(tensor);
+  const auto extent = extent_of(tensor, flags);
   if (!extent) {
     return nullptr;
   }

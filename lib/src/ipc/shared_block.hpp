@@ -62,8 +62,9 @@ class Hold {
 /// std::system_error.
 [[nodiscard]] OwnedDescriptor locked_descriptor(SharedBlock& block, SharedMode mode);
 
-/// The block that holds all of the tensor's elements, or null; also where there are none.
-[[nodiscard]] SharedBlock* block_of(const DLTensor& tensor) noexcept;
+/// The block that holds all of the tensor's elements, or null; also where there are none. `flags`
+/// are DLPack's: elements may be padded to bytes.
+[[nodiscard]] SharedBlock* block_of(const DLTensor& tensor, std::uint64_t flags = 0) noexcept;
 
 /// Gives back the blocks that nobody uses; how many bytes.
 std::size_t release_blocks() noexcept;

@@ -56,12 +56,12 @@ struct Pages {
 
 ManagedTensor copy_on_write(const ManagedTensor& shared) {
   const DLTensor& tensor = shared.tensor();
-  const detail::SharedBlock* block = detail::block_of(tensor);
+  const detail::SharedBlock* block = detail::block_of(tensor, shared.flags());
   if (block == nullptr) {
     throw ConversionRefused("cannot make this tensor's pages private: it lies in no shared block",
                             {"its memory is not in a shared block"});
   }
-  const auto extent = extent_of(tensor);
+  const auto extent = extent_of(tensor, shared.flags());
   const auto base = reinterpret_cast<std::uintptr_t>(block->memory);
   const std::size_t before = (extent->first - base) / kStep * kStep;
   const std::size_t size = (extent->end - base - before + kStep - 1) / kStep * kStep;

@@ -74,7 +74,7 @@ bool overlaps_itself(const DLTensor& tensor) {
   return meets_itself(dimensions.data(), count, 0, *seen);
 }
 
-std::optional<Extent> extent_of(const DLTensor& tensor) noexcept {
+std::optional<Extent> extent_of(const DLTensor& tensor, std::uint64_t flags) noexcept {
   __extension__ using Wide = __int128;
   constexpr Wide kMost = Wide{1} << 62;
   const auto data = reinterpret_cast<std::uintptr_t>(tensor.data);
@@ -90,7 +90,9 @@ std::optional<Extent> extent_of(const DLTensor& tensor) noexcept {
     }
     (reach < 0 ? lowest : highest) += reach;
   }
-  const Wide bits = DType(tensor.dtype).element_bits();
+  const DType dtype(tensor.dtype);
+  const bool padded = (flags & DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED) != 0;
+  const Wide bits = padded ? 8 * dtype.itemsize() : dtype.element_bits();
   const Wide origin = Wide{data} + tensor.byte_offset;
   // Of elements of less than a byte the first may begin inside of one.
   const Wide first = origin - (-lowest * bits + 7) / 8;

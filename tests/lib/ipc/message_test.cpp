@@ -97,6 +97,30 @@ TEST_F(SharedMemory, message_that_was_damaged_anywhere_is_refused_or_sound) {
   EXPECT_GT(refused, 100);
 }
 
+// As packed elements they would fit.
+TEST_F(SharedMemory, message_of_padded_elements_beyond_their_block_is_refused) {
+  const ManagedTensor floats = floats_in_block(4);
+  const std::int64_t size = 8 * 4096 * 16;  // more than the block's, of which its half is no more
+  for (std::int64_t count = 32; count < size; count *= 2) {
+    Message message;
+    try {
+      message = packed(as_int4(floats, count, 0));
+    } catch (const ConversionRefused&) {  // now it does not fit either
+      EXPECT_GT(count, 4096);
+      return;
+    }
+    constexpr std::size_t kFlags = kHead + 24 + 8;  // behind the line of the block
+    message.bytes.at(kFlags) |= std::byte{DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED};
+    const std::string answer = refusal_of(message.bytes, std::move(message.descriptors));
+    const bool fits = can_share(as_int4(floats, 2 * count, 0).tensor(), SharedMode::kRead);
+    EXPECT_THAT(answer, HasSubstr(fits ? "taken" : "beyond its block")) << count;
+    if (!fits) {
+      EXPECT_THROW((void)packed(as_int4(floats, count)), ConversionRefused);
+    }
+  }
+  FAIL() << "no count was too large";
+}
+
 TEST_F(SharedMemory, message_with_another_file_is_refused) {
   const Message message = packed(floats_in_block(4));
   const Message other = packed(floats_in_block(8));

@@ -154,6 +154,18 @@ TEST_F(SharedMemory, copied_on_write_keeps_both_sides_apart) {
   EXPECT_EQ(at(own, 0), 42);
 }
 
+TEST_F(SharedMemory, of_padded_elements_is_copied_on_write_as_far_as_they_reach) {
+  const std::int64_t count = std::int64_t{1} << 20;
+  const std::int64_t shape[] = {count};
+  const ManagedTensor bytes = SharedArena(SharedMode::kRead).allocate(DType{kDLUInt, 8}, shape);
+  static_cast<std::byte*>(bytes.data())[count - 1] = std::byte{7};
+  const ManagedTensor own = copy_on_write(as_int4(bytes, count));
+  auto* last = static_cast<std::byte*>(own.data()) + count - 1;
+  EXPECT_EQ(*last, std::byte{7});
+  *last = std::byte{1};
+  EXPECT_EQ(static_cast<std::byte*>(bytes.data())[count - 1], std::byte{7});
+}
+
 TEST_F(SharedMemory, is_used_again_only_when_nobody_has_it) {
   ManagedTensor mine = floats_in_block(4);
   const void* place = mine.data();

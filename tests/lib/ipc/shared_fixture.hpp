@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,17 @@ inline Message packed(const ManagedTensor& tensor, SharedMode mode = SharedMode:
   std::vector<ManagedTensor> one;
   one.push_back(tensor.share());
   return pack(one, mode);
+}
+
+/// The bytes of a tensor in one dimension as elements of four bits, of which each fills a byte, or
+/// `flags` says no such thing.
+inline ManagedTensor as_int4(const ManagedTensor& bytes, std::int64_t count,
+                             std::uint64_t flags = DLPACK_FLAG_BITMASK_IS_SUBBYTE_TYPE_PADDED) {
+  DLTensor tensor = bytes.tensor();
+  tensor.dtype = DType{kDLInt, 4}.dl();
+  tensor.shape = &count;
+  auto kept = std::make_shared<ManagedTensor>(bytes.share());
+  return ManagedTensor::own(tensor, flags, Lease::calling([kept]() noexcept {}));
 }
 
 /// Packed and unpacked, as by another process.
