@@ -227,8 +227,9 @@ void require_prepared(const Leg& leg, const Source& asked, Source& made);
 /// Throws MalformedTensor for a description whose shape cannot be read, which plan() would do.
 void require_dimensions(const Source& source);
 /// What a bridge acquired, held against its own description, by which the plan was made, and with
-/// the flags that follow from that.
-[[nodiscard]] ManagedTensor as_described(ManagedTensor acquired, const Source& source);
+/// the flags that follow from that. `is_private`: of what it made, which may be read-only or not.
+[[nodiscard]] ManagedTensor as_described(ManagedTensor acquired, const Source& source,
+                                         bool is_private = false);
 [[noreturn]] void refuse_to_prepare(const Source& source);
 
 /// An object whose door is open, for the bridges of C++.
@@ -249,7 +250,7 @@ struct Opened {
       const typename From::Object prepared = From::prepare(object, leg);
       From::describe(prepared, after);
       require_prepared(leg, source, after);
-      return as_described(From::acquire(prepared, after), after);
+      return as_described(From::acquire(prepared, after), after, true);
     } else {
       refuse_to_prepare(source);
     }

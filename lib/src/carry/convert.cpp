@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "plan/itself.hpp"
+
 namespace dlbridge::detail {
 namespace {
 
@@ -13,6 +15,18 @@ namespace {
 // Memory of the host has several names.
 bool same_place(Device a, Device b) {
   return a == b || (a.host_accessible() && b.host_accessible());
+}
+
+// Where no dimension is stepped along, a stride says nothing.
+bool laid_alike(const DLTensor& acquired, const DLTensor& described) {
+  if (described.strides == nullptr) {
+    return is_c_contiguous(acquired);
+  }
+  bool alike = true;
+  for (std::int32_t i = 0; i < acquired.ndim; ++i) {
+    alike = alike && (acquired.shape[i] < 2 || acquired.strides[i] == described.strides[i]);
+  }
+  return alike || element_count(acquired) == 0;
 }
 
 bool of_one_kind(const DLTensor& a, const DLTensor& b) {
@@ -29,17 +43,23 @@ void require_dimensions(const Source& source) {
   }
 }
 
-ManagedTensor as_described(ManagedTensor acquired, const Source& source) {
+ManagedTensor as_described(ManagedTensor acquired, const Source& source, bool is_private) {
   if (!acquired) {
     refuse(source, "its bridge acquired nothing");
   }
   const DLTensor& tensor = acquired.tensor();
-  if (!of_one_kind(tensor, source.tensor) || !same_place(tensor.device, source.tensor.device)) {
-    refuse(source, "its bridge acquired another dtype, shape or device than it described");
+  const Traits& said = source.traits;
+  if (!of_one_kind(tensor, source.tensor) || !same_place(tensor.device, source.tensor.device) ||
+      (!said.is_copy && !laid_alike(tensor, source.tensor))) {
+    refuse(source, "its bridge acquired another dtype, shape, layout or device than it described");
+  }
+  // The plan may have promised that it can be written to.
+  if (acquired.readonly() && !is_private && !said.conditions.meets(kNotToBeWritten)) {
+    refuse(source, "its bridge acquired memory that is read-only, and did not describe it so");
   }
   // What the description says, whoever has the tensor next has to be told as well.
   DLManagedTensorVersioned* managed = acquired.release();
-  managed->flags |= flags_of_conditions(source.traits.conditions);
+  managed->flags |= flags_of_conditions(said.conditions);
   return ManagedTensor::retake(managed);
 }
 

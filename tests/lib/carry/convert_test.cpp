@@ -374,8 +374,17 @@ TEST_F(Crossing, refuses_what_is_not_acquired_as_it_was_described) {
     other.ndim = 1;
     return ManagedTensor::own(other, 0, {});
   };
+  const Instead transposed = [](const DLTensor& tensor) {
+    std::int64_t strides[] = {1, 2};
+    DLTensor other = tensor;
+    other.strides = strides;
+    return ManagedTensor::own(other, 0, {});
+  };
+  const Instead frozen = [](const DLTensor& tensor) {
+    return ManagedTensor::own(tensor, DLPACK_FLAG_BITMASK_READ_ONLY, {});
+  };
   const Sheet source = sheet();
-  for (const Instead instead : {nothing, integers, elsewhere, smaller}) {
+  for (const Instead instead : {nothing, integers, elsewhere, smaller, transposed, frozen}) {
     CarelessQuill::acquire_instead = instead;
     EXPECT_THAT([&] { (void)(convert<CarelessQuill, Ledger>(source)); },
                 ThrowsMessage<ConversionRefused>(HasSubstr("its bridge acquired ")));

@@ -55,7 +55,7 @@ struct CalledFromPython {
       const typename Bridge::Object prepared = Bridge::prepare(Bridge::from_python(object), leg);
       Bridge::describe(prepared, made);
       require_dimensions(made);
-      return as_described(Bridge::acquire(prepared, made), made).release();
+      return as_described(Bridge::acquire(prepared, made), made, true).release();
     });
   }
   static const Capabilities* capabilities(const Source& source) noexcept {
