@@ -279,11 +279,17 @@ decltype(auto) carried_for(const Capabilities& target, Action&& action) {
   }
 }
 
+/// Refuses a view whose address was corrected to one that the target cannot read.
+void require_readable(const ManagedTensor& view, const Source& source, const Capabilities& target);
+
 // By an accepted plan, and ordered on managed_stream().
 template <typename Door>
 [[nodiscard]] ManagedTensor carried_out(Door& door, const Plan& decided,
                                         const Capabilities& target) {
   Carried carried = carried_for(target, [&] { return carry(door, decided); });
+  if (decided.view) {
+    require_readable(carried.tensor, door.source, target);
+  }
   const Device device = carried.tensor.device();
   if (!device.host_accessible()) [[unlikely]] {
     order_streams(device, carried.stream, managed_stream(device));

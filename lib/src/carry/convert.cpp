@@ -63,6 +63,13 @@ ManagedTensor as_described(ManagedTensor acquired, const Source& source, bool is
   return ManagedTensor::retake(managed);
 }
 
+void require_readable(const ManagedTensor& view, const Source& source, const Capabilities& target) {
+  if (!is_aligned(view.tensor(), target) && element_count(view.tensor()) != 0) {
+    refuse(source, "it was acquired at an address of which " + std::string(target.name) +
+                       " cannot read its elements");
+  }
+}
+
 void require_prepared(const Leg& leg, const Source& asked, Source& made) {
   require_dimensions(made);
   Conditions& left = made.traits.conditions;

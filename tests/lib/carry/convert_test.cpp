@@ -391,6 +391,20 @@ TEST_F(Crossing, refuses_what_is_not_acquired_as_it_was_described) {
   }
 }
 
+TEST_F(Crossing, refuses_an_address_that_was_corrected_to_one_its_target_cannot_read) {
+  static std::array<float, 7> elsewhere;
+  CarelessQuill::acquire_instead = [](const DLTensor& tensor) {
+    DLTensor moved = tensor;
+    moved.data = reinterpret_cast<char*>(elsewhere.data()) + 2;
+    return ManagedTensor::own(moved, 0, {});
+  };
+  EXPECT_THAT([] { (void)(convert<CarelessQuill, Ledger>(sheet())); },
+              ThrowsMessage<ConversionRefused>(HasSubstr("Ledger cannot read its elements")));
+  Capabilities target = Ledger::capabilities(Source{});
+  target.reads_unaligned = true;
+  EXPECT_TRUE(to_managed<CarelessQuill>(sheet(), target));
+}
+
 TEST_F(Crossing, refuses_a_description_whose_shape_cannot_be_read) {
   for (const std::int32_t ndim : {-1, 3, 1000}) {
     CarelessQuill::ndim = ndim;
