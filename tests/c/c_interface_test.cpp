@@ -292,6 +292,20 @@ TEST(CConvert, holds_casts_to_their_values) {
   EXPECT_EQ(foreign.released, 1);
 }
 
+TEST(CConvert, leaves_no_warning_from_before_where_an_argument_is_wrong) {
+  const char* warning = "left from before";
+  auto request = empty<dlbridge_request>();
+  request.warning = &warning;
+  auto policy = empty<dlbridge_policy>();
+  policy.preset = "none of them";
+  Foreign foreign;
+  Tensor tensor;
+  EXPECT_EQ(dlbridge_convert(&foreign.managed, nullptr, nullptr, &policy, &request, tensor.place(),
+                             nullptr),
+            DLBRIDGE_USAGE);
+  EXPECT_EQ(warning, nullptr);
+}
+
 TEST(COwn, gives_the_lease_back_once) {
   Memory memory;
   const dlbridge_lease lease = memory.lease();

@@ -180,11 +180,12 @@ Policy read_policy(const dlbridge_policy* pointer) {
 }
 
 Call::Call(const dlbridge_capabilities* target_, const dlbridge_policy* policy_,
-           const dlbridge_request* request_)
-    : target(read_capabilities(target_)), policy(read_policy(policy_)) {
+           const dlbridge_request* request_) {
   const auto given = read_struct(request_, "dlbridge_request");
   warning_ = given.warning;
-  tell(CastWarning::kNone);
+  tell(CastWarning::kNone);  // an output: set also where the rest is wrong
+  target = read_capabilities(target_);
+  policy = read_policy(policy_);
   request = read_request(given);
 }
 
