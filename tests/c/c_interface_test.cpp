@@ -346,6 +346,24 @@ TEST(CShare, keeps_the_memory_until_the_last_ends) {
   EXPECT_EQ(memory.released, 1);
 }
 
+// DLPack's rule for the one who makes a tensor, whatever address the memory of none has.
+TEST(CTensors, without_elements_have_no_address) {
+  const std::int64_t shape[] = {0, 3};
+  Foreign foreign;
+  foreign.shape[0] = 0;
+  const dlbridge_lease lease = foreign.lease();
+  std::array<Tensor, 4> tensors;
+  EXPECT_EQ(dlbridge_allocate("int16", 2, shape, tensors[0].place(), nullptr), DLBRIDGE_OK);
+  EXPECT_EQ(dlbridge_own(&foreign.tensor, 0, &lease, tensors[1].place(), nullptr), DLBRIDGE_OK);
+  EXPECT_EQ(dlbridge_share(tensors[1].get(), tensors[2].place(), nullptr), DLBRIDGE_OK);
+  EXPECT_EQ(dlbridge_from_legacy(&foreign.legacy, 1, tensors[3].place(), nullptr), DLBRIDGE_OK);
+  for (Tensor& tensor : tensors) {
+    EXPECT_EQ(tensor.dl().data, nullptr);
+    tensor.end();
+  }
+  EXPECT_EQ(foreign.released, 2);
+}
+
 TEST(CShare, is_for_tensors_of_dlbridge) {
   Foreign foreign;
   Tensor tensor;

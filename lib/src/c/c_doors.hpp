@@ -26,6 +26,12 @@ using Taken = std::unique_ptr<DLManagedTensorVersioned, decltype(&run_deleter)>;
 /// Throws UsageError where it is NULL, and as ManagedTensor::adopt() does.
 [[nodiscard]] ManagedTensor adopted(Taken taken);
 
+/// What a C program gets. Where there are no elements DLPack wants no address either.
+[[nodiscard]] inline DLManagedTensorVersioned* given_out(ManagedTensor tensor) noexcept {
+  tensor.drop_address_if_empty();
+  return tensor.release();
+}
+
 /// The door of a tensor that its C program describes: what carry() asks of it are callbacks.
 class CallbackDoor {
  public:

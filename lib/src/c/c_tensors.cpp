@@ -60,7 +60,7 @@ dlbridge_status dlbridge_own(const DLTensor* tensor, uint64_t flags, const dlbri
     require_usage(tensor != nullptr, "the tensor is NULL");
     require_known(flags);
     (void)guard.release();
-    return ManagedTensor::own(*tensor, flags, kept(held)).release();
+    return given_out(ManagedTensor::own(*tensor, flags, kept(held)));
   });
 }
 
@@ -75,7 +75,8 @@ dlbridge_status dlbridge_allocate(const char* dtype, int32_t ndim, const int64_t
     wanted.ndim = ndim;
     wanted.shape = const_cast<std::int64_t*>(shape);
     require_sound(wanted);
-    return ManagedTensor::allocate(wanted.dtype, {shape, static_cast<std::size_t>(ndim)}).release();
+    return given_out(
+        ManagedTensor::allocate(wanted.dtype, {shape, static_cast<std::size_t>(ndim)}));
   });
 }
 
@@ -91,7 +92,7 @@ dlbridge_status dlbridge_share(const DLManagedTensorVersioned* tensor,
     try {
       ManagedTensor shared = kept.share();
       (void)kept.release();
-      return shared.release();
+      return given_out(std::move(shared));
     } catch (...) {
       (void)kept.release();
       throw;
@@ -104,7 +105,7 @@ dlbridge_status dlbridge_from_legacy(DLManagedTensor* tensor, int32_t writable,
   std::unique_ptr<DLManagedTensor, decltype(&run_legacy_deleter)> taken(tensor, run_legacy_deleter);
   return give(out, error, [&] {
     require_usage(taken != nullptr, "the tensor is NULL");
-    return ManagedTensor::adopt(taken.release(), writable != 0, run_legacy_deleter).release();
+    return given_out(ManagedTensor::adopt(taken.release(), writable != 0, run_legacy_deleter));
   });
 }
 
