@@ -326,6 +326,10 @@ TEST(CAllocate, gives_memory_as_copies_have_it) {
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(tensor.dl().data) % 64, 0U);
   EXPECT_EQ(tensor.dl().strides[0], 5);
   EXPECT_EQ(tensor.get()->flags, 0U);
+  Tensor packed;
+  ASSERT_EQ(dlbridge_allocate("int4", 2, shape, packed.place(), nullptr), DLBRIDGE_OK);
+  EXPECT_EQ(packed.get()->flags, 0U);
+  packed.values<char>()[7] = 1;  // 15 elements are 8 bytes
   Tensor scalar;
   EXPECT_EQ(dlbridge_allocate("float64", 0, nullptr, scalar.place(), nullptr), DLBRIDGE_OK);
   *scalar.values<double>() = 1;

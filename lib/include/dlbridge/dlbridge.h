@@ -203,7 +203,7 @@ DLBRIDGE_EXPORT dlbridge_status dlbridge_own(const DLTensor* tensor, uint64_t fl
                                              dlbridge_error** error);
 
 /* New host memory: 64-byte aligned, C-contiguous, writable, not initialised. `shape` has `ndim`
- * sizes; `dtype` is a name of whole bytes. */
+ * sizes; elements below a byte, as of "int4", are packed. */
 DLBRIDGE_EXPORT dlbridge_status dlbridge_allocate(const char* dtype, int32_t ndim,
                                                   const int64_t* shape,
                                                   DLManagedTensorVersioned** out,

@@ -253,8 +253,8 @@ class ManagedTensor {
   [[nodiscard]] static ManagedTensor adopt(DLManagedTensor* managed, bool writable,
                                            void (*run_deleter)(void* managed) noexcept = nullptr);
 
-  /// New host memory, 64-byte aligned, C-contiguous, writable, not initialised. Whole-byte types.
-  /// Throws MalformedTensor for sizes that overflow, std::bad_alloc.
+  /// New host memory, 64-byte aligned, C-contiguous, writable, not initialised; elements below a
+  /// byte are packed. Throws MalformedTensor for sizes that overflow, std::bad_alloc.
   [[nodiscard]] static ManagedTensor allocate(DType dtype, std::span<const std::int64_t> shape);
   [[nodiscard]] static ManagedTensor allocate(DType dtype,
                                               std::initializer_list<std::int64_t> shape) {
