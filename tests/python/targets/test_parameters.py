@@ -227,6 +227,8 @@ def test_errors_of_a_body_keep_their_class(casters: Any) -> None:
 def test_a_result_that_failed_is_the_error_that_it_was(casters: Any, road: str) -> None:
     array = np.arange(3)
     assert dlbridge.to_numpy(casters.taken_in_body(array)).ctypes.data == array.ctypes.data
+    taken = casters.taken_by_cast(array)
+    assert dlbridge.to_numpy(taken).ctypes.data == array.ctypes.data
     with pytest.raises(dlbridge.ConversionRefused, match="sparse"):
         casters.taken_in_body(torch.ones(2, 2).to_sparse())
     with pytest.raises(TypeError, match="expected an array or tensor"):

@@ -212,6 +212,8 @@ class Argument {
  public:
   Argument() = default;
   ~Argument() { let_go(); }
+  /// As pybind11's cast<ManagedTensor>() wants it. A view by that would outlive what it looks at.
+  Argument(Argument&&) noexcept requires(std::derived_from<Taken, ManagedTensor>) = default;
   Argument(const Argument&) = delete;
   Argument& operator=(const Argument&) = delete;
 

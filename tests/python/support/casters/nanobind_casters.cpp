@@ -47,6 +47,8 @@ NB_MODULE(dlbridge_nanobind_casters, module) {
   module.def("fail_in_python", &casters::fail_in_python);
   module.def("empty", &casters::empty);
   module.def("taken_in_body", [](nb::handle x) { return dlbridge::from_python(x.ptr()); });
+  module.def("taken_by_cast",
+             [](const nb::handle& x) { return nb::cast<dlbridge::ManagedTensor>(x); });
   module.def("sum_of_view", &casters::sum, nb::arg("matrix").noconvert());
   module.def("either", [](casters::Row) { return "mutable"; });
   module.def("either", [](const casters::ConstRow&) { return "const"; });

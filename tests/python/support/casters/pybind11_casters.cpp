@@ -48,6 +48,8 @@ PYBIND11_MODULE(dlbridge_pybind11_casters, module) {
   module.def("fail_in_python", &casters::fail_in_python);
   module.def("empty", &casters::empty);
   module.def("taken_in_body", [](const py::handle& x) { return dlbridge::from_python(x.ptr()); });
+  module.def("taken_by_cast",
+             [](const py::handle& x) { return x.cast<dlbridge::ManagedTensor>(); });
   module.def("sum_of_view", &casters::sum, py::arg("matrix").noconvert());
   module.def("either", [](casters::Row) { return "mutable"; });
   module.def("either", [](const casters::ConstRow&) { return "const"; });
