@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,24 @@ def test_a_lease_that_may_throw_is_refused() -> None:
     assert "write [...]() noexcept" in told(
         using("managed_tensor", "Lease lease = Lease::calling([] {});")
     )
+
+
+BINDERS = {
+    "nanobind": (
+        "include_dir",
+        "#include <nanobind/stl/%s.h>\n" * 3 % ("vector", "map", "optional"),
+    ),
+    "pybind11": ("get_include", "#include <pybind11/stl.h>\n"),
+}
+
+
+@pytest.mark.parametrize("binder", BINDERS)
+@pytest.mark.parametrize("container", ["std::vector<%s>", "std::map<int, std::optional<%s>>"])
+def test_a_view_in_a_container_is_refused(binder: str, container: str) -> None:
+    found, includes = BINDERS[binder]
+    folders = [ROOT / "bridges/python/include", ROOT / "bridges/cpython/include"]
+    folders += [getattr(pytest.importorskip(binder), found)(), sysconfig.get_path("include")]
+    taken = container % "TensorView<float, 1>"
+    use = f'void use({binder}::module_& m) {{ m.def("f", []({taken}) {{}}); }}'
+    options = ["-std=c++20", *(f"-I{folder}" for folder in folders)]
+    assert "would outlive its argument" in told(includes + using(binder, use), *options)

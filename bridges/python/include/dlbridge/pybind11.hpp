@@ -96,6 +96,27 @@ struct type_caster<Taken> : dlbridge_argument<Taken> {
   }
 };
 
+/// Of pybind11/stl.h, whose containers end the caster of an element before the call.
+template <typename Type, typename Value>
+struct list_caster;
+template <typename Type, typename Key, typename Value>
+struct map_caster;
+
+template <typename T>
+concept dlbridge_view = requires {
+  requires type_caster<T>::is_view;
+};
+template <typename Element>
+struct dlbridge_not_in_containers {
+  static_assert(!dlbridge_view<Element>,
+                "a dlbridge::TensorView in a container would outlive its argument: take "
+                "dlbridge::ManagedTensor there, and make the view in the function");
+};
+template <typename Type, dlbridge_view Value>
+struct list_caster<Type, Value> : dlbridge_not_in_containers<Value> {};
+template <typename Type, typename Key, dlbridge_view Value>
+struct map_caster<Type, Key, Value> : dlbridge_not_in_containers<Value> {};
+
 /// A result in the library that its type names.
 template <dlbridge::detail::IsResult Result>
 struct type_caster<Result> {
