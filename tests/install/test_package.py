@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -114,8 +115,21 @@ def test_a_program_without_type_information_catches_what_the_core_throws(
         pytest.skip(f"there is no {compiler} here")
     flags = ("-std=c++20", "-fno-rtti", "-Wall", "-Wextra", "-Werror", "-pthread")
     package = site / "dlbridge"
-    linked = (ROOT / "docs/code/capsules.cpp", package / "lib/libdlbridge.a")
+    linked = (ROOT / "docs/code/capsules.cpp", package / "lib/libdlbridge_core.a")
     run(compiler, *flags, f"-I{package / 'include'}", *linked, "-o", tmp_path / "program")
+    assert "the view reads float64" in run(tmp_path / "program")
+
+
+def test_pkg_config_knows_the_core_in_a_folder_whose_name_has_a_space(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not shutil.which("pkg-config"):
+        pytest.skip("there is no pkg-config here")
+    prefix = shutil.copytree(site / "dlbridge", tmp_path / "a prefix")
+    monkeypatch.setenv("PKG_CONFIG_PATH", str(prefix / "lib/pkgconfig"))
+    options = shlex.split(run("pkg-config", "--cflags", "--libs", "dlbridge-core"))
+    source = ROOT / "docs/code/capsules.cpp"
+    run(os.environ["CXX"], "-std=c++20", source, *options, "-o", tmp_path / "program")
     assert "the view reads float64" in run(tmp_path / "program")
 
 
