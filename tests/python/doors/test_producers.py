@@ -325,6 +325,14 @@ def test_a_slot_that_fails_without_an_error_is_refused(kind: str) -> None:
         dlbridge.to_numpy(producer_f32(kind=tabled(kind)))
 
 
+def test_a_stream_that_is_not_told_without_an_error_is_refused() -> None:
+    source = producer_f32(kind=tabled("streamless"), device=(10, 0))
+    with pytest.raises(dlbridge.ConversionRefused, match="failed without saying why"):
+        dlbridge.from_dlpack(source)
+    settle()
+    assert probe.deletes(source.token) == probe.exports(source.token) == 1
+
+
 @pytest.mark.parametrize("attribute", [None, 5, "table", object()])
 def test_a_junk_table_gives_way_to_the_method(attribute: Any) -> None:
     kind = tabled("good", method=True)

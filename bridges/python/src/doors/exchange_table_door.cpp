@@ -7,14 +7,20 @@
 namespace dlbridge::python {
 namespace {
 
+// What a slot answered: an error that it set, or that it failed and set none.
+void require_done(int status, Door& door) {
+  if (status == 0) {
+    return;
+  }
+  if (PyErr_Occurred() != nullptr) {
+    throw PythonError();
+  }
+  refuse(door, "its exchange table failed without saying why");
+}
+
 ManagedTensor call_table(const DLPackExchangeAPI& table, Door& door) {
   DLManagedTensorVersioned* tensor = nullptr;
-  if (table.managed_tensor_from_py_object_no_sync(door.readable, &tensor) != 0) {
-    if (PyErr_Occurred() != nullptr) {
-      throw PythonError();
-    }
-    refuse(door, "its exchange table failed without saying why");
-  }
+  require_done(table.managed_tensor_from_py_object_no_sync(door.readable, &tensor), door);
   if (tensor == nullptr) {
     refuse(door, "its exchange table returned no tensor");
   }
@@ -24,10 +30,10 @@ ManagedTensor call_table(const DLPackExchangeAPI& table, Door& door) {
   }
   // Nothing was ordered: the memory is its library's current stream's.
   const DLDevice device = taken.tensor().device;
-  if (stream_numbers(device.device_type) && table.current_work_stream != nullptr &&
-      table.current_work_stream(device.device_type, device.device_id, &door.source.stream.handle) !=
-          0) {
-    throw PythonError();
+  if (stream_numbers(device.device_type) && table.current_work_stream != nullptr) {
+    require_done(
+        table.current_work_stream(device.device_type, device.device_id, &door.source.stream.handle),
+        door);
   }
   return taken;
 }

@@ -56,6 +56,9 @@ inline int good_stream(DLDeviceType /*type*/, std::int32_t /*id*/, void** out) {
   *out = nullptr;
   return 0;
 }
+inline int silent_stream(DLDeviceType /*type*/, std::int32_t /*id*/, void** /*out*/) {
+  return -1;
+}
 inline int good_allocator(DLTensor* /*prototype*/, DLManagedTensorVersioned** /*out*/,
                           void* context, void (*set_error)(void*, const char*, const char*)) {
   set_error(context, "NotImplementedError", "the probe allocates nothing");
@@ -99,9 +102,9 @@ inline DLPackExchangeAPIHeader* header_only(unsigned major, DLPackExchangeAPIHea
 }
 
 /// "good", "no_borrow", "no_from_py", "nothing" (no slot at all), "loud", "silent", "empty",
-/// "erring", "newer" (prev_api leads to the good one), "newer_alone", "older" (major version 0),
-/// and of headers only: "chain" (4, 3 and 2 lead to the good one), "broken_chain" (they lead to
-/// version 0), "circle" (they lead to themselves).
+/// "streamless", "erring", "newer" (prev_api leads to the good one), "newer_alone", "older" (major
+/// version 0), and of headers only: "chain" (4, 3 and 2 lead to the good one), "broken_chain" (they
+/// lead to version 0), "circle" (they lead to themselves).
 inline nb::capsule table_named(const std::string& kind) {
   static DLPackExchangeAPI good{{{1, 3}, nullptr}, good_allocator, good_from_py,
                                 good_to_py,        good_borrow,    good_stream};
@@ -128,6 +131,8 @@ inline nb::capsule table_named(const std::string& kind) {
     table->managed_tensor_from_py_object_no_sync = silent_from_py;
   } else if (kind == "empty") {
     table->managed_tensor_from_py_object_no_sync = empty_from_py;
+  } else if (kind == "streamless") {
+    table->current_work_stream = silent_stream;
   } else if (kind == "erring") {
     table->managed_tensor_from_py_object_no_sync = erring_from_py;
   } else if (kind == "newer" || kind == "newer_alone" || kind == "older") {
