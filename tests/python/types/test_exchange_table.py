@@ -137,8 +137,15 @@ def test_the_allocator_makes_writable_aligned_memory() -> None:
 
 @pytest.mark.parametrize("shape", [[], [0], [0, 3], [1] * 64])
 def test_the_allocator_knows_the_odd_shapes(shape: list[int]) -> None:
-    held = succeeded(table().allocate(shape))["held"]
-    assert held.fields()["shape"] == tuple(shape)
+    fields = succeeded(table().allocate(shape))["held"].fields()
+    assert fields["shape"] == tuple(shape)
+    assert (fields["data"] == 0) == (0 in shape)
+
+
+def test_a_tensor_without_elements_has_no_address() -> None:
+    tensor = dlbridge.from_dlpack(np.empty((0, 3)))
+    assert succeeded(table().from_py_object(tensor))["held"].fields()["data"] == 0
+    assert succeeded(table().borrow(tensor))["fields"]["data"] == 0
 
 
 @pytest.mark.parametrize(

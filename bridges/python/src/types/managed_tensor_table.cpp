@@ -24,11 +24,17 @@ void require_managed(PyObject* object) {
   }
 }
 
+// Without elements there is no address either (rule 5).
+DLManagedTensorVersioned* handed_over(ManagedTensor tensor) noexcept {
+  tensor.drop_address_if_empty();
+  return tensor.release();
+}
+
 int from_py_object(void* object, DLManagedTensorVersioned** out) {
   return slot([&] {
     auto* python = static_cast<PyObject*>(object);
     require_managed(python);
-    *out = managed_of(python).share().release();
+    *out = handed_over(managed_of(python).share());
   });
 }
 
@@ -44,6 +50,9 @@ int dltensor_from_py_object(void* object, DLTensor* out) {
           "use managed_tensor_from_py_object_no_sync");
     }
     *out = managed.tensor();
+    if (element_count(*out) == 0) {
+      out->data = nullptr;
+    }
   });
 }
 
@@ -95,8 +104,8 @@ int allocate(DLTensor* prototype, DLManagedTensorVersioned** out, void* error_co
     if (const auto fault = tensor_fault(sized); !fault.empty()) {
       return fail("ValueError", ("cannot allocate this tensor: " + fault).c_str());
     }
-    *out = ManagedTensor::allocate(sized.dtype, {sized.shape, static_cast<std::size_t>(sized.ndim)})
-               .release();
+    const auto ndim = static_cast<std::size_t>(sized.ndim);
+    *out = handed_over(ManagedTensor::allocate(sized.dtype, {sized.shape, ndim}));
     return 0;
   } catch (const std::bad_alloc&) {
     return fail("MemoryError", "there is not enough memory for this tensor");
