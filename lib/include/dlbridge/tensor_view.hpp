@@ -31,6 +31,7 @@ namespace detail {
 inline constexpr const char* kCallForACopy =
     "to_managed<DLPack>(x, managed_tensor_capabilities(), Policy::snapshot()) for a copy";
 [[noreturn]] void refuse_empty();
+[[noreturn]] void refuse_visit(DType dtype);
 void require_viewable(const ManagedTensor& tensor, DType dtype, std::size_t rank, bool writes);
 [[noreturn]] void refuse_index(std::int64_t index, std::size_t dimension, std::int64_t extent);
 [[noreturn]] void refuse_index(std::size_t count, std::size_t rank);
@@ -322,8 +323,7 @@ decltype(auto) visit_as(const ManagedTensor& tensor, Visitor& look) {
   if constexpr (sizeof...(Others) != 0) {
     return visit_as<Rank, Others...>(tensor, look);
   } else {
-    refuse_view("of dtype " + to_string(tensor.dtype()), "C++ has no such type to visit it as",
-                "a TensorView of a type of one's own with that ElementType");
+    refuse_visit(tensor.dtype());
   }
 }
 

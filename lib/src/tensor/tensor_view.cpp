@@ -24,19 +24,28 @@ void refuse_empty() {
   refuse_view("that is empty", "nothing was put in, or it was moved from");
 }
 
+// Elements below a byte have no addresses, and no type in C++.
+void refuse_visit(DType dtype) {
+  refuse_view(
+      "of dtype " + to_string(dtype), "C++ has no such type to visit it as",
+      dtype.whole_bytes() ? "a TensorView of a type of one's own with that ElementType" : "");
+}
+
 void require_viewable(const ManagedTensor& tensor, DType dtype, std::size_t rank, bool writes) {
   if (!tensor) {
     refuse_empty();
   }
   if (tensor.dtype() != dtype) {
     const std::string wanted = to_string(dtype);
+    const std::string met = to_string(tensor.dtype());
     const std::string cast =
         ", or to_managed<DLPack>(x, managed_tensor_capabilities(), {}, Request{.dtype = "
         "dtype_named(\"" +
         wanted + "\")}) to cast";
-    refuse_view(
-        "of dtype " + to_string(tensor.dtype()), "the view reads " + wanted,
-        "a view of " + to_string(tensor.dtype()) + (holds(dtype, tensor.dtype()) ? cast : ""));
+    refuse_view("of dtype " + met, "the view reads " + wanted,
+                tensor.dtype().whole_bytes()
+                    ? "a view of " + met + (holds(dtype, tensor.dtype()) ? cast : "")
+                    : "");
   }
   if (rank != kDynamicRank && static_cast<std::size_t>(tensor.ndim()) != rank) {
     refuse_view("of " + std::to_string(tensor.ndim()) + " dimensions",

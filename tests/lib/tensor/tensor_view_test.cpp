@@ -125,6 +125,21 @@ TEST_F(View, refuses_another_type) {
   }
 }
 
+// No type of C++ is as small as that, so neither is there a view.
+TEST_F(View, of_elements_below_a_byte_is_refused_without_advice) {
+  const ManagedTensor tensor = ManagedTensor::allocate(DType{kDLInt, 4}, {2});
+  const auto fix_of = [](auto&& look) {
+    try {
+      look();
+    } catch (const ConversionRefused& refused) {
+      return refused.fix;
+    }
+    return std::string("taken");
+  };
+  EXPECT_EQ(fix_of([&] { (void)TensorView<const std::int8_t, 1>(tensor); }), "");
+  EXPECT_EQ(fix_of([&] { visit(tensor, [](const auto&) {}); }), "");
+}
+
 TEST_F(View, refuses_another_rank) {
   const ManagedTensor tensor = take();
   EXPECT_THAT([&] { (TensorView<float, 1>(tensor)); },
