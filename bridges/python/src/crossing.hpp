@@ -95,6 +95,7 @@ template <bool kRecorded, typename AnyTarget>
       if (!decided.view || !target.comes_back(door)) [[unlikely]] {
         record(target.towards, as_told(decided, door, target), door.source, capabilities,
                call.policy, call.request);
+        return counted(target.towards, decided, [&] { return target.itself(door, decided); });
       }
     }
     return target.itself(door, decided);
@@ -102,10 +103,15 @@ template <bool kRecorded, typename AnyTarget>
   if (decided.reasons.has(Condition::kTraced) && !torch_road()->warn_of_trace()) [[unlikely]] {
     throw PythonError();
   }
+  const auto deliver = [&] {
+    return detail::carried_for(capabilities, [&] { return target.deliver(door, decided, call); });
+  };
   if constexpr (kRecorded) {
     record(target.towards, decided, door.source, capabilities, call.policy, call.request);
+    return counted(target.towards, decided, deliver);
+  } else {
+    return deliver();
   }
-  return detail::carried_for(capabilities, [&] { return target.deliver(door, decided, call); });
 }
 
 /// The object on its way through `way` to `target`. Throws PythonError with the refusal set, and

@@ -100,8 +100,7 @@ DLManagedTensorVersioned* take(PyObject* object, const Parameter& parameter,
   DLManagedTensorVersioned* taken = nullptr;
   (void)succeeds([&] {
     drain_releases();
-    const Watch watch;
-    if (ManagedTensor tensor = argument(object, parameter, matching)) {
+    if (ManagedTensor tensor = watched([&] { return argument(object, parameter, matching); })) {
       taken = tensor.release();
     }
   });

@@ -326,6 +326,13 @@ bool report(const Plan& plan, const Source& source, const Capabilities& target,
   return counts;
 }
 
+void uncount(Towards towards, const Plan& plan) noexcept {
+  const unsigned one = handing == nullptr ? 1 : 0;  // of what a row makes cross nothing was counted
+  Tally& tally = tallies[static_cast<std::size_t>(towards)];
+  (plan.view ? tally.views : tally.copies) -= one;
+  tally.bytes_copied -= one * static_cast<std::uint64_t>(plan.view ? 0 : plan.bytes_copied);
+}
+
 // What a row catches is not the caller's.
 void refused(PyObject* plan) {
   refusals += handing == nullptr ? 1 : 0;

@@ -69,6 +69,19 @@ class Watch {
   std::int64_t spent_ = 0;
 };
 
+/// Runs what one call of the module makes cross. A refusal of C++'s becomes Python's in here, while
+/// the watch is there, by which a ledger knows that it is to be told.
+template <typename Action>
+auto watched(Action&& action) {
+  const Watch watch;
+  try {
+    return action();
+  } catch (const ConversionRefused&) {
+    translate_exception();
+    throw PythonError();
+  }
+}
+
 /// While a library takes what it is handed: what its row makes cross for that is part of the
 /// crossing, which is told of already. It is not counted, and follows no_copies() and the blocks
 /// that the row opens itself, but none that was open before.
@@ -115,6 +128,21 @@ inline void record(Towards towards, const Plan& plan, const Source& source,
   Tally& tally = tallies[static_cast<std::size_t>(towards)];
   ++tally.copies;
   tally.bytes_copied += static_cast<std::uint64_t>(plan.bytes_copied);
+}
+
+/// Takes back what was counted of a crossing.
+void uncount(Towards towards, const Plan& plan) noexcept;
+
+/// Hands over what was recorded: if that throws, nothing has crossed. To count afterwards would
+/// cost every crossing the way to remember it.
+template <typename Action>
+auto counted(Towards towards, const Plan& plan, Action&& action) {
+  try {
+    return action();
+  } catch (...) {
+    uncount(towards, plan);
+    throw;
+  }
 }
 
 /// Counts a refusal, and tells the open blocks.

@@ -46,9 +46,8 @@ Arguments<Count> keywords_of(const char* function, const std::array<const char*,
 // The calls with keywords, or inside of a block. Apart, so that the common call stays short.
 [[gnu::noinline]] Ref to_numpy_as_told(PyObject* x, PyObject* const* arguments, Py_ssize_t count,
                                        PyObject* keywords) {
-  const Watch watch;
   if (keywords == nullptr) {
-    return cross(x, kToNumPy, call_of_block());
+    return watched([&] { return cross(x, kToNumPy, call_of_block()); });
   }
   const auto named = keywords_of<8>(
       "to_numpy", {"policy", "dtype", "copy", "order", "writable", "out", "stream", "async_"},
@@ -62,7 +61,7 @@ Arguments<Count> keywords_of(const char* function, const std::array<const char*,
   PyObject* out = named.get(5);
   const bool pending = checked_truth(PyObject_IsTrue(named.get(7)));
   if (out == Py_None && !pending) {
-    return cross(x, kToNumPy, call);
+    return watched([&] { return cross(x, kToNumPy, call); });
   }
   if (out != Py_None) {
     if (way_into(x) == nullptr) {
@@ -76,7 +75,8 @@ Arguments<Count> keywords_of(const char* function, const std::array<const char*,
     }
     call = call_into(out, call);
   }
-  return cross(x, PendingTarget(out, pending ? Gives::kPending : Gives::kArray), call);
+  const PendingTarget target(out, pending ? Gives::kPending : Gives::kArray);
+  return watched([&] { return cross(x, target, call); });
 }
 
 Ref to_numpy(PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
@@ -90,20 +90,21 @@ Ref to_numpy(PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
 
 [[gnu::noinline]] Ref to_torch_as_told(PyObject* x, PyObject* const* arguments, Py_ssize_t count,
                                        PyObject* keywords) {
-  const Watch watch;
+  Call call;
   if (keywords == nullptr) {
-    return cross(x, kToTorch, call_of_block());
+    call = call_of_block();
+  } else {
+    const auto named =
+        keywords_of<6>("to_torch", {"policy", "dtype", "copy", "order", "device", "stream"},
+                       arguments, count, keywords);
+    call = read_call({.policy = named.get(0),
+                      .dtype = named.get(1),
+                      .copy = named.get(2),
+                      .device = named.get(4),
+                      .stream = named.get(5),
+                      .order = named.get(3)});
   }
-  const auto named =
-      keywords_of<6>("to_torch", {"policy", "dtype", "copy", "order", "device", "stream"},
-                     arguments, count, keywords);
-  return cross(x, kToTorch,
-               read_call({.policy = named.get(0),
-                          .dtype = named.get(1),
-                          .copy = named.get(2),
-                          .device = named.get(4),
-                          .stream = named.get(5),
-                          .order = named.get(3)}));
+  return watched([&] { return cross(x, kToTorch, call); });
 }
 
 Ref to_torch(PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
@@ -117,13 +118,16 @@ Ref to_torch(PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
 
 [[gnu::noinline]] Ref from_dlpack_as_told(PyObject* x, PyObject* const* arguments, Py_ssize_t count,
                                           PyObject* keywords) {
-  const Watch watch;
+  Call call;
   if (keywords == nullptr) {
-    return cross(x, way_into_tensor(x), kToManaged, without_policy(call_of_block()));
+    call = call_of_block();
+  } else {
+    const auto named =
+        keywords_of<2>("from_dlpack", {"device", "copy"}, arguments, count, keywords);
+    call = read_call({.copy = named.get(1), .device = named.get(0)});
   }
-  const auto named = keywords_of<2>("from_dlpack", {"device", "copy"}, arguments, count, keywords);
-  return cross(x, way_into_tensor(x), kToManaged,
-               without_policy(read_call({.copy = named.get(1), .device = named.get(0)})));
+  call = without_policy(call);
+  return watched([&] { return cross(x, way_into_tensor(x), kToManaged, call); });
 }
 
 Ref from_dlpack(PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
@@ -144,14 +148,13 @@ Ref capsule(PyObject* const* arguments, Py_ssize_t count, PyObject* keywords) {
     given = given ||
             PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(keywords, i), "max_version") == 0;
   }
-  const Watch watch;
   const auto named =
       keywords_of<2>("capsule", {"max_version", "policy"}, arguments, count, keywords);
   if (given) {
     versioned = wants_versioned(named.get(0));  // None asks for the legacy capsule
   }
-  return cross(x, way_into_tensor(x), CapsuleTarget(versioned),
-               read_call({.policy = named.get(1)}));
+  const Call call = read_call({.policy = named.get(1)});
+  return watched([&] { return cross(x, way_into_tensor(x), CapsuleTarget(versioned), call); });
 }
 
 // The arguments (x, target, policy, dtype, copy, device, order, writable, stream, leaf): what is
@@ -179,19 +182,19 @@ Ref explain_plan(PyObject* const* arguments, Py_ssize_t count) {
 // cross_to(x, target, ...): the conversion itself, of a tree too.
 Ref cross_to(PyObject* const* arguments, Py_ssize_t count) {
   drain_releases();
-  const Watch watch;
   const Call call = call_for("cross_to", arguments, count);
-  return cross(arguments[0], target_in(arguments[1]), call);
+  const Target& target = target_in(arguments[1]);
+  return watched([&] { return cross(arguments[0], target, call); });
 }
 
 // cross_arrays(tree, target, policy, met): the arrays of a tree cross, its other leaves stay.
 Ref cross_arrays_in_python(PyObject* const* arguments, Py_ssize_t count) {
   drain_releases();
-  const Watch watch;
   only_argument("cross_arrays", arguments, count, 4);
   Call call = read_call({.policy = arguments[2]});
   call.request.leaf = true;
-  return cross_arrays(arguments[0], target_in(arguments[1]), call, arguments[3]);
+  const Target& target = target_in(arguments[1]);
+  return watched([&] { return cross_arrays(arguments[0], target, call, arguments[3]); });
 }
 
 Ref live_tensors() {

@@ -643,6 +643,50 @@ def test_a_refusal_is_the_callers_unless_the_row_catches_it(caught: bool) -> Non
     assert dlbridge.stats().refusals == before + (not caught)
 
 
+@pytest.mark.parametrize("copy", [None, True])
+def test_what_its_target_does_not_take_counts_as_refused_alone(copy: bool | None) -> None:
+    def take(managed: Any) -> Any:
+        raise dlbridge.ConversionRefused("not today")
+
+    register_row("refusing_row", take)
+    before = dlbridge.stats()
+    with pytest.raises(dlbridge.ConversionRefused, match="not today"):
+        dlbridge.to(np.arange(3), "refusing_row", copy=copy)
+    after = dlbridge.stats()
+    assert after._replace(refusals=before.refusals) == before
+    assert after.refusals == before.refusals + 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: dlbridge.to_numpy(x, dtype="uint8"),
+        lambda x: dlbridge.to_numpy(x, dtype="uint8", out=np.zeros(2, "u1")),
+        lambda x: dlbridge.to_numpy([x], dtype="uint8"),
+        lambda x: dlbridge.to_torch(x, dtype="uint8"),
+        lambda x: dlbridge.to(x, "numpy", dtype="uint8"),
+        lambda x: dlbridge.from_dlpack(x).__array__("uint8"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_a_refusal_to_the_ledger(call: Any) -> None:
+    before = dlbridge.stats()
+    with dlbridge.trace() as log, pytest.raises(dlbridge.ConversionRefused, match="300"):
+        line = here(1)
+        call(np.array([1, 300]))
+    assert [each.outcome for each in log][-1] == "refused"
+    after = dlbridge.stats()
+    assert (after.refusals, after.copies) == (before.refusals + 1, before.copies)
+    assert {each.file for each in log} == {__file__} and line
+
+
+def test_a_capsule_that_is_empty_is_a_refusal_to_the_ledger() -> None:
+    capsule = dlbridge.capsule(np.ones(1))
+    dlbridge.from_dlpack(capsule)
+    with dlbridge.trace() as log, pytest.raises(dlbridge.ConversionRefused, match="used already"):
+        dlbridge.from_dlpack(capsule)
+    assert [each.outcome for each in log] == ["refused"]
+
+
 class _Calendar:
     """Dates that a library's row reads as an array of NumPy's."""
 

@@ -197,10 +197,10 @@ PyObject* export_device(PyObject* self, PyObject* /*unused*/) {
 PyObject* export_array(PyObject* self, PyObject* const* arguments, Py_ssize_t count,
                        PyObject* names) {
   return guarded([&] {
-    const Watch watch;
     Arguments<2> parsed("__array__", {"dtype", "copy"});
     parsed.parse(2, arguments, count, names);
-    return cross(self, kToNumPy, read_call({.dtype = parsed.get(0), .copy = parsed.get(1)}));
+    const Call call = read_call({.dtype = parsed.get(0), .copy = parsed.get(1)});
+    return watched([&] { return cross(self, kToNumPy, call); });
   });
 }
 
