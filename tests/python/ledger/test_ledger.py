@@ -687,6 +687,17 @@ def test_a_capsule_that_is_empty_is_a_refusal_to_the_ledger() -> None:
     assert [each.outcome for each in log] == ["refused"]
 
 
+def test_what_is_no_number_has_its_bytes() -> None:
+    kinds = ("M8[D]", "m8[s]", "U3", "S2", "O", "longdouble", [("a", "i4"), ("b", "f8", (2,))])
+    arrays = [np.zeros(2, kind) for kind in kinds]
+    aligned = np.zeros(2, np.dtype([("a", "i1"), ("b", "i4")], align=True))
+    with dlbridge.trace() as log:
+        for array in (*arrays, aligned):
+            dlbridge.to_numpy(array, copy=True)
+    assert [each.nbytes for each in log] == [each.bytes_copied for each in log]
+    assert [each.nbytes for each in log] == [array.nbytes for array in (*arrays, aligned)]
+
+
 class _Calendar:
     """Dates that a library's row reads as an array of NumPy's."""
 

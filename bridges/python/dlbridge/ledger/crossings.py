@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import linecache
 import math
 from typing import NamedTuple
+
+import numpy as np
 
 from dlbridge._core import dtype_triple
 from dlbridge._plan import Plan
@@ -102,8 +105,17 @@ def _bits(dtype: str) -> int:
     try:
         _, bits, lanes = dtype_triple(dtype)
     except ValueError:
-        return 0
+        return 8 * _itemsize_by_numpy(dtype)
     return bits * lanes
+
+
+def _itemsize_by_numpy(dtype: str) -> int:
+    """Of dates, texts, objects and structs, which come back as they are; of another's type 0."""
+    fields = dtype.removeprefix("structured ")
+    try:
+        return np.dtype(dtype if fields == dtype else ast.literal_eval(fields)).itemsize
+    except (TypeError, ValueError, SyntaxError):
+        return 0
 
 
 def total_of(crossings: list[Crossing]) -> Totals:
