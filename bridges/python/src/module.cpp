@@ -289,6 +289,7 @@ PyMethodDef functions[] = {
 // A lease may be given back on any thread, and names no interpreter: with more than one, nobody
 // could tell whose object it is.
 void refuse_subinterpreter() {
+    {"policy_of_block", called<policy_of_block>(), METH_NOARGS, nullptr},
   if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
     raise(
         PyExc_ImportError,

@@ -698,6 +698,19 @@ def test_what_is_no_number_has_its_bytes() -> None:
     assert [each.nbytes for each in log] == [array.nbytes for array in (*arrays, aligned)]
 
 
+def test_what_a_row_asks_for_follows_no_block_around_it() -> None:
+    """A Pickler asks when it is made."""
+
+    def send(*_: Any) -> Any:
+        return dlbridge.dumps(np.ones((3, 4))[:, ::2])
+
+    register_row("sending_row", send)
+    with dlbridge.policy("strict"):
+        with pytest.raises(dlbridge.ConversionRefused, match="C order"):
+            send()
+        assert len(dlbridge.to(np.arange(3), "sending_row", policy="host")) == 2
+
+
 class _Calendar:
     """Dates that a library's row reads as an array of NumPy's."""
 

@@ -133,8 +133,8 @@ def policy_in_force(policy: Policy | str | None) -> Policy:
     """The policy that a call with this argument follows."""
     if policy is not None:
         return _named(policy)
-    held = [each[0] for each in policy_of_context.get() if each]
-    return held[-1] if held else PRESETS["host"]
+    held: Policy | None = _core.policy_of_block()  # as a crossing here would ask
+    return PRESETS["host"] if held is None else held
 
 
 def policy(default: Policy | str) -> Block[Policy]:
