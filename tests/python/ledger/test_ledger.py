@@ -490,6 +490,36 @@ def test_a_ledger_ends_the_block_of_the_context_that_ends_it() -> None:
     other.run(log.__exit__)
 
 
+def test_a_block_is_ended_by_no_other_thread() -> None:
+    def end(*blocks: Any) -> list[str]:
+        return [str(pool.submit(block.__exit__, None, None, None).exception()) for block in blocks]
+
+    log = dlbridge.trace()
+    shared = dlbridge.no_copies(), dlbridge.policy("zero_copy"), log
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        with contextlib.ExitStack() as stack:
+            for block in shared:
+                stack.enter_context(block)
+            assert all("not open in this thread" in refused for refused in end(*shared))
+            with pytest.raises(dlbridge.ConversionRefused, match="would copy"):
+                dlbridge.to_torch(np.ones(3)[::-1], policy="host")
+            assert [each.outcome for each in log] == ["refused"]
+        assert all("not open in this thread" in refused for refused in end(*shared))
+    assert not dlbridge.explain(np.ones(3)[::-1], "torch").refused
+
+
+def test_a_generator_may_be_ended_by_another_thread() -> None:
+    def block() -> Iterator[None]:
+        with dlbridge.no_copies():
+            yield
+
+    opened = block()
+    next(opened)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(opened.close).result()
+    dlbridge.to_torch(np.ones(3)[::-1])
+
+
 @pytest.mark.parametrize(("wrong", "error"), [("stricter", ValueError), (3, TypeError)])
 def test_a_policy_that_is_none_is_refused_at_once(wrong: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="preset"), dlbridge.policy(wrong):

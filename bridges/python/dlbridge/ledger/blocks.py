@@ -1,6 +1,7 @@
 """The blocks that are open, and what _core asks of them."""
 
 import sys
+from _thread import get_ident  # importing threading takes longer
 from collections.abc import Callable
 from contextlib import ContextDecorator
 from contextvars import ContextVar
@@ -28,6 +29,9 @@ of_context: ContextVar[Held] = ContextVar("dlbridge ledgers", default=())
 copies_forbidden: ContextVar[Held] = ContextVar("dlbridge copies forbidden", default=())
 policy_of_context: ContextVar[Held] = ContextVar("dlbridge policy", default=())
 
+# Generators, coroutines and asynchronous generators, by inspect's CO_ flags.
+_RESUMED = 0x2A0
+
 # One item for each block that is open, in all threads: what torch compiles is guarded by it.
 open_blocks: list[None] = []
 
@@ -53,30 +57,39 @@ class Holding:
     def __init__(self, variable: ContextVar[Held], value: object) -> None:
         self._variable = variable
         self._value = value
-        self._held: list[tuple[int, list[Any]]] = []
+        self._held: list[tuple[int, int, list[Any]]] = []  # frame and thread that opened it
 
     def begin(self) -> None:
         held = [self._value]
         # No generator expression: torch's compiler may end there.
         self._variable.set((*[other for other in self._variable.get() if other], held))
-        self._held.append((_frame_of_block(), held))
+        self._held.append((id(_frame_of_block()), get_ident(), held))
 
     def end(self) -> None:
-        held = [*self._held]
-        if len(held) > 1:  # entered again, or by other threads too
-            frame = _frame_of_block()
-            here = [*map(id, self._variable.get())]
-            # A stack of blocks enters and leaves in frames of its own: the thread or task tells.
-            held = [entry for entry in held if entry[0] == frame] or held
-            held = [entry for entry in held if id(entry[1]) in here] or held
+        frame, thread = _frame_of_block(), get_ident()
+        resumed = frame.f_code.co_flags & _RESUMED  # perhaps by another thread
+        here = [*map(id, self._variable.get())]
+        held = [
+            entry
+            for entry in [*self._held]  # others may take theirs out meanwhile
+            if entry[1] == thread or id(entry[2]) in here or (resumed and entry[0] == id(frame))
+        ]
+        if not held:
+            raise RuntimeError(
+                "this block is not open in this thread, which cannot end what another thread has "
+                "opened; use a block of its own here"
+            )
+        # A stack of blocks enters and leaves in frames of its own: the thread or task tells.
+        held = [entry for entry in held if entry[0] == id(frame)] or held
+        held = [entry for entry in held if id(entry[2]) in here] or held
         ended = held[-1]
-        ended[1].clear()
+        ended[2].clear()
         self._held.remove(ended)
 
 
-def _frame_of_block() -> int:
+def _frame_of_block() -> Any:
     """Who enters or leaves the block: a generator may do so in another thread, or task."""
-    return id(sys._getframe(2).f_back)
+    return sys._getframe(2).f_back
 
 
 class Block(ContextDecorator, Holding, Generic[Given]):
@@ -87,8 +100,7 @@ class Block(ContextDecorator, Holding, Generic[Given]):
         self._given = given
 
     def __call__(self, function: Any) -> Any:
-        # Of generators, coroutines and asynchronous generators, by inspect's CO_ flags.
-        if getattr(getattr(function, "__code__", None), "co_flags", 0) & 0x2A0:
+        if getattr(getattr(function, "__code__", None), "co_flags", 0) & _RESUMED:
             raise TypeError(
                 f"cannot open a block for {function.__name__}(), which is asynchronous or a "
                 "generator (what it does would come after the block); use the block inside it, "
@@ -102,10 +114,8 @@ class Block(ContextDecorator, Holding, Generic[Given]):
         return self._given
 
     def __exit__(self, *error: object) -> None:
-        try:
-            self.end()
-        finally:
-            leave_block()
+        self.end()
+        leave_block()
 
 
 def no_copies() -> Block[None]:

@@ -39,11 +39,11 @@ class Ledger:
         return self
 
     def __exit__(self, *error: object) -> None:
-        leave_block(ledgers=1)
         if self.threads:
             of_all_threads.remove(self._told.append)
         else:
             self._recording.end()
+        leave_block(ledgers=1)
 
     # What it holds.
 
