@@ -20,6 +20,9 @@ try:  # before what imports NumPy: it says what it cannot do
         to_numpy,
         to_torch,
     )
+    from dlbridge._core import bring_back_first_package as _bring_back_first_package
+
+    _bring_back_first_package()  # before its other parts are imported
 except ModuleNotFoundError as missing:
     if missing.name == "dlbridge._core":
         missing.msg = (

@@ -217,6 +217,22 @@ Ref give_back_pool() {
   return checked(PyLong_FromSize_t(before - std::min(before, pooled_bytes())));
 }
 
+// What a block of policy() says, and the classes of plans and refusals, are the package's, and are
+// looked for once: what a second package says would be passed over in silence. So one that was
+// taken out of sys.modules and is imported again is the first one.
+// The package asks before it imports its other parts, whether or not they were taken out too.
+Ref bring_back_first_package() {
+  static PyObject* first = nullptr;  // kept for good
+  Ref package = item_of(PyImport_GetModuleDict(), "dlbridge");
+  // An import that failed came to no such name, and does not count.
+  if (first == nullptr || PyObject_HasAttrString(first, "_come_back") == 0) {
+    first = package.release();
+  } else if (package.get() != first) {
+    checked(PyObject_CallMethod(first, "_come_back", "O", first));
+  }
+  return Ref::borrow(Py_None);
+}
+
 // Those of the package alone have their words in _core.pyi.
 PyMethodDef functions[] = {
     {"to_numpy", called<to_numpy>(), METH_FASTCALL | METH_KEYWORDS,
@@ -269,8 +285,10 @@ PyMethodDef functions[] = {
     {"send_shared", called<send_shared>(), METH_VARARGS, nullptr},
     {"receive_shared", called<receive_shared>(), METH_VARARGS, nullptr},
     {"count_blocks", called<count_blocks>(), METH_VARARGS, nullptr},
+    {"bring_back_first_package", called<bring_back_first_package>(), METH_NOARGS, nullptr},
     {"refused", called<refused_in_python>(), METH_O, nullptr},
     {"caller", called<caller>(), METH_NOARGS, nullptr},
+    {"policy_of_block", called<policy_of_block>(), METH_NOARGS, nullptr},
     {"stats", called<stats>(), METH_O, nullptr},
     {"register_device_runtime", called<register_device_runtime>(), METH_VARARGS, nullptr},
     {"release_pinned_memory", called<release_pinned>(), METH_NOARGS, nullptr},
@@ -289,27 +307,12 @@ PyMethodDef functions[] = {
 // A lease may be given back on any thread, and names no interpreter: with more than one, nobody
 // could tell whose object it is.
 void refuse_subinterpreter() {
-    {"policy_of_block", called<policy_of_block>(), METH_NOARGS, nullptr},
   if (PyInterpreterState_Get() != PyInterpreterState_Main()) {
     raise(
         PyExc_ImportError,
         "dlbridge cannot be imported in a sub-interpreter (a deleter may run on any thread, where "
         "nothing says which interpreter its object belongs to); use the main interpreter, or a "
         "process of its own");
-  }
-}
-
-// What a block of policy() says, and the classes of plans and refusals, are the package's, and are
-// looked for once: what a second package says would be passed over in silence. So one that was
-// taken out of sys.modules and is imported again is the first one.
-void bring_back_first_package() {
-  static PyObject* first = nullptr;  // kept for good
-  Ref package = item_of(PyImport_GetModuleDict(), "dlbridge");
-  // An import that failed came to no such name, and does not count.
-  if (first == nullptr || PyObject_HasAttrString(first, "_come_back") == 0) {
-    first = package.release();
-  } else if (package.get() != first) {
-    checked(PyObject_CallMethod(first, "_come_back", "O", first));
   }
 }
 
@@ -324,7 +327,6 @@ int fill_module(PyObject* module) {
     checked(PyModule_AddObjectRef(module, "_interface", extension_interface().get()));
     checked(PyModule_AddObjectRef(module, "dlbridge_c_api", c_interface().get()));
     checked(PyModule_AddStringConstant(module, "__version__", DLBRIDGE_VERSION));
-    bring_back_first_package();
   });
   return filled ? 0 : -1;
 }

@@ -97,6 +97,23 @@ with dlbridge.policy("strict"), dlbridge.trace() as ledger:
     assert out == "2\n"
 
 
+def test_a_package_that_was_taken_out_without_its_parts_comes_back_too() -> None:
+    out = run_child(
+        """
+import sys
+import numpy as np, dlbridge, dlbridge.testing
+first = dlbridge
+with dlbridge.policy("snapshot"):
+    del sys.modules["dlbridge"]
+    import dlbridge
+    assert dlbridge is first and sys.modules["dlbridge"] is first and dlbridge.testing
+    array = np.ones(3)
+    print(np.shares_memory(dlbridge.to_numpy(dlbridge.from_dlpack(array)), array))
+"""
+    )
+    assert out == "False\n"
+
+
 def test_the_module_of_other_systems_refuses_and_ends_as_well() -> None:
     # Without a personality routine of its own, which the linker puts in on Linux alone.
     spec = importlib.util.find_spec("dlbridge_without_linux_core")
