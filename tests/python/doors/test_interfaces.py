@@ -442,11 +442,47 @@ def test_an_interface_that_an_object_has_not_leaves_the_next() -> None:
     with pytest.raises(RuntimeError) as raised:
         dlbridge.to_numpy(other)
     assert raised.value is other.missing
-    with pytest.raises(AttributeError, match="nowhere"):
-        dlbridge.to_numpy(Nowhere())
+    for kind in (Nowhere, NotByDLPack):
+        with pytest.raises(AttributeError, match="nowhere"):
+            dlbridge.to_numpy(kind())
 
 
 class Nowhere:
     @property
     def __array_interface__(self) -> dict[str, Any]:
         raise AttributeError("nowhere")
+
+
+class NotByDLPack:
+    @property
+    def __dlpack__(self) -> Any:
+        raise AttributeError("nowhere")
+
+
+class ByInterface(NotByDLPack):
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        return self.array.__array_interface__
+
+
+class NotByArrow(NotByDLPack):
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    @property
+    def __arrow_c_array__(self) -> Any:
+        raise AttributeError("nowhere")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return self.array
+
+
+@pytest.mark.parametrize("kind", [ByInterface, NotByArrow])
+def test_a_protocol_that_an_object_has_not_leaves_the_next(kind: Any) -> None:
+    x = kind(np.arange(3))
+    for made in (dlbridge.to_numpy(x), dlbridge.to_numpy([x])[0], dlbridge.to_torch(x)):
+        assert made.tolist() == [0, 1, 2]
+    assert not dlbridge.explain(x, "numpy").refused

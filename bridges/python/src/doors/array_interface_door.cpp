@@ -266,25 +266,6 @@ Ref read_data(PyObject* object, PyObject* dictionary, Description& from, const D
   return memory;
 }
 
-// Of a class whose objects lie here or there, one says by an AttributeError that this interface is
-// not for it: what it has else counts, as if the name were missing.
-void take_by_next_way(Door& door) {
-  if (PyErr_ExceptionMatches(PyExc_AttributeError) == 0) {
-    throw PythonError();
-  }
-  const Way* next = nullptr;
-  {
-    const KeepError missing;
-    next = next_way(door.way, Py_TYPE(door.readable));
-  }
-  if (next == nullptr) {
-    throw PythonError();
-  }
-  PyErr_Clear();
-  door.way = next;
-  next->take(door);
-}
-
 template <bool kCuda>
 void take_array_interface(Door& door) {
   PyObject* object = door.readable;

@@ -9,9 +9,9 @@ namespace {
 
 constexpr const char* kColumns = "dlbridge columns";
 
-Name array_method("__arrow_c_array__");
-Name device_array_method("__arrow_c_device_array__");
-Name stream_method("__arrow_c_stream__");
+constexpr char kArray[] = "__arrow_c_array__";
+constexpr char kDeviceArray[] = "__arrow_c_device_array__";
+constexpr char kStream[] = "__arrow_c_stream__";
 
 template <class Struct>
 Struct& in_capsule(PyObject* capsule, const char* name, const Door& door) {
@@ -22,26 +22,27 @@ Struct& in_capsule(PyObject* capsule, const char* name, const Door& door) {
 }
 
 template <class Struct>
-ArrowColumns columns_of_pair(const Door& door, Name& method, const char* name) {
-  const Ref pair = checked(PyObject_CallMethodNoArgs(door.readable, method.get()));
+ArrowColumns columns_of_pair(const Door& door, PyObject* method, const char* method_name,
+                             const char* name) {
+  const Ref pair = checked(PyObject_CallNoArgs(method));
   if (!PyTuple_Check(pair.get()) || PyTuple_GET_SIZE(pair.get()) != 2) {
-    refuse(door, "its " + text_of(method.get()) + "() returned no pair of capsules");
+    refuse(door, std::string("its ") + method_name + "() returned no pair of capsules");
   }
   return ArrowColumns::take(
       in_capsule<arrow::Schema>(PyTuple_GET_ITEM(pair.get(), 0), "arrow_schema", door),
       in_capsule<Struct>(PyTuple_GET_ITEM(pair.get(), 1), name, door));
 }
 
-ArrowColumns columns_of_array(const Door& door) {
-  return columns_of_pair<arrow::Array>(door, array_method, "arrow_array");
+ArrowColumns columns_of_array(const Door& door, PyObject* method) {
+  return columns_of_pair<arrow::Array>(door, method, kArray, "arrow_array");
 }
 
-ArrowColumns columns_of_device_array(const Door& door) {
-  return columns_of_pair<arrow::DeviceArray>(door, device_array_method, "arrow_device_array");
+ArrowColumns columns_of_device_array(const Door& door, PyObject* method) {
+  return columns_of_pair<arrow::DeviceArray>(door, method, kDeviceArray, "arrow_device_array");
 }
 
-ArrowColumns columns_of_stream(const Door& door) {
-  const Ref capsule = checked(PyObject_CallMethodNoArgs(door.readable, stream_method.get()));
+ArrowColumns columns_of_stream(const Door& door, PyObject* method) {
+  const Ref capsule = checked(PyObject_CallNoArgs(method));
   auto& stream = in_capsule<arrow::Stream>(capsule.get(), "arrow_array_stream", door);
   // A query may run now, on threads that need the GIL.
   const WithoutGil without_gil;
@@ -67,10 +68,15 @@ void settle(Door& door, ArrowColumns columns) {
   door.readable = door.held.get();
 }
 
-template <ArrowColumns (*kRead)(const Door&)>
+template <const char* kMethod, ArrowColumns (*kRead)(const Door&, PyObject*)>
 void take(Door& door) {
+  const Ref method(PyObject_GetAttrString(door.readable, kMethod));
+  if (!method) {
+    take_by_next_way(door);
+    return;
+  }
   try {
-    settle(door, kRead(door));
+    settle(door, kRead(door, method.get()));
   } catch (const ConversionRefused& refused) {
     refuse(door, refused.reasons.front());
   }
@@ -90,9 +96,10 @@ ManagedTensor gather(Door& door, const Leg& /*leg*/, Source& made) {
 
 }  // namespace
 
-const Way kArrowArrayWay{describe_by_registry, give_taken, gather, take<columns_of_array>};
+const Way kArrowArrayWay{describe_by_registry, give_taken, gather, take<kArray, columns_of_array>};
 const Way kArrowDeviceArrayWay{describe_by_registry, give_taken, gather,
-                               take<columns_of_device_array>};
-const Way kArrowStreamWay{describe_by_registry, give_taken, gather, take<columns_of_stream>};
+                               take<kDeviceArray, columns_of_device_array>};
+const Way kArrowStreamWay{describe_by_registry, give_taken, gather,
+                          take<kStream, columns_of_stream>};
 
 }  // namespace dlbridge::python

@@ -82,9 +82,8 @@ ManagedTensor take_result(PyObject* result, const Door& door, bool legacy_writab
   return take_capsule(result, legacy_writable);
 }
 
-ManagedTensor call_producer(Door& door, bool legacy_writable) {
+ManagedTensor call_producer(Door& door, const Ref& method, bool legacy_writable) {
   const auto declared = declared_device(door);
-  const Ref method = checked(PyObject_GetAttrString(door.readable, "__dlpack__"));
   const Ref keywords = checked(PyDict_New());
   const bool bare = wants_bare_call(Py_TYPE(door.readable));
   if (!bare) {
@@ -162,7 +161,12 @@ void describe_export(Door& door) {
 }
 
 void take_by_dlpack(Door& door) {
-  door.taken = call_producer(door, door.row != nullptr && door.row->legacy_writable);
+  const Ref method(PyObject_GetAttrString(door.readable, "__dlpack__"));
+  if (!method) {
+    take_by_next_way(door);
+    return;
+  }
+  door.taken = call_producer(door, method, door.row != nullptr && door.row->legacy_writable);
   describe_export(door);
 }
 

@@ -12,6 +12,11 @@ namespace dlbridge::python {
 /// raised, ConversionRefused for what it returned.
 void take_by_dlpack(Door& door);
 
+/// Of a class whose objects lie here or there, one says by an AttributeError that this protocol is
+/// not for it: what it has else counts, as if the name were missing. Throws any other error that is
+/// set, and that one where there is nothing else.
+void take_by_next_way(Door& door);
+
 /// Makes of the managed tensor that the door took what plan() has to know.
 void describe_taken(Door& door);
 /// The same of what its library exported, which copies when asked; says so where it did already.

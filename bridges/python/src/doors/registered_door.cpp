@@ -44,6 +44,23 @@ void take_by_bridge(Door& door) {
   }
 }
 
+void take_by_next_way(Door& door) {
+  if (PyErr_ExceptionMatches(PyExc_AttributeError) == 0) {
+    throw PythonError();
+  }
+  const Way* next = nullptr;
+  {
+    const KeepError missing;
+    next = next_way(door.way, Py_TYPE(door.readable));
+  }
+  if (next == nullptr) {
+    throw PythonError();
+  }
+  PyErr_Clear();
+  door.way = next;
+  next->take(door);
+}
+
 void describe_by_registry(Door& door) {
   name_library(door);
   const LibraryRow* row = door.row;
