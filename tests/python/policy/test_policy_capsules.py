@@ -150,6 +150,34 @@ def test_the_table_says_what_becomes_of_a_raw_capsule(
     assert probe.deletes(producer.token) == (0 if name == "NULL deleter" else 1)
 
 
+@pytest.mark.parametrize("versioned", [True, False])
+def test_a_capsule_whose_value_does_not_fit_still_holds_its_tensor(
+    road: str, versioned: bool
+) -> None:
+    producer = producer_f32(data=np.array([1, 300, 3], "i4").tobytes(), dtype=(0, 32), shape=(3,))
+    capsule = producer.source.capsule(versioned=versioned)
+    name = repr(capsule)
+    for call in (dlbridge.to_numpy, dlbridge.to_torch):
+        with pytest.raises(dlbridge.ConversionRefused, match=r"x\[1\] is 300"):
+            call(capsule, dtype="int8")
+        assert repr(capsule) == name and probe.deletes(producer.token) == 0
+    assert dlbridge.to_numpy(capsule, dtype="int16").tolist() == [1, 300, 3]
+    settle()
+    assert "used_" in repr(capsule) and probe.deletes(producer.token) == 1
+    del capsule
+    assert probe.deletes(producer.token) == 1
+
+
+def test_our_own_capsule_whose_value_does_not_fit_still_holds_its_tensor() -> None:
+    before = dlbridge.stats().alive
+    capsule = dlbridge.capsule(np.array([1, 300]))
+    with pytest.raises(dlbridge.ConversionRefused, match="300"):
+        dlbridge.to_numpy(capsule, dtype="int8")
+    assert dlbridge.to_numpy(capsule, dtype="int16").tolist() == [1, 300]
+    del capsule
+    assert dlbridge.stats().alive == before
+
+
 def test_the_device_pair_of_paddle_is_understood() -> None:
     class Paddle(Producer):
         device = (1, None)

@@ -4,6 +4,7 @@
 #include <cfloat>
 #include <cmath>
 #include <cstring>
+#include <exception>
 
 #include "dlbridge/streams.hpp"
 #include "registry.hpp"
@@ -149,7 +150,13 @@ Door::Copying::Copying(Door& door, std::int64_t bytes, bool waits)
       described_(door.source.tensor),
       byte_strides_(door.source.byte_strides) {
   if (door.way == &kCapsuleWay && !door.taken_out) {
-    door.taken = door.acquire();  // while it is read, nobody else may take it
+    if (bytes == 0) {  // there is nothing that could be refused
+      door.taken = door.acquire();
+    } else {
+      lent_ = lend_capsule(door.readable);
+      exceptions_ = std::uncaught_exceptions();
+      door.taken_out = true;
+    }
   }
   // A cast may make little of what it reads for long.
   if (std::max(bytes, byte_count(described_)) < kWorthLettingGo && !waits) {
@@ -174,6 +181,9 @@ Door::Copying::~Copying() {
   source_.tensor.shape = described_.shape;
   source_.tensor.strides = described_.strides;
   source_.byte_strides = byte_strides_;
+  if (lent_.capsule != nullptr) [[unlikely]] {
+    end_lending(lent_, std::uncaught_exceptions() == exceptions_);
+  }
 }
 
 ManagedTensor described_as(ManagedTensor tensor, const DLTensor& described, std::uint64_t flags) {

@@ -8,6 +8,7 @@
 #include "dlbridge/convert.hpp"
 #include "dlbridge/python_lease.hpp"
 #include "doors/ways.hpp"
+#include "types/capsule.hpp"
 
 namespace dlbridge::python {
 
@@ -78,6 +79,8 @@ class Door {
     const std::int64_t* const byte_strides_;
     std::array<std::int64_t, 3 * kMaxDimensions> dimensions_;
     std::optional<WithoutGil> without_gil_;
+    LentCapsule lent_;
+    int exceptions_ = 0;
   };
 
   PyObject* object;

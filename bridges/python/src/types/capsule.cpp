@@ -48,6 +48,13 @@ Managed* taken_out(PyObject* capsule) {
   return managed;
 }
 
+// Ends the tensor of a used capsule.
+template <typename Managed>
+void spend(PyObject* capsule) noexcept {
+  auto* managed = static_cast<Managed*>(PyCapsule_GetPointer(capsule, kUsedName<Managed>));
+  run_with_gil(managed, dlbridge::detail::run_own_deleter<Managed>);
+}
+
 [[noreturn]] void refuse_capsule(PyObject* capsule, CapsuleKind kind) {
   const char* name = PyCapsule_GetName(capsule);
   PyErr_Clear();
@@ -88,6 +95,28 @@ ManagedTensor take_capsule(PyObject* capsule, bool legacy_writable) {
                                 run_foreign_legacy_deleter);
   }
   refuse_capsule(capsule, kind);
+}
+
+LentCapsule lend_capsule(PyObject* capsule) {
+  const CapsuleKind kind = capsule_kind(capsule);
+  if (kind != CapsuleKind::kVersioned && kind != CapsuleKind::kLegacy) {
+    refuse_capsule(capsule, kind);
+  }
+  const LentCapsule lent{capsule, PyCapsule_GetName(capsule)};
+  checked(PyCapsule_SetName(capsule, kind == CapsuleKind::kVersioned
+                                         ? kUsedName<DLManagedTensorVersioned>
+                                         : kUsedName<DLManagedTensor>));
+  return lent;
+}
+
+void end_lending(LentCapsule lent, bool spent) noexcept {
+  if (!spent) {
+    (void)PyCapsule_SetName(lent.capsule, lent.name);
+  } else if (PyCapsule_IsValid(lent.capsule, kUsedName<DLManagedTensor>) != 0) {
+    spend<DLManagedTensor>(lent.capsule);
+  } else {
+    spend<DLManagedTensorVersioned>(lent.capsule);
+  }
 }
 
 void peek_capsule(PyObject* capsule, const Library& library, Source& source) {

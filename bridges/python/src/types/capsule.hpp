@@ -19,6 +19,16 @@ enum class CapsuleKind { kNone, kVersioned, kLegacy, kUsed };
 /// capsule as it is. `source` borrows the memory alone.
 void peek_capsule(PyObject* capsule, const Library& library, Source& source);
 
+/// While it is only read, a capsule's tensor is nobody else's to take: it goes by the name of a
+/// used one. At the end it has its name again, unless the tensor was `spent`: that runs the
+/// deleter.
+struct LentCapsule {
+  PyObject* capsule = nullptr;
+  const char* name = nullptr;
+};
+[[nodiscard]] LentCapsule lend_capsule(PyObject* capsule);
+void end_lending(LentCapsule lent, bool spent) noexcept;
+
 /// A new capsule that owns the tensor; its destructor runs the deleter unless somebody took it.
 [[nodiscard]] Ref make_capsule(ManagedTensor tensor, bool versioned);
 
