@@ -32,8 +32,14 @@ std::vector<OwnedDescriptor> taken_over(PyObject* numbers) {
   std::vector<OwnedDescriptor> descriptors;
   descriptors.reserve(static_cast<std::size_t>(PyList_GET_SIZE(numbers)));
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(numbers); ++i) {
-    // One that is no number is an error when the others have their owner.
-    descriptors.emplace_back(static_cast<int>(PyLong_AsLong(PyList_GET_ITEM(numbers, i))));
+    // One that is no number, or too large, is an error when the others have their owner.
+    PyObject* each = PyList_GET_ITEM(numbers, i);
+    const long number = PyLong_AsLong(each);
+    const bool fits = std::in_range<int>(number);
+    descriptors.emplace_back(fits ? static_cast<int>(number) : -1);
+    if (!fits) {
+      PyErr_Format(PyExc_OverflowError, "%R is no number of a descriptor", each);
+    }
   }
   check_error();
   return descriptors;

@@ -709,6 +709,18 @@ def test_a_message_that_is_none_takes_its_descriptors_along() -> None:
 
 
 def test_messages_that_nobody_reads_leave_nothing() -> None:
+@pytest.mark.parametrize("number", [2**31, 2**32, 2**40, -(2**40), 2**70])
+def test_a_number_too_large_for_a_descriptor_is_no_other_ones(number: int) -> None:
+    packed, descriptors = dlbridge._core.pack_shared(
+        dlbridge.share(np.zeros(3))._tensors, "read", b""
+    )
+    with pytest.raises(OverflowError):
+        dlbridge._core.unpack_shared(packed, [number, *descriptors])
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+
+
     dlbridge.share(np.zeros(1))  # the first makes what all share
     dlbridge.release_pool()
     before = len(os.listdir("/proc/self/fd"))
