@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import errno
+import functools
 import os
 import pickle
 import resource
@@ -708,7 +709,6 @@ def test_a_message_that_is_none_takes_its_descriptors_along() -> None:
                 os.fstat(descriptor)
 
 
-def test_messages_that_nobody_reads_leave_nothing() -> None:
 @pytest.mark.parametrize("number", [2**31, 2**32, 2**40, -(2**40), 2**70])
 def test_a_number_too_large_for_a_descriptor_is_no_other_ones(number: int) -> None:
     packed, descriptors = dlbridge._core.pack_shared(
@@ -721,6 +721,7 @@ def test_a_number_too_large_for_a_descriptor_is_no_other_ones(number: int) -> No
             os.fstat(descriptor)
 
 
+def test_messages_that_nobody_reads_leave_nothing() -> None:
     dlbridge.share(np.zeros(1))  # the first makes what all share
     dlbridge.release_pool()
     before = len(os.listdir("/proc/self/fd"))
@@ -879,6 +880,31 @@ def test_a_batch_of_dataclasses_is_one_and_of_another_tree_a_type_error() -> Non
     assert batch.label.tolist() == [0, 1, 2]
     with pytest.raises(TypeError, match="not deque"):
         collate([collections.deque([np.zeros(2)])] * 2)
+
+
+@dataclasses.dataclass
+class Measured:
+    values: Any
+    mean: Any = dataclasses.field(init=False)
+
+    @functools.cached_property
+    def total(self) -> float:
+        return float(self.values.sum())
+
+
+def test_a_batch_of_dataclasses_has_what_they_have_and_computes_the_rest() -> None:
+    from dlbridge.engines.loader import collate
+
+    samples = [Measured(np.ones(2)), Measured(np.full(2, 2.0))]
+    assert samples[0].total == 2
+    batch = collate(samples)
+    assert batch.total == 6 and not hasattr(batch, "mean") and samples[0].total == 2
+    for sample in samples:
+        sample.mean = sample.values.mean()
+    assert collate(samples).mean.tolist() == [1, 2]
+    del samples[1].mean
+    with pytest.raises(AttributeError, match="mean"):
+        collate(samples)
 
 
 def test_a_batch_of_counters_counts_as_its_samples() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections import UserDict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,9 +61,13 @@ def _collated(samples: Sequence[Any], arrays: list[Any], shared: bool) -> Any:
         )
     if dataclasses.is_dataclass(first) and not isinstance(first, type):
         whole = copy.copy(first)
+        for name in [*getattr(whole, "__dict__", ())]:
+            if isinstance(getattr(type(whole), name, None), functools.cached_property):
+                del vars(whole)[name]  # computed from the first sample alone
         for name in (field.name for field in dataclasses.fields(first)):
-            part = _collated([getattr(sample, name) for sample in samples], arrays, shared)
-            object.__setattr__(whole, name, part)  # of a frozen one too
+            if any(hasattr(sample, name) for sample in samples):  # it may not be set yet
+                part = _collated([getattr(sample, name) for sample in samples], arrays, shared)
+                object.__setattr__(whole, name, part)  # of a frozen one too
         return whole
     if isinstance(first, (list, tuple)):
         if any(len(sample) != len(first) for sample in samples):
