@@ -238,7 +238,11 @@ struct Adviser {
     std::string losses;
     std::string seen;
     bool complete = true;
+    const bool stays = stays_but_for_others();
     refused.for_each([&](Condition condition) {
+      if (stays && condition == Condition::kInexpressibleDType) {
+        return;
+      }
       const std::string text = call_for(condition);
       const std::size_t end = text.find(" (");
       const std::string call = text.substr(0, end);
@@ -261,6 +265,20 @@ struct Adviser {
       return {};
     }
     return losses.empty() ? all : all + " (" + losses + ")";
+  }
+
+  // Whether what the target has no type for would stay itself if nothing else were met.
+  [[nodiscard]] bool stays_but_for_others() const {
+    constexpr Conditions kAlone{Condition::kInexpressibleDType};
+    if (!refused.has(Condition::kInexpressibleDType) || refused == kAlone) {
+      return false;
+    }
+    Source rest;
+    rest.traits = source.traits;
+    rest.traits.conditions = kAlone;
+    rest.tensor = source.tensor;
+    rest.byte_strides = source.byte_strides;
+    return !plan(rest, target, policy, request).is_refused();
   }
 
   [[nodiscard]] std::string call_for(Condition condition) const {

@@ -115,11 +115,17 @@ def test_a_frame_of_several_types_stays_pandas_own() -> None:
     assert dlbridge.explain(frame, "pandas").view
 
 
+DATES = pd.to_datetime([1, 2], unit="ns")
 NO_NUMBERS = {
     "dates with a zone": (lambda: pd.Series(pd.to_datetime([1], utc=True, unit="ns")), [1]),
     "texts": (lambda: pd.Series(["a", "b", "a"], dtype="string"), [0, 1, 0]),
     "category": (lambda: pd.Series(["a", "b"], dtype="category"), [0, 1]),
     "array of categories": (lambda: pd.Categorical(["b", "b"]), [0, 0]),
+    "category of dates": (lambda: pd.Series(DATES.astype("category")), [1, 2]),
+    "index of dates as categories": (lambda: pd.CategoricalIndex(DATES), [1, 2]),
+    "category of dates with a zone": (lambda: pd.Categorical(DATES.tz_localize("UTC")), [1, 2]),
+    "category of durations": (lambda: pd.Series(DATES - DATES[0]).astype("category"), [0, 1]),
+    "category of periods": (lambda: pd.Categorical(DATES.to_period("D")), [0, 0]),
 }
 
 
@@ -127,7 +133,8 @@ NO_NUMBERS = {
 def test_what_makes_numbers_of_a_column_is_said(name: str) -> None:
     pytest.importorskip("pyarrow")
     make, numbers = NO_NUMBERS[name]
-    assert followed(make(), pd=pd) == numbers
+    for call in (dlbridge.to_numpy, dlbridge.to_torch):
+        assert followed(make(), call, fixes=1, pd=pd) == numbers
 
 
 def test_dates_and_objects_go_to_torch_by_their_fix() -> None:

@@ -159,11 +159,16 @@ def test_results_of_duckdb() -> None:
         "1.5::double as a, 2 as b": {"a": [1.5], "b": [2]},
         "sum(i) as a from range(4) t(i)": {"a": [6]},  # of 128 bits
         "'x' as a": {"a": ["x"]},
+        "'x' as a, null::varchar as b": {"a": ["x"], "b": [""]},
     }
     for query, values in fixed.items():
         x = duckdb.sql(f"select {query}")
         tree = dlbridge.to_numpy(eval(dlbridge.explain(x, "numpy").fix.partition(" (")[0]))
         assert {name: column.tolist() for name, column in tree.items()} == values
+    tree = duckdb.sql("select null::varchar as a, 1 as b").fetchnumpy()
+    with pytest.raises(dlbridge.ConversionRefused, match="mask") as caught:
+        dlbridge.to_numpy(tree)  # the objects would stay what they are
+    assert caught.value.fix == "x['a'].filled() (the mask is lost)"
     assert followed(duckdb.sql("select null::double as a")) == [[0]]
     assert followed(duckdb.sql("select null::bool as a, true as b")) == [[False, True]]
 
@@ -182,10 +187,12 @@ NO_NUMBERS = {
     "duration": (lambda: pl.Series([dt.timedelta(seconds=1)]), [1_000_000]),
     "time": (lambda: pl.Series([dt.time(0, 0, 1)]), [1_000_000_000]),
     "category": (lambda: pl.Series(["a", "b", "a"], dtype=pl.Categorical), [0, 1, 0]),
+    "category and a null": (lambda: pl.Series(["a", None], dtype=pl.Categorical), [0, -1]),
     "enumeration": (lambda: pl.Series(["b"], dtype=pl.Enum(["a", "b"])), [1]),
     "decimal": (lambda: pl.Series([Decimal("1.5")]), [1.5]),
     "text": (lambda: pl.Series(["b", "a", "b"]), [1, 0, 1]),
-    "128 bits": (lambda: pl.Series([7], dtype=pl.Int128), [7]),
+    "text and a null": (lambda: pl.Series(["b", None, "a"]), [2, 0, 1]),
+    "128 bits": (lambda: pl.Series([7, None], dtype=pl.Int128), [7, 0]),
     "no type": (lambda: pl.Series([None]), [0]),
 }
 
@@ -193,7 +200,8 @@ NO_NUMBERS = {
 @pytest.mark.parametrize("name", NO_NUMBERS)
 def test_what_makes_numbers_of_a_column_is_said(name: str) -> None:
     make, numbers = NO_NUMBERS[name]
-    assert followed(make()) == numbers
+    for call in (dlbridge.to_numpy, dlbridge.to_torch):
+        assert followed(make(), call, fixes=1) == numbers
 
 
 def test_a_frame_of_what_is_no_number_is_a_tree_of_its_columns() -> None:

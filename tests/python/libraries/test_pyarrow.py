@@ -209,7 +209,12 @@ NO_NUMBERS = {
     "timestamp": (lambda: pa.array([dt.datetime(1970, 1, 1, 0, 0, 1)]), [1_000_000]),
     "decimal": (lambda: pa.array([Decimal("1.5")]), [1.5]),
     "texts": (lambda: pa.array(["a", "b", "a"]), [0, 1, 0]),
-    "texts and a null": (lambda: pa.array(["a", None]), [0, 0]),
+    "texts and a null": (lambda: pa.array(["a", None]), [0, -1]),
+    "dictionary of texts and a null": (
+        lambda: pa.array([None, "a", "b"]).dictionary_encode(),
+        [-1, 0, 1],
+    ),
+    "texts and a null in chunks": (lambda: pa.chunked_array([["a"], [None]]), [0, -1]),
     "texts in chunks": (lambda: pa.chunked_array([["a"], ["b"]]), [0, 1]),
     "dictionary and a null": (lambda: pa.array([1, None, 1]).dictionary_encode(), [1, 0, 1]),
 }
@@ -218,7 +223,13 @@ NO_NUMBERS = {
 @pytest.mark.parametrize("name", NO_NUMBERS)
 def test_what_makes_numbers_of_a_column_is_said(name: str) -> None:
     make, numbers = NO_NUMBERS[name]
-    assert followed(make()) == numbers
+    for call in (dlbridge.to_numpy, dlbridge.to_torch):
+        assert followed(make(), call) == numbers
+
+
+def test_texts_with_nulls_are_numbers_by_one_fix() -> None:
+    for x in (pa.array(["a", None]), pa.array(["a", None]).dictionary_encode()):
+        assert followed(x, dlbridge.to_torch, fixes=1) == [0, -1]
 
 
 def test_nulls_of_booleans_are_filled_as_booleans() -> None:

@@ -240,9 +240,11 @@ class AsSource:
                 raise AssertionError(f"view {name!r}") from error
 
 
-def followed(x: Any, call: Callable[[Any], Any] = dlbridge.to_numpy, **names: Any) -> Any:
-    """The list of the numbers that are made of it, by every fix on the way."""
-    for _ in range(3):
+def followed(
+    x: Any, call: Callable[[Any], Any] = dlbridge.to_numpy, fixes: int = 2, **names: Any
+) -> Any:
+    """The list of the numbers that are made of it, by every fix on the way, of at most so many."""
+    for _ in range(fixes + 1):
         try:
             return call(x).tolist()
         except dlbridge.ConversionRefused as refused:

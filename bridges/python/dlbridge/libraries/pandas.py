@@ -76,9 +76,16 @@ def _fix(x: Any) -> str | None:
     if str(types[0]).startswith("period"):
         return 'x.astype("int64") (the unit is lost)'
     categories = getattr(types[0], "categories", None)
-    if str(getattr(categories, "dtype", types[0])).startswith(("str", "object", "large_string")):
+    of = types[0] if categories is None else categories.dtype
+    if str(of).startswith(("str", "object", "large_string")):
         return "x.factorize()[0] (numbers for the texts)"
-    return None if categories is None else "np.asarray(x)"
+    if categories is None:
+        return None
+    if of.kind in ("M", "m"):
+        return 'x.astype(x.dtype.categories.dtype).astype("int64") (the unit is lost)'
+    if of.kind == "O":  # periods, intervals
+        return "x.factorize()[0] (numbers for the categories)"
+    return "np.asarray(x)"
 
 
 def _to_pandas(array: Any) -> Any:

@@ -15,21 +15,36 @@ def _read(x: Any) -> Any:
     return x
 
 
+# The call that makes numbers of each kind, the same where there are nulls, what it loses, and what
+# a null becomes: beside the numbers of texts that of none.
+_WHOLE = "x.cast(int)", "x.cast(int).fill_null(0)", "", "0"
+_UNITS = "x.to_physical()", "x.to_physical().fill_null(0)", "the unit is lost, ", "0"
+_TEXTS = (
+    "x.to_physical()",
+    "x.to_physical().cast(int).fill_null(-1)",
+    "numbers for the texts, ",
+    "-1",
+)
+_FIXES = {
+    "String": ('x.rank("dense") - 1', 'x.rank("dense").fill_null(0)', _TEXTS[2], "0"),
+    "Null": ("x.cast(float)", "x.cast(float).fill_null(0)", "", "0"),
+    "Decimal": ("x.cast(float)", "x.cast(float).fill_null(0)", "values are rounded, ", "0"),
+    **dict.fromkeys(("Int128", "UInt128"), _WHOLE),
+    **dict.fromkeys(("Date", "Datetime", "Duration", "Time"), _UNITS),
+    **dict.fromkeys(("Categorical", "Enum"), _TEXTS),
+}
+
+
 def _fix(x: Any) -> str | None:
     if hasattr(x, "columns"):
         return "x.to_dict()"
-    kind = str(getattr(x, "dtype", "")).partition("(")[0]
-    if kind == "String":
-        return 'x.rank("dense") - 1 (numbers for the texts)'
-    if kind in ("Int128", "UInt128"):
-        return "x.cast(int)"
-    if kind == "Null":
-        return "x.cast(float)"
-    if kind in ("Date", "Datetime", "Duration", "Time"):
-        return "x.to_physical() (the unit is lost)"
-    if kind in ("Categorical", "Enum"):
-        return "x.to_physical() (numbers for the texts)"
-    return "x.cast(float) (values are rounded)" if kind == "Decimal" else None
+    found = _FIXES.get(str(getattr(x, "dtype", "")).partition("(")[0])
+    if found is None:
+        return None
+    call, filled, lost, filler = found
+    if x.null_count():
+        return f"{filled} ({lost}nulls become {filler})"
+    return f"{call} ({lost.removesuffix(', ')})" if lost else call
 
 
 def _to_series(array: Any) -> Any:

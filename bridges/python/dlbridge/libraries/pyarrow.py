@@ -87,13 +87,16 @@ def _fix(x: Any) -> str | None:
     lost = []
     if kind.startswith("dictionary") and str(x.type.value_type) in _NUMBERS:
         return "x.dictionary_decode()"
+    if hasattr(x, "dictionary_encode") and _is_text(x.type):
+        call = "x.combine_chunks()" if hasattr(x, "chunks") else "x"
+        call += ".dictionary_encode().indices"
+        if _nulls(x):
+            return f'{call}.cast("int64").fill_null(-1) (numbers for the texts, nulls become -1)'
+        return f"{call} (numbers for the texts)"
     if _nulls(x):
         filler = _FILLERS.get(kind, "0")
         call += f".fill_null({filler})"
         lost.append(f"nulls become {filler}")
-    if hasattr(x, "dictionary_encode") and _is_text(x.type):
-        whole = "x.combine_chunks()" if hasattr(x, "chunks") else "x"
-        return f"{whole}.dictionary_encode().indices (numbers for the texts)"
     by_arrow = hasattr(x, "__arrow_c_array__") or hasattr(x, "__arrow_c_stream__")
     if kind == "bool" and not by_arrow:
         call += '.cast("uint8")'
