@@ -61,6 +61,15 @@ def test_what_is_no_library_is_no_namespace() -> None:
         dlbridge.as_namespace("nope", np.ones(3))
 
 
+@pytest.mark.parametrize("holder", ["memoryview", "process", "dlbridge", dlbridge, "pyarrow.Array"])
+def test_what_holds_memory_alone_is_no_namespace(holder: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"has none of arrays; use one of 'numpy', 'torch', "
+    ) as no:
+        dlbridge.as_namespace(holder, np.ones(3))
+    assert not {"'array'", "'ctypes'", "'PIL'"} & set(str(no.value).split(", "))
+
+
 def test_as_namespace_follows_a_policy() -> None:
     with pytest.raises(dlbridge.ConversionRefused):
         dlbridge.as_namespace("numpy", torch.ones(1, requires_grad=True), policy="strict")

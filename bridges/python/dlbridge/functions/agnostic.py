@@ -18,15 +18,27 @@ from dlbridge.functions.sending import Wrapped
 from dlbridge.trees import converted, is_array, leaves, library_of, mapped
 
 # Where a library keeps its functions, if not in the module of its name.
-_NAMESPACES = {"jax": "jax.numpy"}
+_NAMESPACES = {"jax": "jax.numpy", "mlx": "mlx.core"}
+# Targets that only hold memory.
+_NO_FUNCTIONS = frozenset(
+    {"array", "ctypes", "dlbridge", "memoryview", "PIL", "process", "pyarrow.Array"}
+)
 
 
 def as_namespace(
     target: str | ModuleType, /, *arrays: Any, policy: Policy | str | None = None
 ) -> tuple[ModuleType, tuple[Any, ...]]:
     _check_target("as_namespace()", target, 'xp, (x,) = dlbridge.as_namespace("numpy", x)')
+    own = target if isinstance(target, str) else target.__name__
+    if own in _NO_FUNCTIONS:
+        known = (each.name for each in libraries.known() if each.is_target)
+        names = ", ".join(repr(each) for each in known if each not in _NO_FUNCTIONS)
+        raise ValueError(
+            f"as_namespace() gives a library's functions, and {own!r} has none of arrays; use one "
+            f"of {names}, or dlbridge.to(x, {own!r}) for the array alone"
+        )
     if isinstance(target, ModuleType):
-        name: Any = "jax" if target.__name__.startswith("jax.") else target
+        name: Any = "jax" if own.startswith("jax.") else target
         return target, converted(arrays, name, policy=policy)
     made = converted(arrays, target, policy=policy)
     return importlib.import_module(_NAMESPACES.get(target, target)), made
