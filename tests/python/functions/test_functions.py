@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import pickle
 import warnings
@@ -313,6 +314,21 @@ def test_under_vmap_and_grad_of_torch_func() -> None:
     expected = batch.clone().requires_grad_()
     torch.stack([smooth(item) for item in expected]).square().sum().backward()
     assert expected.grad is not None and torch.allclose(gradient, expected.grad)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_under_the_older_vmap_of_autograds_own(create_graph: bool) -> None:
+    x, y = leaf(3), leaf(3)
+    jacobian = functools.partial(
+        torch.autograd.functional.jacobian, sum_and_product, (x, y), create_graph=create_graph
+    )
+    for one, vectorized in zip(jacobian(), jacobian(vectorize=True), strict=True):
+        assert all(map(torch.equal, one, vectorized))
+    outputs = sum_and_product(x, y)
+    batch = torch.eye(3, dtype=x.dtype)
+    # Of the other output there is none, and one input needs none.
+    (found,) = torch.autograd.grad(outputs[1], x, batch, is_grads_batched=True)
+    assert torch.equal(found, torch.diag(y.detach()))
 
 
 def model(x: torch.Tensor, sigma: float) -> torch.Tensor:

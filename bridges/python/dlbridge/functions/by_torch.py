@@ -16,6 +16,7 @@ from dlbridge import to_numpy, to_torch
 from dlbridge.functions.array_function import ArrayFunction, arrays, filled, warn_not_differentiable
 
 _transforms_active = torch._C._are_functorch_transforms_active
+_is_batched = torch._C._functorch.is_legacy_batchedtensor
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
@@ -101,6 +102,22 @@ def _stacked(results: Any) -> tuple[Any, Any]:
     return outputs, (0,) * len(outputs)
 
 
+def _in_autograds_vmap(
+    job: _Job, needed: tuple[bool, ...], saved: Any, gradients: Any
+) -> list[torch.Tensor | None]:
+    """The gradients for a batch of them, by the vmap that ``is_grads_batched=True`` and
+    ``jacobian(vectorize=True)`` go by: autograd's own, which asks no function for its rule."""
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    # Each as a tensor with the batch in front, as vmap's rule takes it.
+    sizes = [torch._remove_batch_dim(each, level, 1, 0).shape[0] for each in gradients]
+    batch = [torch._remove_batch_dim(each, level, max(sizes), 0) for each in gradients]
+    items = zip(*(each.unbind() for each in batch), strict=True)
+    found, _ = _stacked([_Backward.apply(job, needed, *saved, *item) for item in items])
+    parts = iter([torch._add_batch_dim(each, 0, level) for each in found])
+    return [next(parts) if asked else None for asked in needed]
+
+
 class _Forward(torch.autograd.Function):
     @staticmethod
     def forward(job: _Job, *tensors: torch.Tensor) -> Any:
@@ -118,6 +135,8 @@ class _Forward(torch.autograd.Function):
     def backward(context: Any, *gradients: torch.Tensor) -> Any:
         saved = context.saved_tensors
         needed = tuple(context.needs_input_grad[1:])
+        if any(map(_is_batched, gradients)):
+            return None, *_in_autograds_vmap(context.job, needed, saved, gradients)
         # A gradient that is looked through again is a node of the graph; the plain one need not be.
         plain = not (torch.is_grad_enabled() or _transforms_active())
         run = _Backward.forward if plain else _Backward.apply
