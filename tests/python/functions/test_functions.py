@@ -101,6 +101,19 @@ def test_an_input_that_is_given_back_becomes_a_copy() -> None:
     assert tensor.tolist() == [0.0, 1.0, 2.0] and result.tolist() == [2.0, 3.0]
 
 
+def test_outputs_of_one_memory_become_tensors_of_their_own() -> None:
+    @dlbridge.numpy_function
+    def twice(x: Any) -> Any:
+        made = x * 2
+        return made, made, made[1:], made[:0]
+
+    first, second, third, _ = twice(torch.arange(3.0))
+    first.zero_()  # autograd could not tell the others
+    assert second.tolist() == [0.0, 2.0, 4.0] and third.tolist() == [2.0, 4.0]
+    second.zero_()
+    assert third.tolist() == [2.0, 4.0]
+
+
 def test_the_ledger_names_the_line_of_the_call_and_of_backward() -> None:
     x = leaf(4, 4)
     with dlbridge.trace() as log:
@@ -273,6 +286,28 @@ def test_only_the_gradients_that_are_asked_for_are_delivered() -> None:
     multiply(a, b).sum().backward()
     assert asked == [(True, False)]
     assert a.grad is not None and a.grad.tolist() == [2.0] * 3 and b.grad is None
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_autograd_adds_to_a_gradient_that_nobody_else_has(compiled: bool) -> None:
+    kept = np.full(3, 2.0)
+
+    @dlbridge.numpy_function(returns="a")
+    def function(a: Any, b: Any, c: Any) -> Any:
+        return 2 * a + 2 * b + 2 * c
+
+    @function.backward
+    def _(context: Any, gradient: Any) -> Any:
+        same = 2 * gradient
+        return same, same, kept
+
+    called: Any = torch.compile(function, backend="aot_eager") if compiled else function
+    leaves = [leaf(3) for _ in range(3)]
+    for _ in range(2):
+        called(*leaves).sum().backward()
+        called(leaves[0], leaves[0], leaves[2]).sum().backward()
+    assert [each.grad.tolist() for each in leaves] == [[12.0] * 3, [4.0] * 3, [8.0] * 3]
+    assert kept.tolist() == [2.0] * 3
 
 
 def test_an_input_that_was_modified_makes_backward_raise() -> None:

@@ -108,7 +108,10 @@ class ArrayFunction(Wrapped):
         """The outputs on arrays. A tuple of one is one output."""
         found = self._called(self.function, inputs)
         several = found if isinstance(found, (tuple, list)) and found else (found,)
-        return tuple([_output(self, each, inputs) for each in several])
+        outputs: tuple[_Array, ...] = ()
+        for each in several:
+            outputs += (_output(self, each, (*inputs, *outputs)),)
+        return outputs
 
     def run_gradient(
         self,
@@ -142,8 +145,9 @@ class ArrayFunction(Wrapped):
                     f"the gradient of {self.__qualname__}() has shape {array.shape} for an "
                     f"argument of shape {given.shape}; it has to have the argument's"
                 )
-            array = array.astype(given.dtype, copy=False)
-            checked.append(_apart(array, (*inputs, *outputs, *gradients)))
+            # A copy: autograd adds further gradients to it in place, and the function may have kept
+            # it, or given it for another argument too.
+            checked.append(array.astype(given.dtype))
         return checked
 
 
@@ -158,13 +162,13 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
     return found
 
 
-def _output(function: ArrayFunction, value: Any, inputs: tuple[Any, ...]) -> _Array:
+def _output(function: ArrayFunction, value: Any, others: tuple[Any, ...]) -> _Array:
     if not is_array(value) and not isinstance(value, (np.generic, float, int, complex)):
         raise TypeError(
             f"{function.__qualname__}() gave a {type(value).__name__}; a numpy_function() gives an "
             'array, or a tuple of them (dlbridge.accepts("numpy") takes any answer)'
         )
-    return _apart(_plain(value), inputs)
+    return _apart(_plain(value), others)
 
 
 def _plain(value: Any) -> _Array:
