@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import copy
 import dataclasses
 import inspect
 import sys
@@ -147,6 +148,30 @@ def test_an_argument_that_is_given_back_is_itself() -> None:
     tensor = torch.ones(2, requires_grad=True)
     same = dlbridge.accepts("numpy")(lambda x: x)(tensor)
     assert same is tensor
+
+
+@pytest.mark.parametrize("name", ["reversed", "read-only", "conj", "tree"])
+def test_a_copy_that_was_written_to_comes_back_as_written(name: str) -> None:
+    given: Any = {
+        "reversed": np.arange(3.0)[::-1],
+        "read-only": np.broadcast_to(np.arange(3.0), (2, 3)),
+        "conj": torch.tensor([1 + 2j]).conj(),
+        "tree": {"a": np.arange(3.0)[::-1], "b": np.arange(3.0)},
+    }[name]
+
+    def more(x: Any) -> Any:
+        if isinstance(x, dict):
+            return {key: more(value) for key, value in x.items()}
+        x += 1
+        return x
+
+    before = copy.deepcopy(given)
+    made = dlbridge.accepts("numpy" if name == "conj" else "torch")(more)(given)
+    if name == "tree":
+        assert made["b"] is given["b"] and made["b"].tolist() == [1, 2, 3]
+        given, made, before = given["a"], made["a"], before["a"]
+    assert type(made) is type(given)
+    assert made.tolist() == (before + 1).tolist() and given.tolist() == before.tolist()
 
 
 def test_writes_reach_the_caller_where_that_is_safe() -> None:

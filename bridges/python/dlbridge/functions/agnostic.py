@@ -136,9 +136,16 @@ class _Accepting(Wrapped):
         like = _like(name, _device_of(name, foreign))
 
         def back(leaf: Any) -> Any:
-            return known[id(leaf)][0] if id(leaf) in known else like(leaf)
+            given = known.get(id(leaf), (None,))[0]
+            # A copy may have been written to since, and the caller's own would not tell.
+            return like(leaf) if given is None or self._copied(given) else given
 
         return changed(answer, lambda part: mapped(part, back))
+
+    def _copied(self, given: Any) -> bool:
+        """Whether what arrived is a copy that the function may write to."""
+        plan = explain(given, self.target, policy=self.policy)
+        return plan.writable and not plan.view
 
     def parts(self) -> tuple[Any, ...]:
         if isinstance(self.target, ModuleType):  # which cannot be sent

@@ -51,7 +51,8 @@ def accepts(
 
     Arguments may be trees. The answer comes back in the library, and on the device, of the first
     array among them that is not of ``target``. An argument that is given back comes back as
-    itself. Tensors in a graph arrive as read-only views, and the answer has no gradient:
+    itself, or, if it arrived as a copy, with the copy's values. Tensors in a graph arrive as
+    read-only views, and the answer has no gradient:
     ``dlbridge.numpy_function`` is for that.
     """
     made: Callable[..., Any] = _part("agnostic").accepts(target, policy=policy)
