@@ -50,7 +50,7 @@ bool overlaps_itself(const DLTensor& tensor) {
     if (tensor.shape[i] > 1) {
       const auto stride = tensor.strides[i];
       if (stride == 0) {
-        return true;
+        return element_count(tensor) != 0;  // of an empty array NumPy's are all 0
       }
       dimensions[static_cast<std::size_t>(count++)] = {tensor.shape[i], std::abs(stride)};
     }

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <limits>
@@ -66,6 +67,21 @@ TEST(UnusualTensor, of_no_elements_may_have_any_strides) {
 }
 
 // The product of the other sizes does not fit 64 bits, and nothing needs it to.
+TEST(UnusualTensor, of_no_elements_shares_none) {
+  for (const std::array<std::int64_t, 3>& shape :
+       {std::array<std::int64_t, 3>{2, 0, 3}, {0, 2, 3}, {2, 3, 0}}) {
+    std::array<std::int64_t, 3> sizes = shape;
+    std::array<std::int64_t, 3> strides{0, 0, 0};
+    DLTensor tensor{};
+    tensor.ndim = 3;
+    tensor.shape = sizes.data();
+    tensor.strides = strides.data();
+    EXPECT_FALSE(overlaps_itself(tensor));
+    std::replace(sizes.begin(), sizes.end(), 0, 1);
+    EXPECT_TRUE(overlaps_itself(tensor));
+  }
+}
+
 TEST(UnusualTensor, of_no_elements_may_have_any_other_sizes) {
   for (const std::vector<std::int64_t>& shape :
        {std::vector<std::int64_t>{0, kHuge, kHuge}, {kHuge, kHuge, 0}, {kHuge, 0, kHuge}}) {

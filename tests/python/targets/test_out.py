@@ -21,6 +21,12 @@ def test_out_is_filled_and_returned() -> None:
         assert out.tolist() == x.tolist()
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (2, 0, 3)])
+def test_out_may_be_empty(shape: tuple[int, ...]) -> None:
+    out = np.zeros(shape, "f4")
+    assert dlbridge.to_numpy(torch.ones(shape), out=out) is out
+
+
 def test_out_takes_what_the_policy_resolves() -> None:
     z = torch.tensor([1 + 2j, 3 - 4j], requires_grad=True)
     out = np.zeros(2, "c8")
