@@ -234,6 +234,19 @@ def test_an_error_inside_the_block_comes_out_and_the_block_is_over() -> None:
     assert not array.flags.writeable and tensor._version > version
 
 
+def test_a_block_is_opened_once_at_a_time() -> None:
+    tensor = torch.zeros(3)
+    block = dlbridge.borrow(tensor)
+    with block as array:
+        with pytest.raises(RuntimeError, match="is open"):
+            block.__enter__()
+        array[0] = 1
+    assert not array.flags.writeable
+    with block as array:
+        array[1] = 2
+    assert tensor.tolist() == [1, 2, 0]
+
+
 def test_the_tensor_may_die_in_the_block() -> None:
     tensor = torch.full((1000,), 7.0)
     with dlbridge.borrow(tensor) as array:

@@ -103,6 +103,8 @@ class _ArrayOver:
         self._tensor = tensor
 
     def __enter__(self) -> Any:
+        if hasattr(self, "_array"):  # which would be left open
+            raise RuntimeError("this block of borrow() is open; call borrow() for each block")
         tensor = self._tensor
         in_graph = tensor.requires_grad and _is_recorded(tensor)
         try:
