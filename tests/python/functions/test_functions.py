@@ -349,6 +349,8 @@ def test_under_vmap_and_grad_of_torch_func() -> None:
     expected = batch.clone().requires_grad_()
     torch.stack([smooth(item) for item in expected]).square().sum().backward()
     assert expected.grad is not None and torch.allclose(gradient, expected.grad)
+    with pytest.raises(ValueError, match="each item of the batch"):
+        torch.vmap(smooth)(batch[:0])
 
 
 @pytest.mark.parametrize("create_graph", [False, True])

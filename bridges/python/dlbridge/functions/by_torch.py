@@ -90,6 +90,11 @@ def _device_of(tensor: torch.Tensor) -> torch.device | None:
 
 def _per_item(info: Any, dims: tuple[int | None, ...], tensors: tuple[Any, ...]) -> Any:
     """For vmap: the arguments of each item of the batch."""
+    if info.batch_size == 0:
+        raise ValueError(
+            "a numpy_function() under vmap is called for each item of the batch, and there is "
+            "none: nobody knows the shape of what it gives"
+        )
     for item in range(info.batch_size):
         yield tuple(
             tensor if dim is None else tensor.select(dim, item)
