@@ -270,6 +270,11 @@ def test_a_gradient_of_the_wrong_form_is_refused(gives: Any, says: str) -> None:
         function(leaf(3)).sum().backward()
 
 
+def test_a_gradient_is_a_function() -> None:
+    with pytest.raises(TypeError, match="a function, not int"):
+        dlbridge.numpy_function(np.sin).backward(3)  # type: ignore[type-var]
+
+
 def test_only_the_gradients_that_are_asked_for_are_delivered() -> None:
     asked: list[Any] = []
 

@@ -49,6 +49,8 @@ class NumpyFunction(ArrayFunction):
         ``gradient(context, *gradients)``: a gradient of each output in, a gradient of each
         argument out; None for an argument that has none. See ``Context``.
         """
+        if not callable(gradient):
+            raise TypeError(f"backward() takes a function, not {type(gradient).__name__}")
         self.gradient = gradient
         self._remade = None  # it has no gradient
         self._declare()
