@@ -610,6 +610,8 @@ def test_with_gradient_takes_what_a_call_takes() -> None:
     assert value == 9 and gradient == 6
     with torch.inference_mode():
         assert energy.with_gradient(np.ones(2))[0] == 2
+        value, (gradient, of_count) = energy.with_gradient(torch.ones(2), torch.tensor(3))
+        assert value == 6 and gradient.tolist() == [6, 6] and of_count is None
     for nothing in (np.arange(3), 3, {"a": 1}):
         with pytest.raises(TypeError, match="needs an array of floats"):
             energy.with_gradient(nothing)

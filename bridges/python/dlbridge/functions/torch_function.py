@@ -39,6 +39,8 @@ class TorchFunction(Wrapped):
             if not _counts(x):
                 return x
             tensor = to_torch(x)
+            if tensor.is_inference():  # which autograd does not take
+                tensor = tensor.clone()
             if tensor.is_floating_point() or tensor.is_complex():
                 tensor = tensor.detach().requires_grad_()
             met.append(tensor if tensor.requires_grad else None)
