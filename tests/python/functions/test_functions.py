@@ -15,6 +15,7 @@ import torch
 from dlb_support import run_child, shares
 from scipy import ndimage, optimize
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.autograd import forward_ad
 from torch.autograd.gradcheck import GradcheckError
 
 import dlbridge
@@ -257,6 +258,19 @@ def test_without_a_gradient_the_outputs_require_none_and_a_warning_says_so() -> 
             sine(x)
         sine(x.detach())
         dlbridge.numpy_function(np.cos, differentiable=False)(x)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch's own, on its first jvp
+def test_forward_mode_is_told_too_that_there_is_no_gradient() -> None:
+    x = torch.arange(3.0)
+    with pytest.warns(dlbridge.NotDifferentiable):
+        torch.func.jacfwd(dlbridge.numpy_function(np.sin))(x)
+    with forward_ad.dual_level(), torch.no_grad():
+        dual = forward_ad.make_dual(x, torch.ones(3))
+        with pytest.warns(dlbridge.NotDifferentiable):
+            dlbridge.numpy_function(np.sin)(dual)
+        dlbridge.numpy_function(np.sin, differentiable=False)(dual)
+        dlbridge.numpy_function(np.sin)(x)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from dlbridge import to_numpy, to_torch
 from dlbridge.functions.array_function import ArrayFunction, arrays, filled, warn_not_differentiable
+from dlbridge.functions.forward_mode import has_tangent
 
 _transforms_active = torch._C._are_functorch_transforms_active
 _is_batched = torch._C._functorch.is_legacy_batchedtensor
@@ -27,10 +28,15 @@ def call(function: ArrayFunction, arguments: tuple[Any, ...], named: dict[str, A
     given = function.positional(arguments, named)
     places = [place for place, each in enumerate(given) if isinstance(each, torch.Tensor)]
     tensors = [_for_numpy(given[place]) for place in places]
-    if function.gradient is None and torch.is_grad_enabled():
-        if any(tensor.requires_grad for tensor in tensors):
+    if function.gradient is None:
+        by_gradient = torch.is_grad_enabled()
+        followed = any(
+            (by_gradient and each.requires_grad) or has_tangent(each) for each in tensors
+        )
+        if followed:
             warn_not_differentiable(function)
-        tensors = [tensor.detach() for tensor in tensors]
+        if by_gradient or followed:
+            tensors = [tensor.detach() for tensor in tensors]
     job = _Job(function, given, places)
     outputs = (_Forward if _transforms_active() else _NumpyFunction).apply(job, *tensors)
     return outputs if len(outputs) > 1 else outputs[0]
