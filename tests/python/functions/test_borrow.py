@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from dlb_support import shares
+from torch.autograd import forward_ad
 
 import dlbridge
 
@@ -130,6 +131,19 @@ def test_a_write_is_counted_at_both_ends(road: str) -> None:
     for other in (np.ones(3), None):
         with pytest.raises((TypeError, AttributeError, RuntimeError)):
             dlbridge.count_write(other)
+
+
+def test_a_tensor_with_a_tangent_is_refused() -> None:
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(torch.ones(3), torch.ones(3))
+        with pytest.raises(RuntimeError, match="its tangent would stay") as caught:
+            dlbridge.borrow(dual).__enter__()
+        assert isinstance(caught.value, dlbridge.ConversionRefused)
+        with dlbridge.borrow(eval(str(caught.value.fix), {"torch": torch, "x": dual})) as array:
+            array[:] = 2
+        with dlbridge.borrow(torch.ones(2)) as array:
+            array[:] = 2
+    assert array.tolist() == [2, 2]
 
 
 def test_inference_tensors_only_inside_inference_mode(road: str) -> None:

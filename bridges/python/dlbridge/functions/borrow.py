@@ -101,12 +101,20 @@ class _ArrayOver:
 
     def __init__(self, tensor: torch.Tensor) -> None:
         self._tensor = tensor
+        self._array: Any = None
 
     def __enter__(self) -> Any:
-        if hasattr(self, "_array"):  # which would be left open
+        if self._array is not None:  # which would be left open
             raise RuntimeError("this block of borrow() is open; call borrow() for each block")
         tensor = self._tensor
         in_graph = tensor.requires_grad and _is_recorded(tensor)
+        if _forward_mode().has_tangent(tensor):
+            raise _refuse(
+                tensor,
+                "numpy",
+                "its tangent would stay what it was, whatever NumPy wrote",
+                "torch.autograd.forward_ad.unpack_dual(x).primal.clone()",
+            )
         try:
             root = self._root = to_numpy(tensor, policy=_WRITABLE)
         except dlbridge.ConversionRefused as refused:
@@ -120,18 +128,19 @@ class _ArrayOver:
                 "x.clone()",
             )
         self._held = sys.getrefcount(root)
-        array = self._array = root.view(_BorrowedArray)
+        array = root.view(_BorrowedArray)
         self._views = array._views = _Views()
         # The values are not what the graph computed any more.
         if in_graph:
             _written_function().apply(tensor)  # raises what else torch forbids, in its own words
         elif not count_write(tensor):
             _require_inference_mode(tensor)
+        self._array = array
         return array
 
     def __exit__(self, raised: Any, *error: object) -> None:
         root, array = self._root, self._array
-        del self._array
+        self._array = None
         count_write(self._tensor)
         array.flags.writeable = False
         closed = 1
@@ -185,6 +194,13 @@ def _require_inference_mode(tensor: torch.Tensor) -> None:
             "an in-place update of an inference tensor outside of inference_mode() is not allowed",
             "x.clone()",
         )
+
+
+@functools.cache
+def _forward_mode() -> Any:
+    from dlbridge.functions import forward_mode  # which needs torch
+
+    return forward_mode
 
 
 @functools.cache
