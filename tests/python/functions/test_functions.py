@@ -473,6 +473,22 @@ def test_a_declaration_that_does_not_hold_is_found() -> None:
         dlbridge.numpy_function(lambda x: x, returns="y").declared((torch.ones(1),))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_gradient_may_lie_in_any_order() -> None:
+    @dlbridge.numpy_function(returns="x")
+    def double(x: Any) -> Any:
+        return x * 2
+
+    @double.backward
+    def _(context: Any, gradient: Any) -> Any:
+        return np.asfortranarray(gradient * 2)
+
+    x, weight = leaf(2, 3), torch.arange(6.0, dtype=torch.float64).reshape(2, 3)
+    torch._dynamo.reset()
+    torch.compile(lambda x: (double(x * 1) * weight).sum())(x).backward()
+    assert x.grad is not None and torch.equal(x.grad, 2 * weight)
+
+
 def test_in_the_workers_of_a_data_loader() -> None:
     out = run_child(
         """

@@ -147,7 +147,7 @@ class ArrayFunction(Wrapped):
                 )
             # A copy: autograd adds further gradients to it in place, and the function may have kept
             # it, or given it for another argument too.
-            checked.append(array.astype(given.dtype))
+            checked.append(array.astype(given.dtype, order="C"))
         return checked
 
 

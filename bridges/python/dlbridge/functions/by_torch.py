@@ -289,7 +289,9 @@ def _register_gradient(
     @backward.register_fake
     def _(saved: Any, gradients: Any, call: str) -> list[torch.Tensor]:
         needed = _read(call)[2]
-        return [torch.empty_like(t) for t, asked in zip(saved, needed, strict=False) if asked]
+        compact = torch.contiguous_format  # as a copy of NumPy's is
+        wanted = (t for t, asked in zip(saved, needed, strict=False) if asked)
+        return [torch.empty_like(t, memory_format=compact) for t in wanted]
 
     # Torch passes these by name, and this is the name.
     def setup(ctx: Any, inputs: Any, output: Any) -> None:
