@@ -489,6 +489,22 @@ def test_a_compiled_gradient_may_lie_in_any_order() -> None:
     assert x.grad is not None and torch.equal(x.grad, 2 * weight)
 
 
+def compiled(function: Any) -> Any:
+    torch._dynamo.reset()
+    return torch.compile(function, fullgraph=True, backend="aot_eager")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_function_may_have_no_gradient_or_no_tensor() -> None:
+    double = dlbridge.numpy_function(lambda x: x * 2, returns="x", differentiable=False)
+    x = leaf(3)
+    y = compiled(lambda x: double(x) + double(x=x) + x)(x)
+    y.sum().backward()
+    assert torch.equal(y, 5 * x) and x.grad is not None and x.grad.tolist() == [1, 1, 1]
+    ones = dlbridge.numpy_function(lambda n=3: np.ones(n), returns=lambda n=3: ((n,), "float64"))
+    assert compiled(lambda: ones(2))().tolist() == [1, 1]
+
+
 def test_in_the_workers_of_a_data_loader() -> None:
     out = run_child(
         """

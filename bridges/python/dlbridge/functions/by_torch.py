@@ -64,7 +64,7 @@ class _Job:
 
     def outputs(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         outputs = self.function.run(self.inputs(tensors))
-        device = _device_of(tensors[0])
+        device = _device_of(tensors[0]) if tensors else None
         return [to_torch(each, device=device) for each in outputs]
 
     def gradients(
@@ -253,7 +253,8 @@ def operator_of(function: ArrayFunction) -> Any:
     @operator.register_fake
     def _(*told: Any) -> list[torch.Tensor]:
         given = whole(told)
-        device = given[_filled_of(given, places)[0]].device
+        there = _filled_of(given, places)
+        device = given[there[0]].device if there else "cpu"
         return [
             torch.empty(shape, dtype=_dtype(dtype), device=device)
             for shape, dtype in function.declared(given)
@@ -261,17 +262,24 @@ def operator_of(function: ArrayFunction) -> Any:
 
     if function.gradient is not None:
         _register_gradient(function, operator, f"{name}_backward", places)
-    return _Compiled(operator)
+    return _Compiled(operator, function.gradient is not None)
 
 
 class _Compiled:
     """The operator, called as the function is."""
 
-    def __init__(self, operator: Any) -> None:
+    def __init__(self, operator: Any, has_gradient: bool) -> None:
         self.operator = operator
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        return self.operator(*map(_for_numpy, arguments), **named)
+        self.has_gradient = has_gradient
+        given = {name: self._given(each) for name, each in named.items()}
+        return self.operator(*map(self._given, arguments), **given)
+
+    def _given(self, x: Any) -> Any:
+        x = _for_numpy(x)
+        # Torch wants a gradient of an operator wherever one is asked for.
+        return x if self.has_gradient or not isinstance(x, torch.Tensor) else x.detach()
 
 
 def _register_gradient(
