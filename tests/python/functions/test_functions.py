@@ -505,6 +505,22 @@ def test_a_compiled_function_may_have_no_gradient_or_no_tensor() -> None:
     assert compiled(lambda: ones(2))().tolist() == [1, 1]
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_method_ends_the_graph() -> None:
+    class Model(torch.nn.Module):
+        factor = 2.0
+
+        @dlbridge.numpy_function(returns="x")
+        def scaled(self, x: Any) -> Any:
+            return x * self.factor
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.scaled(x + 1) + 1
+
+    torch._dynamo.reset()
+    assert torch.compile(Model(), backend="aot_eager")(torch.ones(2)).tolist() == [5, 5]
+
+
 def test_in_the_workers_of_a_data_loader() -> None:
     out = run_child(
         """

@@ -39,8 +39,10 @@ class NumpyFunction(ArrayFunction):
         self._declare()
 
     def _declare(self) -> None:
-        """The operator has to be there before torch.compile comes by."""
-        if self.returns is not None and "torch" in sys.modules:
+        """The operator has to be there before torch.compile comes by. A method has none, since no
+        operator takes its object."""
+        is_method = "self" in self.signature.parameters
+        if self.returns is not None and not is_method and "torch" in sys.modules:
             self.compiled = _imported().operator_of(self)
 
     def backward(self, gradient: _Gradient) -> _Gradient:
