@@ -521,6 +521,53 @@ def test_a_method_ends_the_graph() -> None:
     assert torch.compile(Model(), backend="aot_eager")(torch.ones(2)).tolist() == [5, 5]
 
 
+def tall(x: Any, shape: list[int]) -> Any:
+    return x.reshape(shape)
+
+
+# What an annotation is where annotations are no texts.
+tall.__annotations__ = {"x": Any, "shape": list[int]}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_operator_takes_what_a_signature_may_say() -> None:
+    x = torch.arange(2.0)
+    reshaped = dlbridge.numpy_function(tall, returns=lambda x, shape: (tuple(shape), x.dtype))
+    assert compiled(lambda x: reshaped(x, [2, 1]))(x).tolist() == [[0], [1]]
+    for default in ((2, 1.5), [3, 2.0], (4, 5), 'a "text"\\', True, -1.5, None):
+        met: list[Any] = []
+
+        def function(x: Any, option=default) -> Any:  # type: ignore[no-untyped-def]
+            met.append(option)  # noqa: B023
+            return x * 2
+
+        run = dlbridge.numpy_function(function, returns="x")
+        assert compiled(lambda x: run(x))(x).tolist() == [0, 2]  # noqa: B023
+        assert met == [list(default) if isinstance(default, tuple) else default] or met == [default]
+    for wrong in (float("inf"), 2j, {}):
+        with pytest.raises(TypeError, match="the defaults that an operator"):
+            dlbridge.numpy_function(lambda x, option=wrong: x, returns="x")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "dtype", [float, "f8", "float64", np.float64, np.dtype("f8"), torch.float64]
+)
+def test_a_declared_dtype_is_numpys(dtype: Any) -> None:
+    wide = dlbridge.numpy_function(lambda x: x.astype("f8"), returns=lambda x: (x.shape, dtype))
+    assert compiled(lambda x: wide(x))(torch.ones(2)).dtype is torch.float64
+
+
+def test_what_cannot_be_declared_is_told_so_at_once() -> None:
+    with pytest.raises(ValueError, match="names no argument; use one of 'x'"):
+        dlbridge.numpy_function(lambda x: x, returns="y")
+    with pytest.raises(TypeError, match="returns is the name of an argument, or a function"):
+        dlbridge.numpy_function(lambda x: x, returns=3)
+    wrong = dlbridge.numpy_function(lambda x: x, returns=lambda x: (x.shape, "float7"))
+    with pytest.raises(TypeError, match="no dtype of torch's: 'float7'"):
+        wrong.compiled.operator(torch.ones(1))
+
+
 def test_in_the_workers_of_a_data_loader() -> None:
     out = run_child(
         """

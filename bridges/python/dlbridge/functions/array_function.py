@@ -56,6 +56,14 @@ class ArrayFunction(Wrapped):
         self._by_place = sum(kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD for kind in kinds)
         self._any_number = inspect.Parameter.VAR_POSITIONAL in kinds
         self._alone_by_place = -1 if self._by_name else len(kinds)
+        if isinstance(returns, str) and returns not in self.signature.parameters:
+            listed = ", ".join(map(repr, self.signature.parameters))
+            raise ValueError(f"returns={returns!r} names no argument; use one of {listed}")
+        if not (returns is None or isinstance(returns, str) or callable(returns)):
+            raise TypeError(
+                "returns is the name of an argument, or a function that gives shape and dtype, not "
+                f"{type(returns).__name__}"
+            )
         self.returns = returns
         self.differentiable = differentiable
         self.gradient: Callable[..., Any] | None = None
@@ -93,11 +101,7 @@ class ArrayFunction(Wrapped):
         """Shape and dtype of each output for arguments that have a shape and a dtype."""
         rule = self.returns
         if isinstance(rule, str):
-            names = list(self.signature.parameters)
-            if rule not in names:
-                listed = ", ".join(repr(name) for name in names)
-                raise ValueError(f"returns={rule!r} names no argument; use one of {listed}")
-            like = arguments[names.index(rule)]
+            like = arguments[list(self.signature.parameters).index(rule)]
             found: Any = (like.shape, like.dtype)
         else:
             found = self._called(rule, arguments)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 import itertools
 import json
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -230,7 +232,7 @@ def operator_of(function: ArrayFunction) -> Any:
             "an argument that has one: an operator of torch's has those last"
         )
     arguments = ", ".join(
-        f"{kind} {name}{_default(parameters[name])}" for name, kind in types.items()
+        f"{kind} {name}{_default(kind, parameters[name])}" for name, kind in types.items()
     )
     places = [place for place, kind in enumerate(types.values()) if kind.startswith("Tensor")]
     name = re.sub(r"\W+", "_", f"{function.__module__}_{function.__qualname__}")
@@ -270,9 +272,9 @@ class _Compiled:
 
     def __init__(self, operator: Any, has_gradient: bool) -> None:
         self.operator = operator
+        self.has_gradient = has_gradient
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
-        self.has_gradient = has_gradient
         given = {name: self._given(each) for name, each in named.items()}
         return self.operator(*map(self._given, arguments), **given)
 
@@ -349,27 +351,48 @@ def _type_of(parameter: inspect.Parameter) -> str:
             "torch's has a fixed list of arguments"
         )
     annotation = parameter.annotation
-    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-    if text not in _TYPES and annotation is parameter.empty:
-        text = type(parameter.default).__name__
+    if annotation is parameter.empty:
+        text = _kind_of(parameter.default)
+    else:
+        # list[int] has a name as classes do, which leaves out what is in it.
+        text = annotation.__name__ if type(annotation) is type else str(annotation)
+        text = text.removeprefix("typing.").replace("List[", "list[").replace("Tuple[", "tuple[")
     return _TYPES.get(text, "Tensor") + ("?" if parameter.default is None else "")
 
 
-def _default(parameter: inspect.Parameter) -> str:
+def _kind_of(default: Any) -> str:
+    if isinstance(default, (tuple, list)):
+        return "list[int]" if all(isinstance(each, int) for each in default) else "list[float]"
+    kinds = (bool, int, float, str)
+    return next((kind.__name__ for kind in kinds if isinstance(default, kind)), "Tensor")
+
+
+def _default(kind: str, parameter: inspect.Parameter) -> str:
     value = parameter.default
     if value is parameter.empty:
         return ""
-    if isinstance(value, (tuple, list)):
-        return "=[" + ", ".join(map(repr, value)) + "]"
-    return f'="{value}"' if isinstance(value, str) else f"={value!r}"
+    if value is None or isinstance(value, bool):
+        return f"={value}"
+    text = json.dumps(value, ensure_ascii=False) if kind != "Tensor" else ""
+    if not text or not math.isfinite(value if isinstance(value, float) else 0):
+        raise TypeError(
+            f"numpy_function(returns=...) cannot take the argument {parameter}: the defaults that "
+            "an operator of torch's has are finite numbers, lists of them, texts and None"
+        )
+    return f"={text}"
 
 
 def _dtype(dtype: Any) -> torch.dtype:
-    """A torch dtype of one, or of a name, or of NumPy's."""
+    """A torch dtype of one, or of a name, or of NumPy's, whose float has 64 bits."""
     if isinstance(dtype, torch.dtype):
         return dtype
-    name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", str(dtype))
-    found: torch.dtype = getattr(torch, name)
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:  # NumPy lacks it
+        name = str(dtype)
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise TypeError(f"numpy_function(returns=...) names no dtype of torch's: {dtype!r}")
     return found
 
 
