@@ -43,7 +43,9 @@ class NumpyFunction(ArrayFunction):
         operator takes its object."""
         is_method = "self" in self.signature.parameters
         if self.returns is not None and not is_method and "torch" in sys.modules:
-            self.compiled = _imported().operator_of(self)
+            from dlbridge.functions.operators import operator_of
+
+            self.compiled = operator_of(self)
 
     def backward(self, gradient: _Gradient) -> _Gradient:
         """Gives the function its gradient, written in NumPy.
