@@ -126,7 +126,7 @@ class ArrayFunction(Wrapped):
     ) -> list[_Array | None]:
         """A gradient for each argument, checked against its shape."""
         assert self.gradient is not None
-        found = self.gradient(Context(inputs, outputs, needed), *gradients)
+        found = self.gradient(Context._make((inputs, outputs, needed)), *gradients)
         several = found if isinstance(found, (tuple, list)) else (found,)
         # Of those by name only, the last of which no gradient is asked may be left out.
         left_out = needed[len(several) :]

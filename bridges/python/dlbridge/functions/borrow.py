@@ -142,7 +142,7 @@ class _ArrayOver:
         root, array = self._root, self._array
         self._array = None
         count_write(self._tensor)
-        array.flags.writeable = False
+        array.setflags(write=False)
         closed = 1
         for each in self._views:
             view = each()
@@ -154,7 +154,7 @@ class _ArrayOver:
                 continue
             view.flags.writeable = False
             del view
-        root.flags.writeable = False
+        root.setflags(write=False)
         # What is left on the memory beside the views that were just closed: plain arrays, by
         # asarray. Only the difference counts: what these frames add is another number in each
         # CPython.

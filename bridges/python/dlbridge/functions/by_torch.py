@@ -90,7 +90,7 @@ def _looked_at(tensors: Sequence[torch.Tensor]) -> tuple[Any, ...]:
     """Arrays of tensors that nobody may write to. They are new: of no other use is that told."""
     made = tuple(map(to_numpy, tensors))
     for array in made:
-        array.flags.writeable = False
+        array.setflags(write=False)  # array.flags.writeable = False takes twice as long
     return made
 
 
