@@ -108,7 +108,7 @@ class _ArrayOver:
             raise RuntimeError("this block of borrow() is open; call borrow() for each block")
         tensor = self._tensor
         in_graph = tensor.requires_grad and _is_recorded(tensor)
-        if _by_torch().has_tangent(tensor):
+        if _forward_mode().has_tangent(tensor):
             raise _refuse(
                 tensor,
                 "numpy",
@@ -197,10 +197,10 @@ def _require_inference_mode(tensor: torch.Tensor) -> None:
 
 
 @functools.cache
-def _by_torch() -> Any:
-    from dlbridge.functions import by_torch  # which needs torch
+def _forward_mode() -> Any:
+    from dlbridge.functions import forward_mode  # which needs torch
 
-    return by_torch
+    return forward_mode
 
 
 @functools.cache

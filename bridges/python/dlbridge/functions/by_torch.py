@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
 from dlbridge import to_numpy, to_torch
 from dlbridge.functions.array_function import ArrayFunction, arrays, filled, warn_not_differentiable
+from dlbridge.functions.forward_mode import has_tangent
 
 _transforms_active = torch._C._are_functorch_transforms_active
 _is_batched = torch._C._functorch.is_legacy_batchedtensor
@@ -36,14 +36,6 @@ def call(function: ArrayFunction, arguments: tuple[Any, ...], named: dict[str, A
     job = Job(function, given, places)
     outputs = (_Forward if _transforms_active() else _NumpyFunction).apply(job, *tensors)
     return outputs if len(outputs) > 1 else outputs[0]
-
-
-def has_tangent(x: torch.Tensor) -> bool:
-    """Whether torch's forward mode follows it, and NumPy could not tell of what it does."""
-    # Torch looks for one only where there is a storage.
-    if forward_ad._current_level < 0 or x.layout is not torch.strided:
-        return False
-    return forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def for_numpy(x: Any) -> Any:
