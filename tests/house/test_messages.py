@@ -102,14 +102,22 @@ def test_a_lease_that_may_throw_is_refused() -> None:
 BINDERS = {
     "nanobind": (
         "include_dir",
-        "#include <nanobind/stl/%s.h>\n" * 3 % ("vector", "map", "optional"),
+        "#include <nanobind/stl/%s.h>\n" * 5 % ("vector", "map", "optional", "variant", "pair"),
     ),
     "pybind11": ("get_include", "#include <pybind11/stl.h>\n"),
 }
 
 
 @pytest.mark.parametrize("binder", BINDERS)
-@pytest.mark.parametrize("container", ["std::vector<%s>", "std::map<int, std::optional<%s>>"])
+@pytest.mark.parametrize(
+    "container",
+    [
+        "std::vector<%s>",
+        "std::map<int, std::optional<%s>>",
+        "std::variant<int, %s>",
+        "std::optional<std::pair<int, %s>>",
+    ],
+)
 def test_a_view_in_a_container_is_refused(binder: str, container: str) -> None:
     found, includes = BINDERS[binder]
     folders = [ROOT / "bridges/python/include", ROOT / "bridges/cpython/include"]

@@ -4,6 +4,7 @@
 
 #include <exception>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "dlbridge/python.hpp"
@@ -101,11 +102,26 @@ template <typename Type, typename Value>
 struct list_caster;
 template <typename Type, typename Key, typename Value>
 struct map_caster;
+template <typename Type, typename Value, bool kResizable, size_t kSize>
+struct array_caster;
+template <typename Type, typename Value>
+struct optional_caster;
+template <typename Variant>
+struct variant_caster;
 
+/// Tuples keep the casters of their elements, but are elements themselves.
 template <typename T>
-concept dlbridge_view = requires {
-  requires type_caster<T>::is_view;
+inline constexpr bool dlbridge_looks = requires {
+  requires make_caster<T>::is_view;
 };
+template <typename... Elements>
+inline constexpr bool dlbridge_looks<std::tuple<Elements...>> = (dlbridge_looks<Elements> || ...);
+template <typename First, typename Second>
+inline constexpr bool dlbridge_looks<std::pair<First, Second>> =
+    dlbridge_looks<First> || dlbridge_looks<Second>;
+template <typename T>
+concept dlbridge_view = dlbridge_looks<T>;
+
 template <typename Element>
 struct dlbridge_not_in_containers {
   static_assert(!dlbridge_view<Element>,
@@ -116,6 +132,14 @@ template <typename Type, dlbridge_view Value>
 struct list_caster<Type, Value> : dlbridge_not_in_containers<Value> {};
 template <typename Type, typename Key, dlbridge_view Value>
 struct map_caster<Type, Key, Value> : dlbridge_not_in_containers<Value> {};
+template <typename Type, dlbridge_view Value, bool kResizable, size_t kSize>
+struct array_caster<Type, Value, kResizable, kSize> : dlbridge_not_in_containers<Value> {};
+template <typename Type, dlbridge_view Value>
+struct optional_caster<Type, Value> : dlbridge_not_in_containers<Value> {};
+template <template <typename...> class Variant, typename... Elements>
+requires(dlbridge_view<Elements> || ...) struct variant_caster<Variant<Elements...>>
+    : dlbridge_not_in_containers<Elements>... {
+};
 
 /// A result in the library that its type names.
 template <dlbridge::detail::IsResult Result>
