@@ -27,12 +27,13 @@ class ArgumentTuple {
 /// What Python calls for a function of the module.
 template <auto kFunction>
 struct Called;
-template <typename... Given, Ref (*kFunction)(Given...)>
+template <typename First, typename... Given, Ref (*kFunction)(First, Given...)>
 struct Called<kFunction> {
   template <typename Each>
   using FromPython = std::conditional_t<std::is_same_v<Each, ArgumentTuple>, PyObject*, Each>;
-  static PyObject* call(PyObject* /*module*/, FromPython<Given>... given) noexcept {
-    return guarded([&] { return kFunction(Given(given)...); });
+  static PyObject* call(PyObject* /*module*/, FromPython<First> first,
+                        FromPython<Given>... given) noexcept {
+    return guarded([&] { return kFunction(First(first), Given(given)...); });
   }
 };
 template <Ref (*kFunction)()>
