@@ -60,10 +60,10 @@ template <bool kRecorded, typename AnyTarget>
       return Glance::kCloser;
     }
   }
+  lease = way.lease(object, tensor);  // throws where its memory was closed: then nothing crosses
   if constexpr (kRecorded) {
     count_view(target.towards);
   }
-  lease = way.lease(object, tensor);
   return glance;
 }
 

@@ -11,6 +11,7 @@ import html.parser
 import inspect
 import itertools
 import json
+import mmap
 import os
 import sys
 import threading
@@ -739,6 +740,17 @@ def test_what_a_row_asks_for_follows_no_block_around_it() -> None:
         with pytest.raises(dlbridge.ConversionRefused, match="C order"):
             send()
         assert len(dlbridge.to(np.arange(3), "sending_row", policy="host")) == 2
+
+
+@pytest.mark.parametrize("call", [dlbridge.to_torch, dlbridge.from_dlpack])
+def test_what_lies_in_memory_that_was_closed_does_not_count(call: Any) -> None:
+    memory = mmap.mmap(-1, mmap.PAGESIZE)
+    array = np.ndarray(4, buffer=memory)
+    memory.close()
+    before = dlbridge.stats()
+    with pytest.raises(ValueError, match="closed"):
+        call(array)
+    assert dlbridge.stats() == before
 
 
 class _Calendar:
