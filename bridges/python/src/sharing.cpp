@@ -149,13 +149,15 @@ Ref shared_bytes(ArgumentTuple arguments) {
     }
     return Ref::borrow(object);
   };
-  if (way_into(x) != nullptr) {
-    (void)add(x);
-  } else {
-    call.request.leaf = true;
-    (void)map_tree(x, add);
-  }
-  return checked(PyLong_FromSize_t(bytes));
+  return watched([&] {
+    if (way_into(x) != nullptr) {
+      (void)add(x);
+    } else {
+      call.request.leaf = true;
+      (void)map_tree(x, add);
+    }
+    return checked(PyLong_FromSize_t(bytes));
+  });
 }
 
 // shared_allocate(shape, dtype, mode): new memory that can be shared so.

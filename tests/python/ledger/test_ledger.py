@@ -742,6 +742,14 @@ def test_what_a_row_asks_for_follows_no_block_around_it() -> None:
         assert len(dlbridge.to(np.arange(3), "sending_row", policy="host")) == 2
 
 
+def test_a_capsule_that_is_empty_is_a_refusal_of_share_too() -> None:
+    capsule = dlbridge.capsule(np.ones(1))
+    dlbridge.from_dlpack(capsule)
+    with dlbridge.trace() as log, pytest.raises(dlbridge.ConversionRefused, match="used already"):
+        dlbridge.share(capsule)
+    assert [each.outcome for each in log] == ["refused"]
+
+
 @pytest.mark.parametrize("call", [dlbridge.to_torch, dlbridge.from_dlpack])
 def test_what_lies_in_memory_that_was_closed_does_not_count(call: Any) -> None:
     memory = mmap.mmap(-1, mmap.PAGESIZE)
