@@ -15,13 +15,8 @@ void set_refused(const std::string& message, PyObject* plan) {
   PyErr_SetObject(conversion_refused.get(), error.get());
 }
 
-// A tensor that no plan was made for, since it could not be read at all.
 void set_refused(const ConversionRefused& refused) {
-  const Ref reasons = text_tuple(refused.reasons);
-  const Ref fix = text_or_none(refused.fix);
-  const Ref plan =
-      checked(PyObject_CallMethod(plan_type.get(), "of_refusal", "OO", reasons.get(), fix.get()));
-  set_refused(refused.what(), plan.get());
+  set_refused(refused.what(), plan_object(refused).get());
 }
 
 Ref plan_in_words(const Explanation& text, const Plan& plan, const Source& source,
@@ -86,6 +81,13 @@ Ref plan_object(const Plan& plan, const Source& source, const Capabilities& targ
                 const std::vector<std::string>& notes) {
   return plan_in_words(explain(plan, source, target, policy, request, Dialect::kPython), plan,
                        source, target, notes);
+}
+
+Ref plan_object(const ConversionRefused& refused) {
+  const Ref reasons = text_tuple(refused.reasons);
+  const Ref fix = text_or_none(refused.fix);
+  return checked(
+      PyObject_CallMethod(plan_type.get(), "of_refusal", "OO", reasons.get(), fix.get()));
 }
 
 void raise_refused(const Plan& plan, const Source& source, const Capabilities& target,

@@ -73,6 +73,9 @@ Ref plan_object(const Plan& plan, const Source& source, const Capabilities& targ
                 const Policy& policy, const Request& request,
                 const std::vector<std::string>& notes = {});
 
+/// That of a tensor that no plan was made for, since it could not be read at all.
+Ref plan_object(const ConversionRefused& refused);
+
 /// Sets dlbridge.ConversionRefused with its plan, and throws PythonError.
 [[noreturn]] void raise_refused(const Plan& plan, const Source& source, const Capabilities& target,
                                 const Policy& policy, const Request& request, Dialect dialect);

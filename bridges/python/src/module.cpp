@@ -176,7 +176,11 @@ Call call_for(const char* function, PyObject* const* arguments, Py_ssize_t count
 Ref explain_plan(PyObject* const* arguments, Py_ssize_t count) {
   drain_releases();
   const Call call = call_for("explain_plan", arguments, count);
-  return explain_crossing(arguments[0], target_in(arguments[1]), call);
+  try {
+    return explain_crossing(arguments[0], target_in(arguments[1]), call);
+  } catch (const ConversionRefused& refused) {
+    return plan_object(refused);  // not the error, which would count as a refusal
+  }
 }
 
 // cross_to(x, target, ...): the conversion itself, of a tree too.

@@ -750,6 +750,14 @@ def test_a_capsule_that_is_empty_is_a_refusal_of_share_too() -> None:
     assert [each.outcome for each in log] == ["refused"]
 
 
+def test_an_explanation_of_what_cannot_be_read_refuses_nothing() -> None:
+    capsule = dlbridge.capsule(np.ones(1))
+    dlbridge.from_dlpack(capsule)
+    before = dlbridge.stats()
+    assert dlbridge.explain(capsule, "numpy").refused
+    assert dlbridge.stats() == before
+
+
 @pytest.mark.parametrize("call", [dlbridge.to_torch, dlbridge.from_dlpack])
 def test_what_lies_in_memory_that_was_closed_does_not_count(call: Any) -> None:
     memory = mmap.mmap(-1, mmap.PAGESIZE)
