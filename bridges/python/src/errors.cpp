@@ -92,6 +92,7 @@ Ref plan_object(const ConversionRefused& refused) {
 
 void raise_refused(const Plan& plan, const Source& source, const Capabilities& target,
                    const Policy& policy, const Request& request, Dialect dialect) {
+  Watch::settle();
   const Explanation text = explain(plan, source, target, policy, request, dialect);
   const Ref object = plan_in_words(text, plan, source, target, {});
   set_refused(text.message, object.get());

@@ -251,7 +251,7 @@ void Watch::begin() {
 void Watch::end() {
   current_watch = outer_;
   if (std::uncaught_exceptions() == exceptions_) {
-    pause();
+    spent_ += now() - began_;
     finish();
   }
 }
@@ -260,16 +260,19 @@ Watch* Watch::current() noexcept {
   return current_watch;
 }
 
-void Watch::pause() {
-  spent_ += now() - began_;
+void Watch::settle() {
+  if (Watch* watch = current()) {
+    watch->spent_ += now() - watch->began_;
+    if (watch->plan_) {
+      watch->finish();
+      watch->plan_ = {};
+      watch->spent_ = 0;
+      watch->started_ = now();
+    }
+  }
 }
 
 void Watch::next(Ref plan) {
-  if (plan_) {
-    finish();
-    spent_ = 0;
-    started_ = now();
-  }
   plan_ = std::move(plan);
   began_ = now();
 }
@@ -311,17 +314,14 @@ bool report(const Plan& plan, const Source& source, const Capabilities& target,
   if (!forbidden && (counts ? open_ledgers == 0 : !is_heard())) {
     return counts;
   }
-  Watch* watch = Watch::current();
-  if (watch != nullptr) {
-    watch->pause();
-  }
-  Ref told = plan_to_tell(plan, source, target, policy, request);
+  Watch::settle();
+  const Ref told = plan_to_tell(plan, source, target, policy, request);
   if (forbidden) {
     (void)PyObject_CallOneArg(forbid.get(), told.get());  // which raises
     throw PythonError();
   }
-  if (watch != nullptr) {
-    watch->next(std::move(told));
+  if (Watch* watch = Watch::current()) {
+    watch->next(Ref::borrow(told.get()));
   }
   return counts;
 }

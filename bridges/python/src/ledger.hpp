@@ -50,10 +50,11 @@ class Watch {
 
   [[nodiscard]] static Watch* current() noexcept;
 
-  /// Ends the crossing before, and begins the one of this Plan.
+  /// What crossed before, in a tree, has crossed, whatever comes. Time from here on is the ledger's
+  /// own.
+  static void settle();
+  /// Begins the crossing of this Plan.
   void next(Ref plan);
-  /// Time from here on is the ledger's own.
-  void pause();
 
  private:
   void begin();

@@ -750,6 +750,17 @@ def test_a_capsule_that_is_empty_is_a_refusal_of_share_too() -> None:
     assert [each.outcome for each in log] == ["refused"]
 
 
+@pytest.mark.parametrize(
+    "refused", [torch.eye(2).to_sparse(), torch.ones(2, dtype=torch.complex64).conj()]
+)
+def test_what_crossed_before_a_refusal_in_a_tree_is_told(refused: torch.Tensor) -> None:
+    before = dlbridge.stats()
+    with dlbridge.trace() as log, dlbridge.no_copies(), pytest.raises(dlbridge.ConversionRefused):
+        dlbridge.to_numpy([torch.ones(2), refused])
+    assert [each.outcome for each in log] == ["view", "refused"]
+    assert dlbridge.stats().views == before.views + 1
+
+
 def test_an_explanation_of_what_cannot_be_read_refuses_nothing() -> None:
     capsule = dlbridge.capsule(np.ones(1))
     dlbridge.from_dlpack(capsule)
