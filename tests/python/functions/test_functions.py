@@ -487,6 +487,10 @@ def test_a_compiled_gradient_may_lie_in_any_order() -> None:
     torch._dynamo.reset()
     torch.compile(lambda x: (double(x * 1) * weight).sum())(x).backward()
     assert x.grad is not None and torch.equal(x.grad, 2 * weight)
+    double.backward(lambda context, gradient: None)
+    torch._dynamo.reset()
+    torch.compile(lambda x: double(x.T).sum())(x).backward()
+    assert torch.equal(x.grad, 2 * weight)
 
 
 def compiled(function: Any) -> Any:

@@ -141,7 +141,7 @@ class ArrayFunction(Wrapped):
                 checked.append(None)
                 continue
             if each is None:
-                checked.append(np.zeros_like(given))
+                checked.append(np.zeros_like(given, order="C"))
                 continue
             array = _plain(each)
             if array.shape != given.shape:
