@@ -143,6 +143,8 @@ def test_a_tensor_with_a_tangent_is_refused() -> None:
             array[:] = 2
         with dlbridge.borrow(torch.ones(2)) as array:
             array[:] = 2
+        with pytest.raises(dlbridge.ConversionRefused, match="nested"):
+            dlbridge.borrow(torch.nested.nested_tensor([torch.ones(2)])).__enter__()
     assert array.tolist() == [2, 2]
 
 
