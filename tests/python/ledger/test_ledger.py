@@ -509,16 +509,35 @@ def test_a_block_is_ended_by_no_other_thread() -> None:
     assert not dlbridge.explain(np.ones(3)[::-1], "torch").refused
 
 
-def test_a_generator_may_be_ended_by_another_thread() -> None:
+@pytest.mark.parametrize("by_stack", [False, True])
+def test_a_generator_may_be_ended_by_another_thread(by_stack: bool) -> None:
     def block() -> Iterator[None]:
-        with dlbridge.no_copies():
-            yield
+        with contextlib.ExitStack() as stack:
+            if by_stack:
+                stack.enter_context(dlbridge.no_copies())
+                yield
+            else:
+                with dlbridge.no_copies():
+                    yield
 
     opened = block()
     next(opened)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         pool.submit(opened.close).result()
     dlbridge.to_torch(np.ones(3)[::-1])
+
+
+def test_a_block_may_end_with_no_python_below() -> None:
+    out = run_child(
+        """
+import atexit, dlbridge
+block = dlbridge.no_copies()
+block.__enter__()
+atexit.register(lambda: print(dlbridge.to_numpy(b"ab", copy=True)))
+atexit.register(block.__exit__, None, None, None)
+"""
+    )
+    assert out.strip() == "[97 98]"
 
 
 @pytest.mark.parametrize(("wrong", "error"), [("stricter", ValueError), (3, TypeError)])

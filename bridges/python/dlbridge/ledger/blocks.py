@@ -67,7 +67,7 @@ class Holding:
 
     def end(self) -> None:
         frame, thread = _frame_of_block(), get_ident()
-        resumed = frame.f_code.co_flags & _RESUMED  # perhaps by another thread
+        resumed = frame and frame.f_code.co_flags & _RESUMED  # perhaps by another thread
         here = [*map(id, self._variable.get())]
         held = [
             entry
@@ -79,7 +79,7 @@ class Holding:
                 "this block is not open in this thread, which cannot end what another thread has "
                 "opened; use a block of its own here"
             )
-        # A stack of blocks enters and leaves in frames of its own: the thread or task tells.
+        # It may be left in another frame than it was entered in: the thread or task tells.
         held = [entry for entry in held if entry[0] == id(frame)] or held
         held = [entry for entry in held if id(entry[2]) in here] or held
         ended = held[-1]
@@ -88,8 +88,12 @@ class Holding:
 
 
 def _frame_of_block() -> Any:
-    """Who enters or leaves the block: a generator may do so in another thread, or task."""
-    return sys._getframe(2).f_back
+    """Who enters or leaves the block: a generator may do so in another thread, or task. None where
+    a program in C does, with no Python below it."""
+    frame = sys._getframe(2).f_back
+    while frame and frame.f_globals.get("__name__") == "contextlib":  # a stack does it for another
+        frame = frame.f_back
+    return frame
 
 
 class Block(ContextDecorator, Holding, Generic[Given]):
