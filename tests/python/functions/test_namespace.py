@@ -174,6 +174,18 @@ def test_a_copy_that_was_written_to_comes_back_as_written(name: str) -> None:
     assert made.tolist() == (before + 1).tolist() and given.tolist() == before.tolist()
 
 
+def test_a_coroutine_gives_a_copy_back_after_the_block_that_made_it() -> None:
+    @dlbridge.accepts("numpy")
+    async def more(x: Any) -> Any:
+        x += 1
+        return x
+
+    x = torch.zeros(2)
+    with dlbridge.policy("snapshot"):
+        later = more(x)
+    assert asyncio.run(later).tolist() == [1, 1] and x.tolist() == [0, 0]
+
+
 def test_writes_reach_the_caller_where_that_is_safe() -> None:
     @dlbridge.accepts("numpy")
     def clear(x: Any) -> None:

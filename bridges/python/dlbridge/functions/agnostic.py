@@ -15,6 +15,7 @@ import numpy as np
 from dlbridge import Policy, explain, libraries, to
 from dlbridge.functions.later import changed
 from dlbridge.functions.sending import Wrapped
+from dlbridge.ledger.blocks import policy_in_force
 from dlbridge.trees import converted, is_array, leaves, library_of, mapped
 
 # Where a library keeps its functions, if not in the module of its name.
@@ -134,17 +135,20 @@ class _Accepting(Wrapped):
         # The same objects as arrived are the caller's own; held, for as long as they may come back.
         known = {id(arrived): (given, arrived) for given, arrived in met.values()}
         like = _like(name, _device_of(name, foreign))
+        policy = policy_in_force(self.policy)  # a coroutine may answer when the block is over
 
         def back(leaf: Any) -> Any:
             given = known.get(id(leaf), (None,))[0]
             # A copy may have been written to since, and the caller's own would not tell.
-            return like(leaf) if given is None or self._copied(given) else given
+            if given is not leaf and (given is None or self._copied(given, policy)):
+                return like(leaf)
+            return given
 
         return changed(answer, lambda part: mapped(part, back))
 
-    def _copied(self, given: Any) -> bool:
+    def _copied(self, given: Any, policy: Policy) -> bool:
         """Whether what arrived is a copy that the function may write to."""
-        plan = explain(given, self.target, policy=self.policy)
+        plan = explain(given, self.target, policy=policy)
         return plan.writable and not plan.view
 
     def parts(self) -> tuple[Any, ...]:
