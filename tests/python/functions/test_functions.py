@@ -548,7 +548,7 @@ def test_an_operator_takes_what_a_signature_may_say() -> None:
         run = dlbridge.numpy_function(function, returns="x")
         assert compiled(lambda x: run(x))(x).tolist() == [0, 2]  # noqa: B023
         assert met == [list(default) if isinstance(default, tuple) else default] or met == [default]
-    for wrong in (float("inf"), 2j, {}):
+    for wrong in (float("inf"), 2j, {}, [float("nan")], (True, False), ["a"], (None,), 2**64):
         with pytest.raises(TypeError, match="the defaults that an operator"):
             dlbridge.numpy_function(lambda x, option=wrong: x, returns="x")
 

@@ -184,13 +184,21 @@ def _default(kind: str, parameter: inspect.Parameter) -> str:
         return ""
     if value is None or isinstance(value, bool):
         return f"={value}"
-    text = json.dumps(value, ensure_ascii=False) if kind != "Tensor" else ""
-    if not text or not math.isfinite(value if isinstance(value, float) else 0):
+    numbers = value if isinstance(value, (tuple, list)) else [value]
+    is_known = isinstance(value, str) or all(map(_is_number, numbers))
+    if kind.startswith("Tensor") or not is_known:
         raise TypeError(
             f"numpy_function(returns=...) cannot take the argument {parameter}: the defaults that "
             "an operator of torch's has are finite numbers, lists of them, texts and None"
         )
-    return f"={text}"
+    return f"={json.dumps(value, ensure_ascii=False)}"
+
+
+def _is_number(value: Any) -> bool:
+    """Whether torch can read it as a default. It reads no lists of bool's."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 2**63
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _dtype(dtype: Any) -> torch.dtype:
