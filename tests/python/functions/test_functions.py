@@ -7,7 +7,7 @@ import inspect
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -533,11 +533,23 @@ def tall(x: Any, shape: list[int]) -> Any:
 tall.__annotations__ = {"x": Any, "shape": list[int]}
 
 
+def summed_over(annotation: Any) -> Any:
+    def summed(x: Any, axis: Any = None) -> Any:
+        return np.cumsum(x, axis).reshape(x.shape)
+
+    summed.__annotations__["axis"] = annotation
+    return summed
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_an_operator_takes_what_a_signature_may_say() -> None:
     x = torch.arange(2.0)
     reshaped = dlbridge.numpy_function(tall, returns=lambda x, shape: (tuple(shape), x.dtype))
     assert compiled(lambda x: reshaped(x, [2, 1]))(x).tolist() == [[0], [1]]
+    for annotation in (int | None, "int | None", Optional[int]):  # noqa: UP045
+        summed = dlbridge.numpy_function(summed_over(annotation), returns="x")
+        both = compiled(lambda x: (summed(x, 0), summed(x)))(torch.ones(2, 2))  # noqa: B023
+        assert [each.tolist() for each in both] == [[[1, 1], [2, 2]], [[1, 2], [3, 4]]]
     for default in ((2, 1.5), [3, 2.0], (4, 5), 'a "text"\\', True, -1.5, None):
         met: list[Any] = []
 

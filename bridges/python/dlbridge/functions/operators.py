@@ -168,7 +168,11 @@ def _type_of(parameter: inspect.Parameter) -> str:
         # list[int] has a name as classes do, which leaves out what is in it.
         text = annotation.__name__ if type(annotation) is type else str(annotation)
         text = text.removeprefix("typing.").replace("List[", "list[").replace("Tuple[", "tuple[")
-    return _TYPES.get(text, "Tensor") + ("?" if parameter.default is None else "")
+    kind = re.sub(r"^Optional\[(.*)\]$| \| None$", r"\1", text)
+    # Torch reads no list as the default of what may be None.
+    is_listed = isinstance(parameter.default, (tuple, list))
+    is_optional = parameter.default is None or (kind != text and not is_listed)
+    return _TYPES.get(kind, "Tensor") + ("?" if is_optional else "")
 
 
 def _kind_of(default: Any) -> str:
