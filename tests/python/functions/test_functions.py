@@ -6,6 +6,7 @@ import functools
 import inspect
 import pickle
 import warnings
+import weakref
 from pathlib import Path
 from typing import Any, Optional
 
@@ -305,6 +306,18 @@ def test_only_the_gradients_that_are_asked_for_are_delivered() -> None:
     multiply(a, b).sum().backward()
     assert asked == [(True, False)]
     assert a.grad is not None and a.grad.tolist() == [2.0] * 3 and b.grad is None
+
+
+def test_a_backward_lets_go_of_what_was_saved() -> None:
+    double = dlbridge.numpy_function(lambda x: x * 2)
+    double.backward(lambda context, gradient: gradient * 2)
+    x = leaf(3)
+    middle = x * 1
+    y = double(middle)
+    held = weakref.ref(middle)
+    del middle
+    y.sum().backward()
+    assert held() is None and y.requires_grad
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -33,7 +33,8 @@ def call(function: ArrayFunction, arguments: tuple[Any, ...], named: dict[str, A
             warn_not_differentiable(function)
         if by_gradient or followed:
             tensors = [tensor.detach() for tensor in tensors]
-    job = Job(function, given, places)
+    # Autograd alone holds the tensors, until a backward or a hook lets go of them.
+    job = Job(function, filled(given, places, [None] * len(places)), places)
     outputs = (_Forward if _transforms_active() else _NumpyFunction).apply(job, *tensors)
     return outputs if len(outputs) > 1 else outputs[0]
 
