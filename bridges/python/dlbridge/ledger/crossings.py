@@ -112,6 +112,8 @@ def _bits(dtype: str) -> int:
 def _itemsize_by_numpy(dtype: str) -> int:
     """Of dates, texts, objects and structs, which come back as they are; of another's type 0."""
     fields = dtype.removeprefix("structured ")
+    if dtype.startswith("StringDType("):
+        dtype = fields = "T"  # its name, where NumPy has it
     try:
         return np.dtype(dtype if fields == dtype else ast.literal_eval(fields)).itemsize
     except (TypeError, ValueError, SyntaxError):
