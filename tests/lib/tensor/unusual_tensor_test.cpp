@@ -66,7 +66,6 @@ TEST(UnusualTensor, of_no_elements_may_have_any_strides) {
   EXPECT_TRUE(is_c_contiguous(tensor.tensor()));
 }
 
-// The product of the other sizes does not fit 64 bits, and nothing needs it to.
 TEST(UnusualTensor, of_no_elements_shares_none) {
   for (const std::array<std::int64_t, 3>& shape :
        {std::array<std::int64_t, 3>{2, 0, 3}, {0, 2, 3}, {2, 3, 0}}) {
@@ -82,6 +81,7 @@ TEST(UnusualTensor, of_no_elements_shares_none) {
   }
 }
 
+// The product of the other sizes does not fit 64 bits, and nothing needs it to.
 TEST(UnusualTensor, of_no_elements_may_have_any_other_sizes) {
   for (const std::vector<std::int64_t>& shape :
        {std::vector<std::int64_t>{0, kHuge, kHuge}, {kHuge, kHuge, 0}, {kHuge, 0, kHuge}}) {
