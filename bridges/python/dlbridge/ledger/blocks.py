@@ -50,6 +50,11 @@ def leave_block(ledgers: int = 0) -> None:
     _core.count_blocks(-1, -ledgers)
 
 
+_Entry: TypeAlias = (
+    "tuple[int, int, list[Any]]"  # frame and thread that opened it, and what it holds
+)
+
+
 class Holding:
     """Gives a variable its value between ``begin()`` and ``end()``, which may be nested, and called
     in several threads or tasks at once."""
@@ -57,7 +62,7 @@ class Holding:
     def __init__(self, variable: ContextVar[Held], value: object) -> None:
         self._variable = variable
         self._value = value
-        self._held: list[tuple[int, int, list[Any]]] = []  # frame and thread that opened it
+        self._held: list[_Entry] = []
 
     def begin(self) -> None:
         held = [self._value]
@@ -66,12 +71,20 @@ class Holding:
         self._held.append((id(_frame_of_block()), get_ident(), held))
 
     def end(self) -> None:
-        frame, thread = _frame_of_block(), get_ident()
+        held = [*self._held]  # others may take theirs out meanwhile
+        if len(held) == 1 and held[0][1] == get_ident():
+            ended = held[0]
+        else:
+            ended = self._one_to_end(held, _frame_of_block())
+        ended[2].clear()
+        self._held.remove(ended)
+
+    def _one_to_end(self, held: list[_Entry], frame: Any) -> _Entry:
         resumed = frame and frame.f_code.co_flags & _RESUMED  # perhaps by another thread
-        here = [*map(id, self._variable.get())]
+        here, thread = [*map(id, self._variable.get())], get_ident()
         held = [
             entry
-            for entry in [*self._held]  # others may take theirs out meanwhile
+            for entry in held
             if entry[1] == thread or id(entry[2]) in here or (resumed and entry[0] == id(frame))
         ]
         if not held:
@@ -81,10 +94,7 @@ class Holding:
             )
         # It may be left in another frame than it was entered in: the thread or task tells.
         held = [entry for entry in held if entry[0] == id(frame)] or held
-        held = [entry for entry in held if id(entry[2]) in here] or held
-        ended = held[-1]
-        ended[2].clear()
-        self._held.remove(ended)
+        return ([entry for entry in held if id(entry[2]) in here] or held)[-1]
 
 
 def _frame_of_block() -> Any:
