@@ -41,10 +41,14 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class Server(http.server.ThreadingHTTPServer):
+    request_queue_size = 128  # a search fetches a page for each answer, all at once
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     handler = functools.partial(Quiet, directory=str(SITE))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with Server(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -155,5 +159,6 @@ def test_axe_finds_enough_contrast(
 def test_the_search_finds_a_function(page: Page, address: str) -> None:
     page.goto(f"{address}/search.html?q=to_numpy")
     page.wait_for_selector("#search-results li a")
+    page.wait_for_load_state("networkidle")
     found = [each.get_attribute("href") for each in page.locator("#search-results li a").all()]
     assert any(str(link).endswith("reference.html#dlbridge.to_numpy") for link in found)
