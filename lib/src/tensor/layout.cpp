@@ -41,16 +41,16 @@ bool meets_itself(const Dimension* dimensions, int count, std::int64_t offset,
 }  // namespace
 
 bool overlaps_itself(const DLTensor& tensor) {
+  if (element_count(tensor) == 0) {  // whatever its strides are: NumPy's are all 0
+    return false;
+  }
   std::array<Dimension, kMaxDimensions> dimensions;
   int count = 0;
   for (std::int32_t i = 0; i < tensor.ndim; ++i) {
-    if (tensor.shape[i] == 0) {
-      return false;
-    }
     if (tensor.shape[i] > 1) {
       const auto stride = tensor.strides[i];
       if (stride == 0) {
-        return element_count(tensor) != 0;  // of an empty array NumPy's are all 0
+        return true;
       }
       dimensions[static_cast<std::size_t>(count++)] = {tensor.shape[i], std::abs(stride)};
     }
