@@ -135,7 +135,8 @@ class _Accepting(Wrapped):
         # The same objects as arrived are the caller's own; held, for as long as they may come back.
         known = {id(arrived): (given, arrived) for given, arrived in met.values()}
         like = _like(name, _device_of(name, foreign))
-        policy = policy_in_force(self.policy)  # a coroutine may answer when the block is over
+        # A coroutine may answer when the block is over; an array is here.
+        policy = self.policy if is_array(answer) else policy_in_force(self.policy)
 
         def back(leaf: Any) -> Any:
             given = known.get(id(leaf), (None,))[0]
@@ -146,7 +147,7 @@ class _Accepting(Wrapped):
 
         return changed(answer, lambda part: mapped(part, back))
 
-    def _copied(self, given: Any, policy: Policy) -> bool:
+    def _copied(self, given: Any, policy: Policy | str | None) -> bool:
         """Whether what arrived is a copy that the function may write to."""
         plan = explain(given, self.target, policy=policy)
         return plan.writable and not plan.view
